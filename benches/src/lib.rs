@@ -1,0 +1,50 @@
+//! Measures the stream route of the bus beside its floors, with every end in a process of its own.
+//!
+//! A floor is the least that any daemon on a local socket must do: [`relay`] copies frames from one
+//! socket to another and knows nothing else. Floor and subject carry the same [`payload`]s made and
+//! checked by the same [`traffic`], and take turns within one run, so that what the machine does
+//! meanwhile falls on both.
+//!
+//! The bench binary starts itself again for each end, with a [`role`](role::Role) as its argument.
+//! A figure that misses its target is shown as missed; it never fails the run.
+
+mod child;
+mod clock;
+mod ends;
+mod idle;
+mod measure;
+mod memory;
+mod options;
+mod payload;
+mod process;
+mod relay;
+mod role;
+mod scenario;
+mod server;
+mod table;
+mod traffic;
+
+use clap::Parser as _;
+
+use crate::options::Options;
+
+/// Runs the benchmarks that the command line asks for, or plays one role of them.
+///
+/// # Errors
+/// What kept a benchmark from being measured. A slow figure is not an error.
+pub fn run() -> anyhow::Result<()> {
+    let options = Options::parse();
+    match &options.role {
+        Some(role) => serde_json::from_str::<role::Role>(role)?.play(),
+        None => measure(&options),
+    }
+}
+
+fn measure(options: &Options) -> anyhow::Result<()> {
+    server::build_programs()?;
+    process::allow_many_descriptors()?;
+    table::print_head();
+    scenario::measure_all(options);
+    memory::measure_all(options);
+    Ok(())
+}

@@ -1,0 +1,162 @@
+//! One measurement: the processes that it needs, started, let go and asked for their figures.
+
+use std::fs::File;
+use std::io::{BufWriter, Write as _};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::child::Player;
+use crate::ends::{Route, name};
+use crate::options::Options;
+use crate::payload::Lines;
+use crate::role::Role;
+use crate::server::{Server, program};
+use crate::traffic::{
+    Consume, ConsumeLines, Consumed, FORTH, Form, Latency, Ping, Place, Pong, Produce, ProduceLines, Produced,
+};
+
+/// What goes through a channel.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Traffic {
+    /// One message per interval: one-way latency.
+    Paced { payload_bytes: usize },
+    /// There and back: half a round trip.
+    PingPong { payload_bytes: usize },
+    /// As many as go through.
+    Flood { producers: u32, payload_bytes: usize, form: Form },
+    /// Lines from a pipe.
+    Lines,
+}
+
+/// Long enough for every process on the way to have gone to sleep.
+const PACE: Duration = Duration::from_micros(300);
+
+/// What one measurement gives: one value, or the percentiles.
+pub(crate) struct Figure {
+    pub(crate) label: &'static str,
+    pub(crate) unit: &'static str,
+    pub(crate) value: f64,
+}
+
+impl Traffic {
+    /// Measures once, between fresh ends at `server`.
+    pub(crate) fn run(self, server: &Server, options: &Options) -> Result<Vec<Figure>> {
+        match self {
+            Self::Paced { payload_bytes } => {
+                let lasts = options.shortened(Duration::from_secs(2));
+                let consumed = flood(server, 1, payload_bytes, Form::Paced(PACE), lasts)?;
+                Ok(percentiles(consumed.latency))
+            }
+            Self::PingPong { payload_bytes } => {
+                ping_pong(server, payload_bytes, options.shortened(Duration::from_secs(1)))
+            }
+            Self::Flood { producers, payload_bytes, form } => {
+                let lasts = options.shortened(Duration::from_secs(1));
+                let consumed = flood(server, producers, payload_bytes, form, lasts)?;
+                Ok(vec![rate(&consumed, payload_bytes)])
+            }
+            Self::Lines => {
+                let lines = if options.quick { 500_000 } else { 2_000_000 };
+                let consumed = lines_from_pipe(server, lines)?;
+                Ok(vec![rate(&consumed, crate::payload::LINE_BYTES)])
+            }
+        }
+    }
+}
+
+fn percentiles(latency: Latency) -> Vec<Figure> {
+    let figures = [("p50", latency.p50_ns), ("p99", latency.p99_ns), ("p99.9", latency.p999_ns)];
+    figures.map(|(label, ns)| Figure { label, unit: "us", value: ns as f64 / 1e3 }).into()
+}
+
+/// Millions of messages a second for small ones, GiB a second for large ones.
+fn rate(consumed: &Consumed, payload_bytes: usize) -> Figure {
+    let seconds = consumed.elapsed_ns as f64 / 1e9;
+    let messages = consumed.messages as f64;
+    if payload_bytes < 16 * 1024 {
+        Figure { label: "", unit: "M/s", value: messages / seconds / 1e6 }
+    } else {
+        let gib = messages * payload_bytes as f64 / f64::from(1 << 30);
+        Figure { label: "", unit: "GiB/s", value: gib / seconds }
+    }
+}
+
+pub(crate) fn flood(
+    server: &Server,
+    producers: u32,
+    payload_bytes: usize,
+    form: Form,
+    lasts: Duration,
+) -> Result<Consumed> {
+    let place = server.place();
+    let mut consumer = Player::start(&Role::Consume(Consume { place: place.clone(), producers, payload_bytes }))?;
+    let start = |producer| {
+        Player::start(&Role::Produce(Produce { place: place.clone(), producer, payload_bytes, form, lasts }))
+    };
+    let mut players = (0..producers).map(start).collect::<Result<Vec<_>>>()?;
+    for player in &mut players {
+        player.go()?;
+    }
+    let consumed: Consumed = consumer.report()?;
+    let mut sent = 0;
+    for player in &mut players {
+        sent += player.report::<Produced>()?.messages;
+    }
+    ensure!(consumed.messages == sent, "{sent} messages were sent and {} came", consumed.messages);
+    Ok(consumed)
+}
+
+fn ping_pong(server: &Server, payload_bytes: usize, lasts: Duration) -> Result<Vec<Figure>> {
+    let place = server.place();
+    // The ping process opens the way back before it says that it is ready.
+    let mut pong = Player::start(&Role::Pong(Pong { place: place.clone(), payload_bytes }))?;
+    let mut ping = Player::start(&Role::Ping(Ping { place, payload_bytes, lasts }))?;
+    ping.go()?;
+    let latency = ping.report()?;
+    pong.report::<u64>()?;
+    Ok(percentiles(latency))
+}
+
+fn lines_from_pipe(server: &Server, lines: u64) -> Result<Consumed> {
+    let place = server.place();
+    let mut consumer = Player::start(&Role::ConsumeLines(ConsumeLines { place: place.clone(), lines }))?;
+    let file = tempfile::NamedTempFile::new()?;
+    write_lines(file.as_file(), lines)?;
+    let mut cat = cat(file.path())?;
+    let input = cat.stdout.take().context("cat without an output")?;
+    let producer = line_producer(place, Stdio::from(input))?;
+    let consumed = consumer.report()?;
+    producer.finish()?;
+    cat.wait()?;
+    Ok(consumed)
+}
+
+/// `bus publish`, or what does the same for a relay.
+fn line_producer(place: Place, input: Stdio) -> Result<Player> {
+    match place.route {
+        Route::Relay => Player::start_with(&Role::ProduceLines(ProduceLines { place }), input),
+        Route::Bus => {
+            let mut command = Command::new(program("bus")?);
+            command.arg("--socket").arg(&place.socket).arg("publish").arg(name(FORTH)).stdin(input);
+            Player::spawn("bus publish", command)
+        }
+    }
+}
+
+fn write_lines(file: &File, count: u64) -> Result<()> {
+    let mut file = BufWriter::new(file);
+    let mut lines = Lines::new();
+    for _ in 0..count {
+        file.write_all(lines.line())?;
+        file.write_all(b"\n")?;
+        lines.step();
+    }
+    Ok(file.flush()?)
+}
+
+fn cat(path: &Path) -> Result<Child> {
+    Command::new("cat").arg(path).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("cannot start cat")
+}

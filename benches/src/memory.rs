@@ -1,0 +1,132 @@
+//! What the bus costs while little or nothing moves: resident memory and processor time.
+
+use std::thread::sleep;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::child::Player;
+use crate::ends::Channel;
+use crate::idle::{BlockedSender, IdleReceiver, IdleSenders, StoppedReceiver};
+use crate::measure::{Traffic, flood};
+use crate::options::Options;
+use crate::process::{ProcessorUse, resident_mib};
+use crate::role::Role;
+use crate::server::{Kind, Server};
+use crate::table::{self, Need, Row};
+use crate::traffic::Form;
+
+/// A group of figures that are measured together.
+struct Probe {
+    name: &'static str,
+    measure: fn(&Options) -> Result<Vec<Row>>,
+}
+
+const PROBES: &[Probe] = &[
+    Probe { name: "idle daemon and consumer", measure: idle },
+    Probe { name: "2,000 idle senders", measure: idle_senders },
+    Probe { name: "consumer stops", measure: stopped_receiver },
+];
+
+/// Measures what `options` select and prints each figure.
+pub(crate) fn measure_all(options: &Options) {
+    for probe in PROBES.iter().filter(|probe| options.selects(probe.name)) {
+        match (probe.measure)(options) {
+            Ok(rows) => rows.iter().for_each(table::print),
+            Err(error) => table::print_failed(probe.name, &error),
+        }
+    }
+}
+
+/// The channel of the ends that do nothing.
+const QUIET: Channel = 9;
+/// The channel of the traffic.
+const BUSY: Channel = 0;
+
+/// How long an idle process is watched.
+const WATCHED: Duration = Duration::from_secs(2);
+
+/// Time for what a new connection causes to be over.
+const SETTLING: Duration = Duration::from_millis(500);
+
+fn idle(_: &Options) -> Result<Vec<Row>> {
+    let daemon = Server::start(Kind::Daemon)?;
+    sleep(SETTLING);
+    let resident = resident_mib(daemon.pid())?;
+    let receiver = Player::start(&Role::IdleReceiver(IdleReceiver { place: daemon.place(), channel: QUIET }))?;
+    sleep(SETTLING);
+    let before = [ProcessorUse::of(daemon.pid())?, ProcessorUse::of(receiver.pid())?];
+    sleep(WATCHED);
+    let daemon_use = ProcessorUse::of(daemon.pid())?.since(before[0]);
+    let receiver_use = ProcessorUse::of(receiver.pid())?.since(before[1]);
+    Ok(vec![
+        row("idle daemon: resident", "MiB", resident, Need::AtMost(8.0)),
+        row("idle daemon: processor in 2 s", "us", daemon_use.busy_ns as f64 / 1e3, Need::AtMost(0.0)),
+        row("idle daemon: wake-ups in 2 s", "", daemon_use.runs as f64, Need::AtMost(0.0)),
+        row("idle consumer: processor in 2 s", "us", receiver_use.busy_ns as f64 / 1e3, Need::AtMost(0.0)),
+        row("idle consumer: wake-ups in 2 s", "", receiver_use.runs as f64, Need::AtMost(0.0)),
+    ])
+}
+
+/// How many senders are connected and silent.
+const IDLE_SENDERS: usize = 2_000;
+
+fn idle_senders(options: &Options) -> Result<Vec<Row>> {
+    let alone = Server::start(Kind::Daemon)?;
+    let crowded = Server::start(Kind::Daemon)?;
+    let open_senders = |channel| {
+        let role = IdleSenders { place: crowded.place(), channel, count: IDLE_SENDERS / 2 };
+        Player::start(&Role::IdleSenders(role))
+    };
+    // Half of them at the channel of the busy pair, half at another.
+    let _holders = [open_senders(BUSY)?, open_senders(QUIET)?];
+    let quiet_resident = resident_mib(crowded.pid())?;
+    let mut busy = row("busy pair beside 2,000 idle senders", "M/s", 0.0, Need::RatioAtLeast(0.95));
+    busy.subject.clear();
+    let lasts = options.shortened(Duration::from_secs(1));
+    for _ in 0..options.rounds {
+        for (server, values) in [(&alone, &mut busy.floor), (&crowded, &mut busy.subject)] {
+            let consumed = flood(server, 1, 64, Form::Feed, lasts)?;
+            values.push(consumed.messages as f64 / consumed.elapsed_ns as f64 * 1e3);
+        }
+    }
+    let mut rows = vec![row("2,000 idle senders: daemon resident", "MiB", quiet_resident, Need::AtMost(40.0)), busy];
+    let mut latency = Vec::new();
+    let paced = Traffic::Paced { payload_bytes: 64 };
+    for _ in 0..options.rounds {
+        latency.push((paced.run(&alone, options)?.swap_remove(0), paced.run(&crowded, options)?.swap_remove(0)));
+    }
+    let mut median = row("latency beside 2,000 idle senders p50", "us", 0.0, Need::Nothing);
+    median.subject.clear();
+    for (alone, crowded) in latency {
+        median.floor.push(alone.value);
+        median.subject.push(crowded.value);
+    }
+    rows.push(median);
+    Ok(rows)
+}
+
+fn stopped_receiver(_: &Options) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for (payload_bytes, size) in [(64, "64 B"), (1024, "1 KiB"), (64 * 1024, "64 KiB")] {
+        let daemon = Server::start(Kind::Daemon)?;
+        let place = daemon.place();
+        let stopped = StoppedReceiver { place: place.clone(), channel: BUSY };
+        let receiver = Player::start(&Role::StoppedReceiver(stopped))?;
+        let blocked = BlockedSender { place, channel: BUSY, payload_bytes };
+        let mut sender = Player::start(&Role::BlockedSender(blocked))?;
+        let held: u64 = sender.report()?;
+        let mut shown = |what: &str, unit, value| {
+            rows.push(row(&format!("consumer stops, {size}: {what}"), unit, value, Need::Nothing));
+        };
+        shown("held", "msgs", held as f64);
+        shown("daemon", "MiB", resident_mib(daemon.pid())?);
+        shown("sender", "MiB", resident_mib(sender.pid())?);
+        shown("consumer", "MiB", resident_mib(receiver.pid())?);
+    }
+    Ok(rows)
+}
+
+fn row(name: &str, unit: &'static str, value: f64, need: Need) -> Row {
+    Row { name: name.to_owned(), unit, floor: Vec::new(), subject: vec![value], need }
+}

@@ -1,0 +1,91 @@
+//! The list of what is measured beside a floor.
+
+use anyhow::Result;
+
+use crate::measure::{Figure, Traffic};
+use crate::options::Options;
+use crate::server::{Kind, Server};
+use crate::table::{self, Need, Row};
+use crate::traffic::Form;
+
+/// One thing to measure on both sides.
+struct Scenario {
+    name: &'static str,
+    sides: Sides,
+    traffic: Traffic,
+    /// Of the first figure; the others are shown.
+    need: Need,
+}
+
+/// Floor and subject.
+#[derive(Clone, Copy)]
+struct Sides {
+    floor: Kind,
+    subject: Kind,
+}
+
+/// Both sleep as soon as there is nothing to do.
+const SLEEPING: Sides = Sides { floor: Kind::SleepingRelay, subject: Kind::SleepingDaemon };
+/// Both poll for a while first.
+const POLLING: Sides = Sides { floor: Kind::PollingRelay, subject: Kind::PollingDaemon };
+/// The daemon does as it does when nothing is configured.
+const USUAL: Sides = Sides { floor: Kind::PollingRelay, subject: Kind::Daemon };
+
+#[rustfmt::skip]
+const SCENARIOS: &[Scenario] = &[
+    scenario("latency paced, sleeping", SLEEPING, Traffic::Paced { payload_bytes: 64 }, Need::RatioAtMost(1.10)),
+    scenario("latency paced, polling", POLLING, Traffic::Paced { payload_bytes: 64 }, Need::RatioAtMost(1.20)),
+    scenario("latency ping-pong, sleeping", SLEEPING, Traffic::PingPong { payload_bytes: 64 }, Need::RatioAtMost(1.10)),
+    scenario("latency ping-pong, polling", POLLING, Traffic::PingPong { payload_bytes: 64 }, Need::RatioAtMost(1.20)),
+    scenario("send 64 B, sleeping", SLEEPING, flood(1, Form::Send, 64), Need::RatioAtLeast(0.90)),
+    scenario("send 64 B, polling", POLLING, flood(1, Form::Send, 64), Need::RatioAtLeast(0.90)),
+    scenario("feed 64 B", USUAL, flood(1, Form::Feed, 64), Need::AtLeast(5.0)),
+    scenario("feed 1 KiB", USUAL, flood(1, Form::Feed, 1024), Need::AtLeast(1.3)),
+    scenario("feed 64 B, four to one", USUAL, flood(4, Form::Feed, 64), Need::AtLeast(4.5)),
+    scenario("send 64 KiB", USUAL, flood(1, Form::Send, 64 * 1024), Need::RatioAtLeast(0.90)),
+    scenario("send 1 MiB", USUAL, flood(1, Form::Send, 1024 * 1024), Need::RatioAtLeast(0.90)),
+    scenario("publish lines of 64 B", USUAL, Traffic::Lines, Need::AtLeast(5.0)),
+];
+
+const fn scenario(name: &'static str, sides: Sides, traffic: Traffic, need: Need) -> Scenario {
+    Scenario { name, sides, traffic, need }
+}
+
+const fn flood(producers: u32, form: Form, payload_bytes: usize) -> Traffic {
+    Traffic::Flood { producers, payload_bytes, form }
+}
+
+/// Measures what `options` select and prints each figure as soon as it is known.
+pub(crate) fn measure_all(options: &Options) {
+    for scenario in SCENARIOS.iter().filter(|scenario| options.selects(scenario.name)) {
+        match scenario.measure(options) {
+            Ok(rows) => rows.iter().for_each(table::print),
+            Err(error) => table::print_failed(scenario.name, &error),
+        }
+    }
+}
+
+impl Scenario {
+    /// Floor and subject in turns, so that what the machine does meanwhile falls on both.
+    fn measure(&self, options: &Options) -> Result<Vec<Row>> {
+        let mut rows = Vec::new();
+        for _ in 0..options.rounds {
+            let floor = self.traffic.run(&Server::start(self.sides.floor)?, options)?;
+            let subject = self.traffic.run(&Server::start(self.sides.subject)?, options)?;
+            for (place, (floor, subject)) in floor.iter().zip(&subject).enumerate() {
+                if rows.len() <= place {
+                    rows.push(self.row(place, floor));
+                }
+                rows[place].floor.push(floor.value);
+                rows[place].subject.push(subject.value);
+            }
+        }
+        Ok(rows)
+    }
+
+    fn row(&self, place: usize, figure: &Figure) -> Row {
+        let need = if place == 0 { self.need } else { Need::Nothing };
+        let name = [self.name, figure.label].join(" ").trim_end().to_owned();
+        Row { name, unit: figure.unit, floor: Vec::new(), subject: Vec::new(), need }
+    }
+}

@@ -1,0 +1,374 @@
+//! The command line as typed. The verbs make of it what they need.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bus_core::{ChannelName, ChannelOptions, Codec, Headers, WhenFull};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+
+use crate::exit::Exit;
+use crate::format::Format;
+use crate::framing::Framing;
+use crate::values;
+
+/// Publish to, consume from and look after the named channels of a bus
+#[derive(Debug, Parser)]
+#[command(name = "bus", version, max_term_width = 100, after_help = after_help())]
+pub(crate) struct CommandLine {
+    #[command(flatten)]
+    pub(crate) global: GlobalArgs,
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+/// What every verb understands.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Global options")]
+pub(crate) struct GlobalArgs {
+    /// The socket of the bus; otherwise BUS_SOCKET, otherwise that of this user
+    #[arg(long, global = true, value_name = "PATH")]
+    pub(crate) socket: Option<PathBuf>,
+    /// Do not start a daemon where none answers (or set BUS_AUTOSTART=0)
+    #[arg(long, global = true)]
+    pub(crate) no_autostart: bool,
+    /// Print errors only: no notes, no progress
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    #[command(visible_aliases = ["send", "pub"])]
+    Publish(Box<PublishArgs>),
+    #[command(visible_aliases = ["recv", "sub"])]
+    Consume(Box<ConsumeArgs>),
+    List(ListArgs),
+    Show(ShowArgs),
+    Create(CreateArgs),
+    /// Remove a channel, what it holds and its ends
+    Delete(OrderArgs),
+    /// Remove what a channel holds
+    Purge(OrderArgs),
+    /// Remove the message at the head of a channel
+    Skip(OrderArgs),
+    /// Remove the receiver of a channel; what it has not acknowledged goes to the next
+    Kick(OrderArgs),
+    /// Serve a bus, as `busd` does, until told to end
+    Daemon(Box<bus_daemon::Args>),
+    Demo(DemoArgs),
+    Completions(CompletionsArgs),
+    Man(ManArgs),
+    /// One producer of the demonstration
+    #[command(hide = true)]
+    DemoProducer(DemoProducerArgs),
+    /// The consumer of the demonstration
+    #[command(hide = true)]
+    DemoConsumer(DemoConsumerArgs),
+}
+
+/// Publish messages to a channel
+///
+/// Publishes each MESSAGE, or, without any, what stands in the input: one message per line, or as
+/// another framing has it. Ends with 0 only when the daemon has accepted all of them.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  bus publish jobs 'resize 17.png'
+  tail -f app.log | bus publish logs
+  find . -print0 | bus publish files --null
+  bus publish images --whole --file a.png --file b.png -H kind=png
+  bus consume old --jsonl --until-empty | bus publish new --jsonl")]
+pub(crate) struct PublishArgs {
+    /// The channel
+    pub(crate) channel: ChannelName,
+    /// What to publish, each as one message; read from the input when there is none
+    #[arg(value_name = "MESSAGE", conflicts_with_all = ["file", "framing"])]
+    pub(crate) messages: Vec<OsString>,
+    /// Read this file instead of the input (- is the input); may be given several times
+    #[arg(long, value_name = "PATH")]
+    pub(crate) file: Vec<PathBuf>,
+    /// Set a header on every message; may be given several times
+    #[arg(short = 'H', long = "header", value_name = "KEY=VALUE", value_parser = values::header)]
+    pub(crate) headers: Vec<(String, String)>,
+    /// How the payloads are encoded
+    #[arg(long, default_value_t = Codec::Raw, value_parser = codec())]
+    pub(crate) codec: Codec,
+    /// Publish the messages given as arguments N times
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "messages")]
+    pub(crate) count: u64,
+    /// Publish at most N messages a second
+    #[arg(long, value_name = "N", value_parser = values::rate)]
+    pub(crate) rate: Option<f64>,
+    /// End with 4 when a message finds no room for so long, or is not accepted
+    #[arg(long, value_name = "DURATION", value_parser = values::duration)]
+    pub(crate) timeout: Option<Duration>,
+    /// End with 6 instead of waiting when there is no room
+    #[arg(long = "try", conflicts_with = "timeout")]
+    pub(crate) no_wait: bool,
+    /// End with 5 when the channel has no receiver
+    #[arg(long)]
+    pub(crate) require_receiver: bool,
+    // Last: its heading holds for all that follows.
+    #[command(flatten)]
+    pub(crate) framing: FramingArgs,
+}
+
+impl PublishArgs {
+    /// The headers that every message gets.
+    pub(crate) fn headers(&self) -> Headers {
+        self.headers.iter().cloned().collect()
+    }
+}
+
+/// Consume the messages of a channel
+///
+/// Writes each payload to the output, as a line or as another framing has it. A message is
+/// acknowledged once it is written; whatever ends this command before, the message comes again.
+/// Only one consumer at a time holds a channel.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  bus consume jobs
+  bus consume jobs -n 1 --timeout 5s
+  bus consume logs --format '%t %i %p\\n'
+  bus consume images --exec 'convert - thumb-$BUS_SEQUENCE.png' --max-attempts 3 --retry-delay 2s
+  bus consume jobs --peek --jsonl | jq .headers
+
+Fields of --format:
+  %p payload   %s sender id   %i sender's pid   %n sequence   %t time sent   %c channel
+  %a attempt   %r redelivered   %h headers as JSON   %% a percent sign   \\n \\t \\0 \\xHH bytes
+
+Environment of --exec:
+  BUS_CHANNEL BUS_SENDER BUS_PID BUS_SEQUENCE BUS_SENT_AT BUS_ATTEMPT BUS_REDELIVERED BUS_CODEC
+  and BUS_HEADER_KEY for each header, KEY in capitals with _ for all but letters and digits")]
+pub(crate) struct ConsumeArgs {
+    /// The channel
+    pub(crate) channel: ChannelName,
+    /// Write this for each message, with %p for the payload; see below
+    #[arg(long, value_name = "TEMPLATE", value_parser = Format::parse, conflicts_with = "framing")]
+    pub(crate) format: Option<Format>,
+    /// Run CMD by the shell for each message, with the payload as its input
+    #[arg(long, value_name = "CMD", conflicts_with_all = ["framing", "format", "peek"])]
+    pub(crate) exec: Option<OsString>,
+    /// Run CMD up to N times for a message, then end with 8
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "exec", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) max_attempts: u32,
+    /// How long to wait before CMD is run again
+    #[arg(long, value_name = "DURATION", default_value = "1s", requires = "exec", value_parser = values::duration)]
+    pub(crate) retry_delay: Duration,
+    /// End after N messages
+    #[arg(short = 'n', long = "messages", value_name = "N")]
+    pub(crate) messages: Option<u64>,
+    /// End with 4 after so long, unless the messages of -n came before
+    #[arg(long, value_name = "DURATION", value_parser = values::duration)]
+    pub(crate) timeout: Option<Duration>,
+    /// End when no message came for so long
+    #[arg(long, value_name = "DURATION", value_parser = values::duration)]
+    pub(crate) idle: Option<Duration>,
+    /// End when the channel is empty
+    #[arg(long)]
+    pub(crate) until_empty: bool,
+    /// End when all senders have left and the channel is empty
+    #[arg(long)]
+    pub(crate) until_disconnected: bool,
+    /// Wait in line when the channel has a receiver
+    #[arg(long)]
+    pub(crate) standby: bool,
+    /// Show copies of what the channel holds, and take nothing
+    #[arg(long, conflicts_with_all = ["standby", "until_empty", "until_disconnected", "timeout", "idle"])]
+    pub(crate) peek: bool,
+    // Last: its heading holds for all that follows.
+    #[command(flatten)]
+    pub(crate) framing: FramingArgs,
+}
+
+/// What separates messages in the input or the output.
+#[derive(Clone, Debug, Args)]
+#[group(id = "framing", multiple = false)]
+#[command(next_help_heading = "Framing")]
+pub(crate) struct FramingArgs {
+    /// Each line is a message (the default)
+    #[arg(long)]
+    lines: bool,
+    /// Messages are separated by NUL
+    #[arg(long)]
+    null: bool,
+    /// Messages are separated by STR, in which \n \r \t \0 \xHH are bytes
+    #[arg(long, value_name = "STR", value_parser = clap::builder::ValueParser::new(values::delimiter))]
+    delimiter: Option<Delimiter>,
+    /// A 32-bit little-endian length stands before each message
+    #[arg(long)]
+    len32: bool,
+    /// Each line is a message as a JSON object, with headers and codec
+    #[arg(long)]
+    pub(crate) jsonl: bool,
+    /// The whole input is one message; in the output nothing stands between messages
+    #[arg(long)]
+    whole: bool,
+}
+
+/// A list of bytes that clap does not take for a list of arguments.
+type Delimiter = Vec<u8>;
+
+impl FramingArgs {
+    pub(crate) fn framing(&self) -> Framing {
+        match self {
+            Self { null: true, .. } => Framing::null(),
+            Self { delimiter: Some(delimiter), .. } => Framing::Delimited(delimiter.clone()),
+            Self { len32: true, .. } => Framing::Length32,
+            Self { whole: true, .. } => Framing::Whole,
+            _ => Framing::lines(),
+        }
+    }
+}
+
+/// List the channels
+#[derive(Debug, Args)]
+pub(crate) struct ListArgs {
+    /// Write JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Show a channel: its options, its account and its ends
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  bus show jobs
+  bus show jobs --json | jq .ledger.queued")]
+pub(crate) struct ShowArgs {
+    /// The channel
+    pub(crate) channel: ChannelName,
+    /// Write JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Declare a channel, so that it stays when it is empty and nobody is there
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  bus create jobs
+  bus create latest --capacity 1 --when-full drop-oldest
+  bus create images --max-message 64MiB --capacity-bytes 1GiB")]
+pub(crate) struct CreateArgs {
+    /// The channel
+    pub(crate) channel: ChannelName,
+    /// How many messages it holds
+    #[arg(long, value_name = "MESSAGES", value_parser = clap::value_parser!(u64).range(1..))]
+    capacity: Option<u64>,
+    /// How many bytes it holds
+    #[arg(long, value_name = "SIZE", value_parser = values::size)]
+    capacity_bytes: Option<u64>,
+    /// How many messages one sender may have unacknowledged
+    #[arg(long, value_name = "MESSAGES", value_parser = clap::value_parser!(u32).range(1..))]
+    window: Option<u32>,
+    /// The largest message
+    #[arg(long, value_name = "SIZE", value_parser = values::message_size)]
+    max_message: Option<u32>,
+    /// What happens when it is full
+    #[arg(long, value_name = "POLICY", default_value_t = WhenFull::Block, value_parser = when_full())]
+    when_full: WhenFull,
+    /// Write JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+impl CreateArgs {
+    pub(crate) fn options(&self) -> ChannelOptions {
+        ChannelOptions {
+            capacity: self.capacity,
+            capacity_bytes: self.capacity_bytes,
+            window: self.window,
+            message_max_bytes: self.max_message,
+            when_full: self.when_full,
+        }
+    }
+}
+
+/// An order that names a channel: what it does stands beside its verb.
+#[derive(Debug, Args)]
+pub(crate) struct OrderArgs {
+    /// The channel
+    pub(crate) channel: ChannelName,
+    /// Write JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Show the bus at work: a daemon, four producers and a consumer, each a process
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// How many messages each producer sends at full speed
+    #[arg(long, value_name = "N", default_value_t = 500_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) messages: u64,
+}
+
+/// What a producer of the demonstration is told.
+#[derive(Debug, Args)]
+pub(crate) struct DemoProducerArgs {
+    pub(crate) channel: ChannelName,
+    #[arg(long)]
+    pub(crate) producer: u32,
+    #[arg(long)]
+    pub(crate) messages: u64,
+    /// Messages a second; at full speed without.
+    #[arg(long, value_parser = values::rate)]
+    pub(crate) rate: Option<f64>,
+}
+
+/// What the consumer of the demonstration is told.
+#[derive(Debug, Args)]
+pub(crate) struct DemoConsumerArgs {
+    pub(crate) channel: ChannelName,
+    #[arg(long)]
+    pub(crate) producers: u32,
+    /// Of each producer.
+    #[arg(long)]
+    pub(crate) messages: u64,
+}
+
+/// Write the completions of a shell to the output
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  bus completions bash > ~/.local/share/bash-completion/completions/bus
+  bus completions zsh > ~/.zfunc/_bus")]
+pub(crate) struct CompletionsArgs {
+    /// The shell
+    pub(crate) shell: Shell,
+}
+
+/// Write a manual page to the output
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  bus man | man -l -
+  bus man publish | man -l -
+  bus man --dir ~/.local/share/man/man1")]
+pub(crate) struct ManArgs {
+    /// The page of this verb; otherwise the main page
+    pub(crate) verb: Option<String>,
+    /// Write all pages into this folder
+    #[arg(long, value_name = "DIR", conflicts_with = "verb")]
+    pub(crate) dir: Option<PathBuf>,
+}
+
+fn codec() -> impl TypedValueParser<Value = Codec> {
+    PossibleValuesParser::new(Codec::ALL.map(Codec::name)).try_map(|name| name.parse::<Codec>())
+}
+
+fn when_full() -> impl TypedValueParser<Value = WhenFull> {
+    PossibleValuesParser::new(WhenFull::ALL.map(WhenFull::name)).try_map(|name| name.parse::<WhenFull>())
+}
+
+fn after_help() -> String {
+    format!(
+        "{}\n\nWithout --socket and BUS_SOCKET, a daemon is started for this user where none answers; it ends\n\
+         after ten minutes without work. `bus completions SHELL` and `bus man` write completions and manuals.",
+        Exit::table()
+    )
+}

@@ -1,0 +1,173 @@
+//! `bus consume`: from a channel to the output, or to a command.
+//!
+//! A message is acknowledged after the operating system has taken its bytes, so whatever ends this
+//! process in between, the message comes again. To keep that fast, messages are taken, written and
+//! acknowledged in batches of what is there: nothing waits for a batch to fill.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use bus_core::{Bus, BytesItem, Headers, Receiver, RecvTimeoutError};
+
+use super::exec;
+use crate::args::ConsumeArgs;
+use crate::connect::Surroundings;
+use crate::exit::{Exit, Failure};
+use crate::printer::Printer;
+use crate::signals::Signals;
+
+/// Consumes until one of the ends that were asked for.
+pub(crate) fn run(args: &ConsumeArgs, around: &Surroundings) -> Result<Exit, Failure> {
+    let signals = Signals::take_charge()?;
+    let bus = around.connect()?;
+    let mut receiver = open(args, &bus)?;
+    let mut ends = Ends::new(args);
+    if let Some(command) = &args.exec {
+        return exec::run(command, args, &mut receiver, &mut ends, &bus, &signals);
+    }
+    let mut printer = Printer::new(args)?;
+    while ends.more_wanted() {
+        let batch = match receiver.next_batch(ends.at_most(BATCH_MESSAGES), ends.next_at()) {
+            Ok(batch) => batch,
+            Err(error) => match ends.without_message(error, &bus, args)? {
+                Next::Wait => continue,
+                Next::End => return Ok(Exit::Done),
+            },
+        };
+        let _work = signals.work()?;
+        let printed = batch
+            .iter()
+            .try_for_each(|message| printer.print(&message, || message.info(), || headers(&message)))
+            .and_then(|()| printer.flush());
+        let written = printer.take_written();
+        batch.ack_first(written);
+        ends.came(written as u64);
+        match printed {
+            Ok(()) => {}
+            // Who no longer reads has read enough.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(Exit::Done),
+            Err(error) => return Err(Failure::io("cannot write", &error)),
+        }
+    }
+    Ok(Exit::Done)
+}
+
+fn open(args: &ConsumeArgs, bus: &Bus) -> Result<Receiver<Vec<u8>>, Failure> {
+    let mut receiver = bus.raw_receiver(&args.channel);
+    if args.until_disconnected {
+        receiver = receiver.until_disconnected();
+    }
+    if args.standby {
+        receiver = receiver.standby();
+    }
+    Ok(receiver.open()?)
+}
+
+/// Decides when there has been enough.
+pub(super) struct Ends {
+    messages_left: Option<u64>,
+    timeout_at: Option<Instant>,
+    idle: Option<Duration>,
+    idle_at: Option<Instant>,
+    until_empty: bool,
+    /// How long to wait for a message before the daemon is asked again whether there are any.
+    empty_pause: Duration,
+}
+
+/// What follows when no message came.
+pub(super) enum Next {
+    Wait,
+    End,
+}
+
+impl Ends {
+    fn new(args: &ConsumeArgs) -> Self {
+        let now = Instant::now();
+        Self {
+            messages_left: args.messages,
+            timeout_at: args.timeout.map(|timeout| now + timeout),
+            idle: args.idle,
+            idle_at: args.idle.map(|idle| now + idle),
+            until_empty: args.until_empty,
+            empty_pause: Duration::ZERO,
+        }
+    }
+
+    pub(super) fn more_wanted(&self) -> bool {
+        self.messages_left != Some(0)
+    }
+
+    fn at_most(&self, messages: usize) -> usize {
+        self.messages_left.map_or(messages, |left| messages.min(usize::try_from(left).unwrap_or(messages)))
+    }
+
+    /// Until when to wait for the next message.
+    pub(super) fn next_at(&self) -> Option<Instant> {
+        let look_at = self.until_empty.then(|| Instant::now() + self.empty_pause);
+        [self.timeout_at, self.idle_at, look_at].into_iter().flatten().min()
+    }
+
+    pub(super) fn came(&mut self, messages: u64) {
+        if let Some(left) = &mut self.messages_left {
+            *left -= messages;
+        }
+        self.idle_at = self.idle.map(|idle| Instant::now() + idle);
+        self.empty_pause = Duration::ZERO;
+    }
+
+    /// No message came until `next_at`, or none can come.
+    pub(super) fn without_message(
+        &mut self,
+        error: RecvTimeoutError,
+        bus: &Bus,
+        args: &ConsumeArgs,
+    ) -> Result<Next, Failure> {
+        match error {
+            RecvTimeoutError::Timeout => {}
+            RecvTimeoutError::Disconnected => return Ok(Next::End),
+            other => return Err(Failure::from(other).at(&args.channel)),
+        }
+        let now = Instant::now();
+        if self.timeout_at.is_some_and(|at| at <= now) {
+            return Err(self.timed_out(args));
+        }
+        if self.idle_at.is_some_and(|at| at <= now) {
+            return Ok(Next::End);
+        }
+        if self.until_empty {
+            // Messages may be on their way here; the daemon knows.
+            let ledger = bus.show(&args.channel)?.ledger;
+            if ledger.queued + ledger.in_delivery == 0 {
+                return Ok(Next::End);
+            }
+            self.empty_pause = (self.empty_pause * 2).clamp(EMPTY_PAUSE_MIN, EMPTY_PAUSE_MAX);
+        }
+        Ok(Next::Wait)
+    }
+
+    fn timed_out(&self, args: &ConsumeArgs) -> Failure {
+        let text = match (args.messages, self.messages_left) {
+            (Some(wanted), Some(left)) => format!("the time passed after {} of {wanted} messages", wanted - left),
+            _ => "the time passed".to_owned(),
+        };
+        Failure::new(Exit::Timeout, text).at(&args.channel)
+    }
+}
+
+/// The headers of a message; none when its sender wrote bytes that are no headers, which must not
+/// keep its payload, and all messages behind it, from coming out.
+pub(super) fn headers(message: &BytesItem<'_>) -> Headers {
+    message.headers().unwrap_or_else(|error| {
+        let info = message.info();
+        eprintln!("bus: message {} of sender {} (pid {}): {error}", info.sequence, info.sender, info.pid);
+        Headers::new()
+    })
+}
+
+/// How many messages are written together at most. They count as taken while they are; more would
+/// not make it faster.
+const BATCH_MESSAGES: usize = 1024;
+
+/// How long `--until-empty` waits for messages that the daemon still counts, at first and at last.
+const EMPTY_PAUSE_MIN: Duration = Duration::from_millis(1);
+const EMPTY_PAUSE_MAX: Duration = Duration::from_millis(100);

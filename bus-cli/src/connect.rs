@@ -1,0 +1,76 @@
+//! How the verbs find the bus, and start a daemon for this user where none answers.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::PathBuf;
+
+use bus_core::{Address, Autostart, Bus, ConnectError, SOCKET_VARIABLE};
+
+use crate::args::GlobalArgs;
+use crate::exit::{Exit, Failure};
+
+/// What every verb needs to know besides its own arguments.
+#[derive(Clone, Debug)]
+pub(crate) struct Surroundings {
+    /// Named by `--socket` or `BUS_SOCKET`: whoever names a bus has a daemon of his own.
+    socket: Option<PathBuf>,
+    autostart: bool,
+    quiet: bool,
+    /// How `bus show` names the ends of this process.
+    endpoint_name: String,
+}
+
+impl Surroundings {
+    pub(crate) fn new(global: &GlobalArgs, verb: &str) -> Self {
+        let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+        let socket = global.socket.clone().or_else(|| variable(SOCKET_VARIABLE).map(PathBuf::from));
+        let forbidden = variable(AUTOSTART_VARIABLE).is_some_and(|value| value == "0");
+        let autostart = !(global.no_autostart || forbidden);
+        Self { socket, autostart, quiet: global.quiet, endpoint_name: format!("bus {verb}") }
+    }
+
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+
+    /// Tells the user something that is no error.
+    pub(crate) fn note(&self, text: impl std::fmt::Display) {
+        if !self.quiet {
+            eprintln!("bus: {text}");
+        }
+    }
+
+    /// Connects to the bus.
+    pub(crate) fn connect(&self) -> Result<Bus, Failure> {
+        let address = match &self.socket {
+            Some(path) => Address::new(path)?,
+            None => Address::of_user()?,
+        };
+        match Bus::builder().address(address.clone()).name(&self.endpoint_name).connect() {
+            Err(ConnectError::Unreachable { source, .. }) if self.may_start(&source) => self.start_daemon(address),
+            connected => Ok(connected?),
+        }
+    }
+
+    /// A daemon is started only for the user's own bus, and only where nobody listens.
+    fn may_start(&self, unreachable: &io::Error) -> bool {
+        let nobody = matches!(unreachable.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused);
+        self.autostart && self.socket.is_none() && nobody
+    }
+
+    fn start_daemon(&self, address: Address) -> Result<Bus, Failure> {
+        self.note(format_args!("no daemon at {address}: starting one that ends after {IDLE_EXIT} without work"));
+        let program = std::env::current_exe().map_err(|error| {
+            Failure::new(Exit::Unreachable, format!("no daemon at {address}, and none can be started: {error}"))
+        })?;
+        let arguments = ["daemon", "--detached", "--idle-exit", IDLE_EXIT].map(OsString::from).to_vec();
+        let daemon = Autostart::Daemon { program, arguments };
+        Ok(Bus::builder().address(address).name(&self.endpoint_name).autostart(daemon).connect()?)
+    }
+}
+
+/// Turns the automatic start off when it is 0.
+const AUTOSTART_VARIABLE: &str = "BUS_AUTOSTART";
+
+/// How long a daemon that was started by a verb stays without work.
+const IDLE_EXIT: &str = "10m";

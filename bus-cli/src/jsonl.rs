@@ -1,0 +1,236 @@
+//! A message as one line of JSON: what `consume --jsonl` writes and `publish --jsonl` takes.
+//!
+//! ```json
+//! {"channel":"jobs","sender":{"id":"00000000000000ff","pid":7},"sequence":1,
+//!  "sent_at":"2026-01-31T12:00:00.000000001Z","redelivered":false,"attempt":1,"codec":"raw",
+//!  "headers":{"trace":"7f"},"payload":"hello"}
+//! ```
+//!
+//! A payload that is not UTF-8 stands in `payload_base64` instead. Of what `publish` takes, only
+//! `payload` or `payload_base64` is needed; `codec` and `headers` are used, and the rest is ignored
+//! because the bus assigns it anew.
+
+use std::fmt;
+use std::time::SystemTime;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bus_core::{Codec, Headers, MessageInfo};
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::ser::{Serialize, SerializeMap, Serializer};
+
+/// A message read from a line.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Incoming {
+    pub(crate) headers: Headers,
+    /// `None` leaves it to `--codec`.
+    pub(crate) codec: Option<Codec>,
+    pub(crate) payload: Vec<u8>,
+}
+
+/// Reads one line.
+pub(crate) fn parse(line: &[u8]) -> Result<Incoming, String> {
+    let line: Line = serde_json::from_slice(line).map_err(|error| plain(&error))?;
+    let payload = match (line.payload, line.payload_base64) {
+        (Some(text), None) => text.into_bytes(),
+        (None, Some(text)) => STANDARD.decode(&text).map_err(|error| format!("payload_base64: {error}"))?,
+        (None, None) => return Err("the object has neither payload nor payload_base64".to_owned()),
+        (Some(_), Some(_)) => return Err("the object has both payload and payload_base64: keep one".to_owned()),
+    };
+    Ok(Incoming { headers: line.headers.0, codec: line.codec, payload })
+}
+
+/// Appends the object, without a newline.
+pub(crate) fn write(channel: &str, info: &MessageInfo, headers: &Headers, payload: &[u8], out: &mut Vec<u8>) {
+    let (text, base64) = match std::str::from_utf8(payload) {
+        Ok(text) => (Some(text), None),
+        Err(_) => (None, Some(STANDARD.encode(payload))),
+    };
+    let object = Outgoing {
+        channel,
+        sender: Sender { id: info.sender.to_string(), pid: info.pid },
+        sequence: info.sequence,
+        sent_at: time(info.sent_at),
+        redelivered: info.redelivered,
+        attempt: info.attempt,
+        codec: info.codec,
+        headers: Pairs(headers),
+        payload: text,
+        payload_base64: base64,
+    };
+    // Strings and numbers always have a form in JSON, and a Vec takes every byte.
+    let _ = serde_json::to_writer(out, &object);
+}
+
+/// Appends the headers alone, as an object.
+pub(crate) fn write_headers(headers: &Headers, out: &mut Vec<u8>) {
+    let _ = serde_json::to_writer(out, &Pairs(headers));
+}
+
+/// A time by RFC 3339, with nanoseconds.
+pub(crate) fn time(at: SystemTime) -> String {
+    let timestamp = jiff::Timestamp::try_from(at).unwrap_or(jiff::Timestamp::MAX);
+    format!("{timestamp:.9}")
+}
+
+#[derive(serde::Serialize)]
+struct Outgoing<'a> {
+    channel: &'a str,
+    sender: Sender,
+    sequence: u64,
+    sent_at: String,
+    redelivered: bool,
+    attempt: u32,
+    codec: Codec,
+    headers: Pairs<&'a Headers>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payload: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payload_base64: Option<String>,
+}
+
+#[derive(serde::Serialize)]
+struct Sender {
+    id: String,
+    pid: u32,
+}
+
+/// A misspelt field is an error rather than a message without it.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Line {
+    #[serde(default)]
+    headers: Pairs<Headers>,
+    codec: Option<Codec>,
+    payload: Option<String>,
+    payload_base64: Option<String>,
+    #[serde(default, rename = "channel")]
+    _channel: IgnoredAny,
+    #[serde(default, rename = "sender")]
+    _sender: IgnoredAny,
+    #[serde(default, rename = "sequence")]
+    _sequence: IgnoredAny,
+    #[serde(default, rename = "sent_at")]
+    _sent_at: IgnoredAny,
+    #[serde(default, rename = "redelivered")]
+    _redelivered: IgnoredAny,
+    #[serde(default, rename = "attempt")]
+    _attempt: IgnoredAny,
+}
+
+/// Headers as an object of strings, in their order.
+#[derive(Default)]
+struct Pairs<H>(H);
+
+impl Serialize for Pairs<&Headers> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        for (key, value) in self.0.iter() {
+            map.serialize_entry(key, value)?;
+        }
+        map.end()
+    }
+}
+
+impl<'de> Deserialize<'de> for Pairs<Headers> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entries;
+
+        impl<'de> Visitor<'de> for Entries {
+            type Value = Headers;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object of strings")
+            }
+
+            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Headers, M::Error> {
+                let mut headers = Headers::new();
+                while let Some((key, value)) = map.next_entry::<String, String>()? {
+                    headers.insert(key, value);
+                }
+                Ok(headers)
+            }
+        }
+
+        deserializer.deserialize_map(Entries).map(Pairs)
+    }
+}
+
+/// The parser counts lines within its input, which is one line: only the column tells something.
+fn plain(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    match text.rsplit_once(" at line ") {
+        Some((what, _)) => format!("{what} at column {}", error.column()),
+        None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// A message that has passed through a bus in this process.
+    fn received(payload: &[u8], headers: &Headers) -> String {
+        let bus = bus_core::Bus::in_process();
+        let sender = bus.raw_sender("c").open().unwrap();
+        let mut receiver = bus.raw_receiver("c").open().unwrap();
+        sender.outgoing().headers(headers).send(payload.to_vec()).unwrap();
+        let delivery = receiver.next_delivery().unwrap();
+        let mut line = Vec::new();
+        write("c", delivery.info(), delivery.headers(), &delivery, &mut line);
+        delivery.ack();
+        String::from_utf8(line).unwrap()
+    }
+
+    #[test]
+    fn the_fields_stand_in_their_order() {
+        let line = received(b"hi", &Headers::new().with("b", "1").with("a", "\"2\""));
+        let keys =
+            ["channel", "sender", "sequence", "sent_at", "redelivered", "attempt", "codec", "headers", "payload"];
+        let places: Vec<_> = keys.iter().map(|key| line.find(&format!("\"{key}\":")).unwrap()).collect();
+        assert!(places.is_sorted(), "{line}");
+        assert!(line.ends_with(r#""codec":"raw","headers":{"b":"1","a":"\"2\""},"payload":"hi"}"#), "{line}");
+    }
+
+    #[test]
+    fn a_time_has_nanoseconds() {
+        let at = SystemTime::UNIX_EPOCH + std::time::Duration::from_nanos(1_700_000_000_000_000_001);
+        assert_eq!(time(at), "2023-11-14T22:13:20.000000001Z");
+        assert_eq!(time(SystemTime::UNIX_EPOCH), "1970-01-01T00:00:00.000000000Z");
+    }
+
+    #[test]
+    fn a_payload_is_enough() {
+        let incoming = parse(br#"{"payload":"x"}"#).unwrap();
+        assert_eq!(incoming, Incoming { headers: Headers::new(), codec: None, payload: b"x".to_vec() });
+    }
+
+    #[test]
+    fn a_bad_line_is_told_apart() {
+        let error = |line: &str| parse(line.as_bytes()).unwrap_err();
+        assert_eq!(error("{}"), "the object has neither payload nor payload_base64");
+        assert_eq!(
+            error(r#"{"payload":"a","payload_base64":""}"#),
+            "the object has both payload and payload_base64: keep one"
+        );
+        assert!(error(r#"{"payload_base64":"*"}"#).starts_with("payload_base64: "));
+        assert!(error(r#"{"paylod":"a"}"#).starts_with("unknown field `paylod`"));
+        assert!(error(r#"{"payload":"a","headers":{"k":1}}"#).contains("expected a string at column"));
+        assert!(error(r#"{"payload":"a","codec":"xml"}"#).contains("unknown variant `xml`"));
+        assert!(error("").contains("at column"));
+        assert!(error(r#"{"payload":"a"} x"#).contains("trailing characters"));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_back(
+            payload in proptest::collection::vec(any::<u8>(), 0..40),
+            pairs in proptest::collection::vec((".{1,8}", ".{0,8}"), 0..4),
+        ) {
+            let headers: Headers = pairs.into_iter().collect();
+            let incoming = parse(received(&payload, &headers).as_bytes()).unwrap();
+            prop_assert_eq!(incoming, Incoming { headers, codec: Some(Codec::Raw), payload });
+        }
+    }
+}

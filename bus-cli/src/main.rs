@@ -1,0 +1,33 @@
+//! `bus`: the shell's end of the bus. [`args`] is what can be typed, [`commands`] has a file for
+//! each verb, [`exit`] says how each of them ends.
+
+mod args;
+mod commands;
+mod connect;
+mod exit;
+mod format;
+mod framing;
+mod jsonl;
+mod output;
+mod printer;
+mod progress;
+mod signals;
+mod stdio;
+mod values;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    let command_line = args::CommandLine::parse();
+    match commands::run(&command_line) {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            if !failure.is_silent() {
+                eprintln!("bus: {failure}");
+            }
+            failure.exit.into()
+        }
+    }
+}

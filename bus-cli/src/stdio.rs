@@ -1,0 +1,69 @@
+//! The process's own input and output, without the buffers of the standard library: this program
+//! has better ones, and must know what was really read and written.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+/// A file that may have been made non-blocking by another program that shares it; reading and
+/// writing wait all the same.
+#[derive(Debug)]
+pub(crate) struct Patient(File);
+
+/// The standard input.
+pub(crate) fn input() -> io::Result<Patient> {
+    Ok(Patient(File::from(io::stdin().as_fd().try_clone_to_owned()?)))
+}
+
+/// The standard output.
+pub(crate) fn output() -> io::Result<Patient> {
+    Ok(Patient(File::from(io::stdout().as_fd().try_clone_to_owned()?)))
+}
+
+impl From<File> for Patient {
+    fn from(file: File) -> Self {
+        Self(file)
+    }
+}
+
+impl Patient {
+    /// Whether a read would return at once: with bytes, with the end, or with an error.
+    pub(crate) fn is_ready(&self) -> bool {
+        poll(&mut [PollFd::new(&self.0, PollFlags::IN)], Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) != Ok(0)
+    }
+
+    fn wait_for(&self, what: PollFlags) -> io::Result<()> {
+        match poll(&mut [PollFd::new(&self.0, what)], None) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+impl Read for Patient {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.0.read(bytes) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.wait_for(PollFlags::IN)?,
+                outcome => return outcome,
+            }
+        }
+    }
+}
+
+impl Write for Patient {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        loop {
+            match self.0.write(bytes) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.wait_for(PollFlags::OUT)?,
+                outcome => return outcome,
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

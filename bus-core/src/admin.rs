@@ -1,0 +1,66 @@
+//! A connection for one question or order.
+
+use std::time::{Duration, Instant};
+
+use crate::error::{AdminError, ConnectError};
+use crate::limits::HELLO_TIMEOUT_MS;
+use crate::message::{Message, MessageInfo};
+use crate::stream::session::{Asking, Dialer};
+use crate::wire::{
+    Flags, FrameHeader, HEADER_BYTES, Kind, ORIGIN_BYTES, Origin, RefusedCode, Reply, Request, Role, decode_headers,
+    read_control,
+};
+
+pub(crate) struct ControlConnection {
+    asking: Asking,
+    dialer: Dialer,
+}
+
+impl ControlConnection {
+    pub(crate) fn open(dialer: &Dialer) -> Result<Self, ConnectError> {
+        let session = dialer.dial_or_start(&Role::Control)?;
+        Ok(Self { asking: Asking::new(session), dialer: dialer.clone() })
+    }
+
+    /// Asks, and gives the answer with the copies of messages that came before it.
+    pub(crate) fn ask(mut self, request: &Request) -> Result<(Vec<Message>, Reply), AdminError> {
+        let deadline = Instant::now() + Duration::from_millis(HELLO_TIMEOUT_MS);
+        let mut messages = Vec::new();
+        let answer = self.asking.ask(request, deadline, |header, frame| {
+            if header.kind == Kind::Deliver {
+                messages.extend(message(header, frame));
+            }
+        });
+        let body = answer.map_err(|error| self.dialer.connect_error(error))?;
+        let reply = read_control(Kind::Reply, &body).map_err(|error| ConnectError::Protocol {
+            address: self.dialer.address.clone(),
+            text: error.to_string(),
+        })?;
+        Ok((messages, reply))
+    }
+}
+
+fn message(header: &FrameHeader, frame: &[u8]) -> Option<Message> {
+    let origin = Origin::decode(frame[HEADER_BYTES..].first_chunk()?);
+    let (block, payload) = frame[HEADER_BYTES + ORIGIN_BYTES..].split_at_checked(header.header_block_bytes as usize)?;
+    let info = MessageInfo::from_wire(
+        origin.sender,
+        origin.pid,
+        header.sequence,
+        header.sent_at_ns,
+        origin.attempt,
+        header.flags.has(Flags::REDELIVERED),
+        header.codec,
+    );
+    Some(Message { info, headers: decode_headers(block).unwrap_or_default(), payload: payload.to_vec() })
+}
+
+impl AdminError {
+    pub(crate) fn from_refusal(code: RefusedCode, text: String) -> Self {
+        match code {
+            RefusedCode::NoSuchChannel => Self::NoSuchChannel { text },
+            RefusedCode::Denied => Self::Denied { text },
+            _ => Self::Refused { text },
+        }
+    }
+}

@@ -1,0 +1,424 @@
+//! [`Bus`]: from here senders and receivers are opened, and the daemon is asked.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::address::Address;
+use crate::admin::ControlConnection;
+use crate::channel::{ChannelInfo, ChannelOptions, ChannelSummary, Removed};
+use crate::error::{AdminError, ConnectError};
+use crate::local::LocalBus;
+use crate::message::Message;
+use crate::name::ChannelName;
+use crate::receiver::ReceiverBuilder;
+use crate::sender::SenderBuilder;
+use crate::stream::session::{Autostart, Dialer};
+use crate::wire::{Reply, Request, Role};
+
+/// A bus: channels by name. Cheap to clone; each end has a connection of its own.
+///
+/// ```
+/// use bus_core::Bus;
+///
+/// let bus = Bus::in_process();
+/// let jobs = bus.sender::<u32>("jobs").open()?;
+/// let worker = bus.receiver::<u32>("jobs").open()?;
+/// jobs.send(7)?;
+/// assert_eq!(worker.recv()?, 7);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Bus {
+    pub(crate) place: Place,
+}
+
+/// Where the channels of a bus live.
+#[derive(Clone, Debug)]
+pub(crate) enum Place {
+    Daemon(Dialer),
+    Process(Arc<LocalBus>),
+}
+
+impl Bus {
+    /// The bus of this user: see [`Address::of_user`].
+    ///
+    /// ```no_run
+    /// let bus = bus_core::Bus::connect()?;
+    /// # Ok::<(), bus_core::ConnectError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`ConnectError::Unreachable`] when no daemon answers; see [`ConnectError`].
+    pub fn connect() -> Result<Self, ConnectError> {
+        Self::builder().connect()
+    }
+
+    /// The bus at `address`.
+    ///
+    /// ```no_run
+    /// # use bus_core::{Address, Bus};
+    /// let bus = Bus::connect_to(&Address::new("/run/bus/bus.sock")?)?;
+    /// # Ok::<(), bus_core::ConnectError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`ConnectError::Unreachable`] when no daemon answers; see [`ConnectError`].
+    pub fn connect_to(address: &Address) -> Result<Self, ConnectError> {
+        Self::builder().address(address.clone()).connect()
+    }
+
+    /// A bus within this process, without a daemon: values are moved, nothing is serialised.
+    ///
+    /// ```
+    /// let bus = bus_core::Bus::in_process();
+    /// # let _ = bus;
+    /// ```
+    #[must_use]
+    pub fn in_process() -> Self {
+        Self { place: Place::Process(Arc::new(LocalBus::default())) }
+    }
+
+    /// A connection with other than the usual options.
+    ///
+    /// ```no_run
+    /// let bus = bus_core::Bus::builder().name("importer").connect()?;
+    /// # Ok::<(), bus_core::ConnectError>(())
+    /// ```
+    #[must_use]
+    pub fn builder() -> BusBuilder {
+        BusBuilder { address: None, name: None, autostart: Autostart::Never }
+    }
+
+    /// Begins a sender of `T` to the channel `name`.
+    ///
+    /// ```
+    /// # let bus = bus_core::Bus::in_process();
+    /// let sender = bus.sender::<String>("greetings").open()?;
+    /// # Ok::<(), bus_core::OpenError>(())
+    /// ```
+    pub fn sender<T: Serialize + Send + 'static>(&self, name: impl AsRef<str>) -> SenderBuilder<T> {
+        SenderBuilder::typed(self.clone(), name.as_ref())
+    }
+
+    /// Begins a receiver of `T` from the channel `name`.
+    ///
+    /// ```
+    /// # let bus = bus_core::Bus::in_process();
+    /// let receiver = bus.receiver::<String>("greetings").open()?;
+    /// # Ok::<(), bus_core::OpenError>(())
+    /// ```
+    pub fn receiver<T: DeserializeOwned + Send + 'static>(&self, name: impl AsRef<str>) -> ReceiverBuilder<T> {
+        ReceiverBuilder::typed(self.clone(), name.as_ref())
+    }
+
+    /// Begins a sender of bytes as they are. It may send to any channel.
+    ///
+    /// ```
+    /// # let bus = bus_core::Bus::in_process();
+    /// let sender = bus.raw_sender("bytes").open()?;
+    /// # Ok::<(), bus_core::OpenError>(())
+    /// ```
+    pub fn raw_sender(&self, name: impl AsRef<str>) -> SenderBuilder<Vec<u8>> {
+        SenderBuilder::raw(self.clone(), name.as_ref())
+    }
+
+    /// Begins a receiver of bytes as they are. It may receive from any channel.
+    ///
+    /// ```
+    /// # let bus = bus_core::Bus::in_process();
+    /// let receiver = bus.raw_receiver("bytes").open()?;
+    /// # Ok::<(), bus_core::OpenError>(())
+    /// ```
+    pub fn raw_receiver(&self, name: impl AsRef<str>) -> ReceiverBuilder<Vec<u8>> {
+        ReceiverBuilder::raw(self.clone(), name.as_ref())
+    }
+
+    /// All channels of the daemon.
+    ///
+    /// ```no_run
+    /// for channel in bus_core::Bus::connect()?.list()? {
+    ///     println!("{}", channel.channel);
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`AdminError`].
+    pub fn list(&self) -> Result<Vec<ChannelSummary>, AdminError> {
+        match self.ask("list", &Request::List)? {
+            Reply::Channels(channels) => Ok(channels),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Everything about one channel.
+    ///
+    /// ```no_run
+    /// assert!(bus_core::Bus::connect()?.show("jobs")?.ledger.balances());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`AdminError::NoSuchChannel`]; see [`AdminError`].
+    pub fn show(&self, channel: impl AsRef<str>) -> Result<ChannelInfo, AdminError> {
+        match self.ask("show", &Request::Show(ChannelName::new(channel)?))? {
+            Reply::Channel(info) => Ok(*info),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Declares a channel: it stays when it is empty and unattached. `false` when it was declared
+    /// before with the same options.
+    ///
+    /// ```
+    /// # let bus = bus_core::Bus::in_process();
+    /// use bus_core::ChannelOptions;
+    ///
+    /// assert!(bus.create("orders", ChannelOptions { capacity: Some(2), ..Default::default() })?);
+    /// # Ok::<(), bus_core::AdminError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`AdminError::Refused`] when it was declared with other options; see [`AdminError`].
+    pub fn create(&self, channel: impl AsRef<str>, options: ChannelOptions) -> Result<bool, AdminError> {
+        let channel = ChannelName::new(channel)?;
+        if let Place::Process(local) = &self.place {
+            return local.create(&channel, options);
+        }
+        match self.ask("create", &Request::Create(channel, options))? {
+            Reply::Created(new) => Ok(new),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Removes a channel, what it holds and its ends.
+    ///
+    /// ```no_run
+    /// bus_core::Bus::connect()?.delete("jobs")?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`AdminError::NoSuchChannel`]; see [`AdminError`].
+    pub fn delete(&self, channel: impl AsRef<str>) -> Result<Removed, AdminError> {
+        let channel = ChannelName::new(channel)?;
+        if let Place::Process(local) = &self.place {
+            return local.delete(&channel);
+        }
+        self.removal("delete", &Request::Delete(channel))
+    }
+
+    /// Removes what a channel holds.
+    ///
+    /// ```no_run
+    /// println!("{} removed", bus_core::Bus::connect()?.purge("jobs")?.messages);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`AdminError::NoSuchChannel`]; see [`AdminError`].
+    pub fn purge(&self, channel: impl AsRef<str>) -> Result<Removed, AdminError> {
+        self.removal("purge", &Request::Purge(ChannelName::new(channel)?))
+    }
+
+    /// Removes the message at the head of a channel.
+    ///
+    /// ```no_run
+    /// bus_core::Bus::connect()?.skip("jobs")?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`AdminError::NoSuchChannel`]; see [`AdminError`].
+    pub fn skip(&self, channel: impl AsRef<str>) -> Result<Removed, AdminError> {
+        self.removal("skip", &Request::Skip(ChannelName::new(channel)?))
+    }
+
+    /// Removes the receiver of a channel. What it had not acknowledged goes to the next one.
+    ///
+    /// ```no_run
+    /// let kicked = bus_core::Bus::connect()?.kick("jobs")?;
+    /// println!("removed {} (pid {})", kicked.name, kicked.pid);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`AdminError::Refused`] when there is no receiver; see [`AdminError`].
+    pub fn kick(&self, channel: impl AsRef<str>) -> Result<Kicked, AdminError> {
+        match self.ask("kick", &Request::Kick(ChannelName::new(channel)?))? {
+            Reply::Kicked { pid, name } => Ok(Kicked { pid, name }),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Copies of what a channel holds, without taking it: at most `messages` of them from the
+    /// position `after` on (0 begins at the head).
+    ///
+    /// ```no_run
+    /// let peeked = bus_core::Bus::connect()?.peek("jobs", 0, 10)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`AdminError::NoSuchChannel`]; see [`AdminError`].
+    pub fn peek(&self, channel: impl AsRef<str>, after: u64, messages: u32) -> Result<Peeked, AdminError> {
+        let request = Request::Peek { channel: ChannelName::new(channel)?, after, messages };
+        let (messages, reply) = self.control("peek")?.ask(&request)?;
+        match reply {
+            Reply::Peeked { next } => Ok(Peeked { messages, next }),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Who serves this bus.
+    ///
+    /// ```no_run
+    /// println!("busd {}", bus_core::Bus::connect()?.about()?.version);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`AdminError`].
+    pub fn about(&self) -> Result<About, AdminError> {
+        match self.ask("about", &Request::About)? {
+            Reply::About { version, pid, uptime_ms, connections } => {
+                Ok(About { version, pid, uptime: Duration::from_millis(uptime_ms), connections })
+            }
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    fn removal(&self, what: &'static str, request: &Request) -> Result<Removed, AdminError> {
+        match self.ask(what, request)? {
+            Reply::Removed(removed) => Ok(removed),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    fn ask(&self, what: &'static str, request: &Request) -> Result<Reply, AdminError> {
+        Ok(self.control(what)?.ask(request)?.1)
+    }
+
+    fn control(&self, what: &'static str) -> Result<ControlConnection, AdminError> {
+        match &self.place {
+            Place::Daemon(dialer) => Ok(ControlConnection::open(dialer)?),
+            Place::Process(_) => Err(AdminError::Unsupported { what }),
+        }
+    }
+}
+
+fn unexpected(reply: &Reply) -> AdminError {
+    match reply {
+        Reply::Refused(refused) => AdminError::from_refusal(refused.code, refused.text.clone()),
+        other => AdminError::Refused { text: format!("the daemon gave an answer to another question: {other:?}") },
+    }
+}
+
+/// Options of a connection.
+#[derive(Clone, Debug)]
+pub struct BusBuilder {
+    address: Option<Address>,
+    name: Option<String>,
+    autostart: Autostart,
+}
+
+impl BusBuilder {
+    /// Where the bus is served; [`Address::of_user`] otherwise.
+    ///
+    /// ```no_run
+    /// # use bus_core::{Address, Bus};
+    /// let bus = Bus::builder().address(Address::new("/run/bus/bus.sock")?).connect()?;
+    /// # Ok::<(), bus_core::ConnectError>(())
+    /// ```
+    #[must_use]
+    pub fn address(mut self, address: Address) -> Self {
+        self.address = Some(address);
+        self
+    }
+
+    /// The name that ends give themselves, as `bus show` tells it; the program's otherwise.
+    ///
+    /// ```
+    /// let builder = bus_core::Bus::builder().name("importer");
+    /// # let _ = builder;
+    /// ```
+    #[must_use]
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Whether to start a daemon where none answers.
+    ///
+    /// ```
+    /// use bus_core::{Autostart, Bus};
+    ///
+    /// let builder = Bus::builder().autostart(Autostart::Daemon { program: "busd".into(), arguments: vec![] });
+    /// # let _ = builder;
+    /// ```
+    #[must_use]
+    pub fn autostart(mut self, autostart: Autostart) -> Self {
+        self.autostart = autostart;
+        self
+    }
+
+    /// Checks that a daemon answers.
+    ///
+    /// ```no_run
+    /// let bus = bus_core::Bus::builder().connect()?;
+    /// # Ok::<(), bus_core::ConnectError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`ConnectError`].
+    pub fn connect(self) -> Result<Bus, ConnectError> {
+        let address = match self.address {
+            Some(address) => address,
+            None => Address::of_user()?,
+        };
+        let name = self.name.unwrap_or_else(program_name);
+        let dialer = Dialer { address, name, autostart: self.autostart };
+        dialer.dial_or_start(&Role::Control)?;
+        Ok(Bus { place: Place::Daemon(dialer) })
+    }
+}
+
+fn program_name() -> String {
+    let program = std::env::args_os().next().map(std::path::PathBuf::from);
+    let name = program.as_ref().and_then(|program| program.file_name()).map(|name| name.to_string_lossy().into_owned());
+    name.unwrap_or_else(|| "unnamed".to_owned())
+}
+
+/// The receiver that `kick` removed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kicked {
+    /// Its process; 0 where the operating system would not tell.
+    pub pid: u32,
+    /// The name that it gave itself.
+    pub name: String,
+}
+
+/// Copies of what a channel holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peeked {
+    /// The copies, from the oldest.
+    pub messages: Vec<Message>,
+    /// Where to go on, or `None` at the end.
+    pub next: Option<u64>,
+}
+
+/// Who serves a bus.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct About {
+    /// Release of the daemon.
+    pub version: String,
+    /// Its process.
+    pub pid: u32,
+    /// How long it has served.
+    pub uptime: Duration,
+    /// Connections now.
+    pub connections: u32,
+}

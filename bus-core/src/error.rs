@@ -1,0 +1,388 @@
+//! Errors: one small type for each operation; those of `send` hand the value back.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::address::{Address, AddressError};
+use crate::codec::{DecodeError, EncodeError};
+use crate::message::Message;
+use crate::name::{ChannelName, ChannelNameError};
+use crate::ticket::Ticket;
+use crate::wire::{HeaderBlockError, RefusedCode};
+
+/// Why there is no connection to a bus.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// No address could be found.
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    /// Nobody answers at the address.
+    #[error("no daemon answers at {address} ({source}): start one with `busd --socket {address}`")]
+    Unreachable {
+        /// Where it was tried.
+        address: Address,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// The operating system or the daemon does not let this user in.
+    #[error("access to the bus at {address} is denied: {text}")]
+    Denied {
+        /// Where it was tried.
+        address: Address,
+        /// Who refused, and why.
+        text: String,
+    },
+    /// The daemon answered, and refused.
+    #[error("the daemon at {address} refused: {text}")]
+    Refused {
+        /// Where it was tried.
+        address: Address,
+        /// Its reason.
+        text: String,
+    },
+    /// What answers is no daemon of this protocol.
+    #[error("what answers at {address} is no daemon of this release: {text}")]
+    Protocol {
+        /// Where it was tried.
+        address: Address,
+        /// What was wrong with the answer.
+        text: String,
+    },
+    /// A daemon was to be started and was not.
+    #[error("the daemon {} could not be started: {source}", program.display())]
+    Autostart {
+        /// What was run.
+        program: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+}
+
+/// Why an end of a channel could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The name breaks a rule.
+    #[error(transparent)]
+    Name(#[from] ChannelNameError),
+    /// There is no connection.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The channel has a receiver.
+    #[error("{text}")]
+    ReceiverTaken {
+        /// The channel.
+        channel: ChannelName,
+        /// Who holds it, and the remedy.
+        text: String,
+    },
+    /// The channel carries another type or codec.
+    #[error("{text}")]
+    TypeMismatch {
+        /// The channel.
+        channel: ChannelName,
+        /// Both types.
+        text: String,
+    },
+    /// Not for this user.
+    #[error("{text}")]
+    Denied {
+        /// Who refused, and why.
+        text: String,
+    },
+    /// A limit of the user or of the daemon.
+    #[error("{text}")]
+    Limit {
+        /// The limit and the figure.
+        text: String,
+    },
+    /// Another refusal.
+    #[error("{text}")]
+    Refused {
+        /// The reason.
+        text: String,
+    },
+}
+
+impl OpenError {
+    pub(crate) fn from_refusal(address: &Address, channel: &ChannelName, code: RefusedCode, text: String) -> Self {
+        let channel = channel.clone();
+        match code {
+            RefusedCode::ReceiverTaken => Self::ReceiverTaken { channel, text },
+            RefusedCode::TypeMismatch => Self::TypeMismatch { channel, text },
+            RefusedCode::Denied => Self::Denied { text },
+            RefusedCode::Limit => Self::Limit { text },
+            RefusedCode::Version => Self::Connect(ConnectError::Protocol { address: address.clone(), text }),
+            RefusedCode::Protocol | RefusedCode::NoSuchChannel | RefusedCode::Exists | RefusedCode::ShuttingDown => {
+                Self::Refused { text }
+            }
+        }
+    }
+}
+
+/// Why a question or an order to the daemon failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AdminError {
+    /// The name breaks a rule.
+    #[error(transparent)]
+    Name(#[from] ChannelNameError),
+    /// There is no connection.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// No such channel.
+    #[error("{text}")]
+    NoSuchChannel {
+        /// Names the channel.
+        text: String,
+    },
+    /// Not for this user.
+    #[error("{text}")]
+    Denied {
+        /// Who refused, and why.
+        text: String,
+    },
+    /// Another refusal.
+    #[error("{text}")]
+    Refused {
+        /// The reason.
+        text: String,
+    },
+    /// A bus in one process has no daemon that could be asked.
+    #[error("a bus in one process has no daemon: {what} needs one")]
+    Unsupported {
+        /// What was asked.
+        what: &'static str,
+    },
+}
+
+/// Defines an error of a sending call: the outcomes of its own, and those that all share.
+macro_rules! send_errors {
+    ($(#[$meta:meta])* $name:ident { $($(#[$variant_meta:meta])* $variant:ident($content:ty) = $text:literal,)* }) => {
+        $(#[$meta])*
+        #[derive(thiserror::Error)]
+        #[non_exhaustive]
+        pub enum $name<T> {
+            $($(#[$variant_meta])* #[error($text)] $variant($content),)*
+            /// The channel was deleted, or it has no receiver and the sender requires one.
+            #[error("the channel is closed: it was deleted, or has no receiver and the sender requires one")]
+            Disconnected(T),
+            /// The message is over the limit; nothing was sent.
+            #[error("message of {bytes} bytes is over the limit of {limit}: split it, or raise max-message")]
+            TooLarge {
+                /// The value.
+                value: T,
+                /// Its size with headers, in bytes.
+                bytes: u64,
+                /// The limit, in bytes.
+                limit: u32,
+            },
+            /// The value does not encode; nothing was sent.
+            #[error("{source}")]
+            Encode {
+                /// The value.
+                value: T,
+                /// What the codec said.
+                source: EncodeError,
+            },
+            /// The headers do not fit; nothing was sent.
+            #[error("{source}")]
+            Headers {
+                /// The value.
+                value: T,
+                /// The limit and the figure.
+                source: HeaderBlockError,
+            },
+        }
+
+        impl<T> std::fmt::Debug for $name<T> {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                write!(f, "{}({self})", stringify!($name))
+            }
+        }
+    };
+}
+
+send_errors! {
+    /// Why `send`, `feed` or `send_confirmed` did not send.
+    SendError {
+        /// The channel is full, and made to reject then.
+        Full(T) = "the channel is full, and rejects what does not fit",
+    }
+}
+
+send_errors! {
+    /// Why `try_send` did not send.
+    TrySendError {
+        /// The window is used up, or the channel is full.
+        Full(T) = "the channel is full: its receiver has not caught up",
+        /// There is no daemon at the moment.
+        Away(T) = "the daemon is away: it is looked for again at the next call",
+    }
+}
+
+send_errors! {
+    /// Why `send_timeout`, `send_deadline` or `feed_deadline` did not send.
+    SendTimeoutError {
+        /// The time passed; the message was never sent.
+        Timeout(T) = "the time passed before there was room: the message was not sent",
+        /// The channel is full, and made to reject then.
+        Full(T) = "the channel is full, and rejects what does not fit",
+    }
+}
+
+send_errors! {
+    /// Why `send_confirmed_deadline` has no confirmation.
+    ConfirmError {
+        /// The time passed; the message was never sent.
+        Timeout(T) = "the time passed before there was room: the message was not sent",
+        /// The time passed; the message is on its way. Waiting on the ticket again is the retry.
+        Unknown(Ticket) = "the time passed before the daemon confirmed: the message is on its way, wait on its ticket",
+        /// The channel is full, and made to reject then.
+        Full(T) = "the channel is full, and rejects what does not fit",
+    }
+}
+
+macro_rules! into_inner {
+    ($name:ident: $($own:ident),*) => {
+        impl<T> $name<T> {
+            /// The value that was not sent.
+            pub fn into_inner(self) -> T {
+                match self {
+                    $(Self::$own(value))|* | Self::Disconnected(value) => value,
+                    Self::TooLarge { value, .. } | Self::Encode { value, .. } | Self::Headers { value, .. } => value,
+                }
+            }
+        }
+    };
+}
+
+into_inner!(SendError: Full);
+into_inner!(TrySendError: Full, Away);
+into_inner!(SendTimeoutError: Timeout, Full);
+
+impl<T> ConfirmError<T> {
+    /// The value, unless it is on its way.
+    pub fn into_inner(self) -> Option<T> {
+        match self {
+            Self::Unknown(_) => None,
+            Self::Timeout(value) | Self::Full(value) | Self::Disconnected(value) => Some(value),
+            Self::TooLarge { value, .. } | Self::Encode { value, .. } | Self::Headers { value, .. } => Some(value),
+        }
+    }
+}
+
+/// Why `flush` did not see everything accepted.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FlushError {
+    /// The channel is closed. `Sender::refused` has the messages.
+    #[error("the channel was closed before {refused} messages were accepted")]
+    Disconnected {
+        /// How many were sent and never accepted.
+        refused: usize,
+    },
+    /// The time passed. What is on its way stays on its way: wait on the ticket again.
+    #[error("the time passed before the daemon confirmed all messages: wait on the ticket")]
+    Unknown(Ticket),
+}
+
+/// Why `peers` has no answer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PeersError {
+    /// The channel is closed.
+    #[error("the channel is closed")]
+    Disconnected,
+    /// The time passed before anything changed.
+    #[error("the time passed before the peers changed")]
+    Timeout,
+    /// There is no daemon at the moment.
+    #[error("the daemon is away")]
+    Away,
+}
+
+/// A message that is no value of the receiver's type. It is acknowledged: the error owns it now.
+#[derive(Debug, thiserror::Error)]
+#[error("a message of {} bytes in codec {} is no {expected}: {source}", message.payload.len(), message.info.codec)]
+pub struct Undecodable {
+    /// The message as it came.
+    pub message: Message,
+    /// The type of the receiver.
+    pub expected: String,
+    /// What the codec said.
+    pub source: DecodeError,
+}
+
+macro_rules! receive_errors {
+    ($(#[$meta:meta])* $name:ident { $($(#[$variant_meta:meta])* $variant:ident = $text:literal,)* }) => {
+        $(#[$meta])*
+        #[derive(Debug, thiserror::Error)]
+        #[non_exhaustive]
+        pub enum $name {
+            $($(#[$variant_meta])* #[error($text)] $variant,)*
+            /// All senders have left, and every message has been received.
+            #[error("all senders have left, and the channel is drained")]
+            Disconnected,
+            /// Another took the seat by order of `kick`.
+            #[error("the receiver was removed from the channel by kick")]
+            Kicked,
+            /// The channel was deleted.
+            #[error("the channel was deleted")]
+            Deleted,
+            /// The daemon would not let the receiver in again.
+            #[error("{text}")]
+            Refused {
+                /// The reason.
+                text: String,
+            },
+            /// The message does not decode. The next call gives the next message.
+            #[error(transparent)]
+            Undecodable(Box<Undecodable>),
+        }
+
+        impl From<Ended> for $name {
+            fn from(ended: Ended) -> Self {
+                match ended {
+                    Ended::Disconnected => Self::Disconnected,
+                    Ended::Kicked => Self::Kicked,
+                    Ended::Deleted => Self::Deleted,
+                    Ended::Refused(text) => Self::Refused { text },
+                }
+            }
+        }
+    };
+}
+
+/// Why a receiver has ended for good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    Disconnected,
+    Kicked,
+    Deleted,
+    Refused(String),
+}
+
+receive_errors! {
+    /// Why `recv` has no value.
+    RecvError {}
+}
+
+receive_errors! {
+    /// Why `try_recv` has no value.
+    TryRecvError {
+        /// No message waits.
+        Empty = "the channel is empty",
+        /// There is no daemon at the moment.
+        Away = "the daemon is away: it is looked for again at the next call",
+    }
+}
+
+receive_errors! {
+    /// Why `recv_timeout` or `recv_deadline` has no value.
+    RecvTimeoutError {
+        /// The time passed.
+        Timeout = "the time passed before a message came",
+    }
+}

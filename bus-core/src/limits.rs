@@ -1,0 +1,70 @@
+//! Every limit of the bus in one list: its figure, its unit and why it is what it is.
+//!
+//! These are the defaults. The daemon's configuration and the options of a channel can change
+//! those that have an option; an error that meets a limit names it.
+
+/// Longest channel name, in bytes. Long enough for a dotted path, short enough for a log line.
+pub const CHANNEL_NAME_MAX_BYTES: usize = 128;
+
+/// Largest message (payload and headers together), in bytes. Checked before anything is allocated.
+pub const MESSAGE_MAX_BYTES: u32 = 16 * 1024 * 1024;
+
+/// Largest header block of one message, in bytes. Headers are notes on a message, not its content.
+pub const HEADER_BLOCK_MAX_BYTES: u32 = 64 * 1024;
+
+/// How many messages one sender may have unacknowledged: a small batch is absorbed before any
+/// receiver is there.
+pub const WINDOW_MESSAGES: u32 = 65_536;
+
+/// How many bytes one sender may have unacknowledged on a stream. The sender keeps a copy of each.
+pub const WINDOW_BYTES: u64 = 16 * 1024 * 1024;
+
+/// How many messages the daemon holds for one channel, of all senders, living or gone.
+pub const CAPACITY_MESSAGES: u64 = 65_536;
+
+/// How many bytes the daemon holds for one channel, of all senders, living or gone.
+pub const CAPACITY_BYTES: u64 = 256 * 1024 * 1024;
+
+/// How many messages are sent ahead to a receiver that has not claimed them yet.
+///
+/// A receiver on another core needs about 25 us to be woken and to answer; at 5 million messages a
+/// second that is 125 messages, and a reader that is scheduled away for a tick needs far more.
+pub const PUSH_AHEAD_MESSAGES: u64 = 8_192;
+
+/// How many bytes are sent ahead to a receiver, in bytes; one message of any legal size always is.
+pub const PUSH_AHEAD_BYTES: u64 = 1024 * 1024;
+
+/// How many messages a busy receiver claims at once. After its death these count as taken.
+pub const CLAIM_MESSAGES: u64 = 64;
+
+/// Largest body of a control frame that a client may send, in bytes: room for a receiver that
+/// brings the last sequence of 10,000 senders.
+pub const CONTROL_MAX_BYTES: u32 = 1024 * 1024;
+
+/// Largest body of a control frame that the daemon may send, in bytes: the answer of `bus list`.
+pub const REPLY_MAX_BYTES: u32 = 64 * 1024 * 1024;
+
+/// How long a new connection may stay silent, or stop in the middle of its hello, in milliseconds.
+pub const HELLO_TIMEOUT_MS: u64 = 5_000;
+
+/// How long a new daemon counts the senders and receivers of the old one as present, in ms.
+pub const RESUME_GRACE_MS: u64 = 10_000;
+
+/// How many departed senders a channel remembers, so that messages sent again are recognised.
+pub const DEPARTED_SENDERS_MAX: usize = 10_000;
+
+/// How long a departed sender is remembered, in milliseconds.
+pub const DEPARTED_SENDERS_TTL_MS: u64 = 600_000;
+
+/// How long dropping a sender waits for the daemon to accept what was sent, in milliseconds.
+pub const DROP_FLUSH_MS: u64 = 5_000;
+
+/// How many bytes `feed` gathers before it writes. One write of this size costs about as much as
+/// two of half of it, so more would only add latency.
+pub const FEED_BUFFER_BYTES: usize = 64 * 1024;
+
+/// Longest name that an endpoint gives itself, in bytes; the rest is cut.
+pub const ENDPOINT_NAME_MAX_BYTES: usize = 64;
+
+/// Longest type name that an endpoint declares, in bytes.
+pub const TYPE_NAME_MAX_BYTES: usize = 256;

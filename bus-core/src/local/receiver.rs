@@ -1,0 +1,171 @@
+//! [`LocalReceiver`]: the receiving endpoint within the process.
+
+use std::fmt;
+use std::sync::{Arc, MutexGuard, OnceLock};
+use std::time::Instant;
+
+use super::mailbox::{Control, Envelope, Mailbox, ReceiverId, Seated};
+use super::registry::Registry;
+use crate::channel::Peers;
+use crate::error::{Ended, PeersError};
+use crate::stream::receiver::{NoMessage, Wait};
+
+/// A handle to the endpoint. The receiver has one and each owned delivery another; the last of them
+/// to go gives the seat up.
+pub(crate) struct LocalReceiver<T> {
+    endpoint: Arc<Endpoint<T>>,
+}
+
+struct Endpoint<T> {
+    registry: Arc<Registry>,
+    mailbox: Arc<Mailbox<T>>,
+    id: ReceiverId,
+    until_disconnected: bool,
+    /// Set once, and then the answer to every call.
+    ended: OnceLock<Ended>,
+}
+
+impl<T> LocalReceiver<T> {
+    /// Takes the seat, or a place in line.
+    pub(super) fn attach(
+        registry: Arc<Registry>,
+        mailbox: Arc<Mailbox<T>>,
+        receiver: Seated,
+        until_disconnected: bool,
+    ) -> Self {
+        let id = receiver.id;
+        mailbox.admit_receiver(receiver);
+        Self { endpoint: Arc::new(Endpoint { registry, mailbox, id, until_disconnected, ended: OnceLock::new() }) }
+    }
+
+    /// The next message, acknowledged.
+    pub(crate) fn take(&self, wait: Wait) -> Result<Envelope<T>, NoMessage> {
+        let (control, envelope) = self.endpoint.next(wait)?;
+        self.endpoint.mailbox.settle(control, envelope.info.sender);
+        Ok(envelope)
+    }
+
+    /// The next message, on loan: nothing further comes until it is acknowledged or given back.
+    pub(crate) fn lend(&self, wait: Wait) -> Result<Envelope<T>, NoMessage> {
+        let (mut control, envelope) = self.endpoint.next(wait)?;
+        control.lent = Some(envelope.info.sender);
+        Ok(envelope)
+    }
+
+    /// The message that is lent is done with.
+    pub(crate) fn acknowledge(&self) {
+        let mailbox = &self.endpoint.mailbox;
+        let mut control = mailbox.control();
+        if let Some(sender) = control.lent.take() {
+            mailbox.announce();
+            mailbox.settle(control, sender);
+        }
+    }
+
+    /// The message that is lent comes again, first; after a deletion it goes.
+    pub(crate) fn give_back(&self, mut envelope: Envelope<T>) {
+        let mailbox = &self.endpoint.mailbox;
+        let mut control = mailbox.control();
+        control.lent = None;
+        mailbox.announce();
+        if mailbox.is_deleted() {
+            drop(control);
+            return;
+        }
+        envelope.info.attempt += 1;
+        envelope.info.redelivered = true;
+        control.returned = Some(envelope);
+    }
+
+    /// How many messages are here.
+    pub(crate) fn len(&self) -> usize {
+        let Endpoint { mailbox, id, .. } = &*self.endpoint;
+        let control = mailbox.control();
+        if !control.is_seated(*id) {
+            return 0;
+        }
+        mailbox.outlet.len() + usize::from(control.returned.is_some())
+    }
+
+    pub(crate) fn is_seated(&self) -> bool {
+        self.endpoint.mailbox.control().is_seated(self.endpoint.id)
+    }
+
+    pub(crate) fn peers(&self, from: Option<Peers>, deadline: Option<Instant>) -> Result<Peers, PeersError> {
+        self.endpoint.mailbox.peers(from, deadline)
+    }
+}
+
+impl<T> Endpoint<T> {
+    /// The next message, with the control locked, so that the caller can say what becomes of it.
+    fn next(&self, wait: Wait) -> Result<(MutexGuard<'_, Control<T>>, Envelope<T>), NoMessage> {
+        let mailbox = &*self.mailbox;
+        loop {
+            let mut control = mailbox.control();
+            if let Some(ended) = self.ended(&control) {
+                return Err(NoMessage::Ended(ended));
+            }
+            if control.lent.is_some() || !control.is_seated(self.id) {
+                self.wait_for_change(control, wait)?;
+                continue;
+            }
+            // Looked at before the queue: what a sender sent, it sent before it left.
+            let deserted = self.until_disconnected && control.is_deserted();
+            if let Some(envelope) = control.returned.take().or_else(|| mailbox.outlet.try_recv().ok()) {
+                return Ok((control, envelope));
+            }
+            if deserted {
+                control.sender_seen = false;
+                drop(control);
+                self.end(Ended::Disconnected);
+                continue;
+            }
+            drop(control);
+            mailbox.wait_for_message(wait)?;
+        }
+    }
+
+    fn ended(&self, _control: &Control<T>) -> Option<Ended> {
+        if self.mailbox.is_deleted() {
+            return Some(self.ended.get_or_init(|| Ended::Deleted).clone());
+        }
+        self.ended.get().cloned()
+    }
+
+    /// Ends for good, and makes room for the next.
+    fn end(&self, ended: Ended) {
+        self.ended.get_or_init(|| ended);
+        self.mailbox.dismiss_receiver(self.id);
+    }
+
+    /// Waits for the seat, or for a loan to be settled.
+    fn wait_for_change<'a>(&'a self, control: MutexGuard<'a, Control<T>>, wait: Wait) -> Result<(), NoMessage> {
+        let deadline = match wait {
+            Wait::Never => return Err(NoMessage::Empty),
+            Wait::Forever => None,
+            Wait::Until(deadline) if Instant::now() >= deadline => return Err(NoMessage::Timeout),
+            Wait::Until(deadline) => Some(deadline),
+        };
+        drop(self.mailbox.wait_for_change(control, deadline));
+        Ok(())
+    }
+}
+
+impl<T> Clone for LocalReceiver<T> {
+    fn clone(&self) -> Self {
+        Self { endpoint: Arc::clone(&self.endpoint) }
+    }
+}
+
+impl<T> Drop for Endpoint<T> {
+    fn drop(&mut self) {
+        self.mailbox.dismiss_receiver(self.id);
+        self.registry.left(&self.mailbox);
+    }
+}
+
+impl<T> fmt::Debug for LocalReceiver<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LocalReceiver").field("id", &self.endpoint.id).finish_non_exhaustive()
+    }
+}

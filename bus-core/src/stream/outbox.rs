@@ -1,0 +1,328 @@
+//! The frames of one sender that are not acknowledged: what is sent again after a daemon's death.
+//!
+//! Frames lie one behind the other in chunks, ready for the socket, so that one write takes many.
+//! A frame never spans two chunks. Three marks move forward: `acked <= written <= end`.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+
+use crate::codec::Codec;
+use crate::wire::{Flags, FrameHeader, HEADER_BYTES, Kind};
+
+/// What a chunk holds when no single frame needs more, in bytes.
+const CHUNK_BYTES: usize = 128 * 1024;
+
+/// How many slices one write takes at most.
+pub(super) const SLICES_MAX: usize = 16;
+
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    chunks: VecDeque<Vec<u8>>,
+    /// A used chunk, kept so that a steady flow allocates nothing.
+    spare: Option<Vec<u8>>,
+    /// Acknowledged bytes at the start of the first chunk.
+    front: usize,
+    /// Where writing goes on: a chunk and a place in it.
+    written: (usize, usize),
+    /// Length of each frame, and the bytes of its message, from the first unacknowledged one.
+    frames: VecDeque<(u32, u32)>,
+    message_bytes: u64,
+    unwritten: usize,
+}
+
+/// What goes into a frame.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Outgoing<'a> {
+    pub(super) sequence: u64,
+    pub(super) sent_at_ns: u64,
+    pub(super) codec: Codec,
+    pub(super) confirm: bool,
+    pub(super) header_block: &'a [u8],
+    pub(super) payload: &'a [u8],
+}
+
+impl Outbox {
+    /// How many frames are not acknowledged.
+    pub(super) fn len(&self) -> usize {
+        self.frames.len()
+    }
+
+    /// Bytes of the messages that are not acknowledged.
+    pub(super) fn message_bytes(&self) -> u64 {
+        self.message_bytes
+    }
+
+    /// Bytes that are not written yet.
+    pub(super) fn unwritten(&self) -> usize {
+        self.unwritten
+    }
+
+    /// Appends the frame of a message. Lengths have been checked against the limits.
+    pub(super) fn push(&mut self, message: Outgoing<'_>) {
+        let header = FrameHeader {
+            kind: Kind::Data,
+            flags: Flags(if message.confirm { Flags::CONFIRM } else { 0 }),
+            codec: message.codec,
+            sequence: message.sequence,
+            sent_at_ns: message.sent_at_ns,
+            body_bytes: message.payload.len() as u32,
+            header_block_bytes: message.header_block.len() as u32,
+        };
+        let frame_bytes = header.frame_bytes();
+        let chunk = self.chunk_with_room(frame_bytes);
+        chunk.extend_from_slice(&header.encode());
+        chunk.extend_from_slice(message.header_block);
+        chunk.extend_from_slice(message.payload);
+        let message_bytes = header.message_bytes();
+        self.frames.push_back((frame_bytes as u32, message_bytes as u32));
+        self.message_bytes += message_bytes;
+        self.unwritten += frame_bytes;
+    }
+
+    fn chunk_with_room(&mut self, bytes: usize) -> &mut Vec<u8> {
+        let fits = self.chunks.back().is_some_and(|chunk| chunk.capacity() - chunk.len() >= bytes);
+        if !fits {
+            let spare = self.spare.take().filter(|spare| spare.capacity() >= bytes);
+            self.chunks.push_back(spare.unwrap_or_else(|| Vec::with_capacity(bytes.max(CHUNK_BYTES))));
+        }
+        self.chunks.back_mut().expect("a chunk was pushed where there was none")
+    }
+
+    /// What to write next, as slices.
+    pub(super) fn unwritten_slices<'a>(&'a self, slices: &mut [IoSlice<'a>; SLICES_MAX]) -> usize {
+        let (first, offset) = self.written;
+        let mut count = 0;
+        for (index, chunk) in self.chunks.iter().enumerate().skip(first).take(SLICES_MAX) {
+            let rest = if index == first { &chunk[offset..] } else { &chunk[..] };
+            if !rest.is_empty() {
+                slices[count] = IoSlice::new(rest);
+                count += 1;
+            }
+        }
+        count
+    }
+
+    /// Moves the written mark by `bytes`.
+    pub(super) fn wrote(&mut self, mut bytes: usize) {
+        self.unwritten -= bytes;
+        while bytes > 0 {
+            let rest = self.chunks[self.written.0].len() - self.written.1;
+            if bytes < rest {
+                self.written.1 += bytes;
+                return;
+            }
+            bytes -= rest;
+            if self.written.0 + 1 == self.chunks.len() {
+                self.written.1 = self.chunks[self.written.0].len();
+                return;
+            }
+            self.written = (self.written.0 + 1, 0);
+        }
+    }
+
+    /// Lets the first `count` frames go.
+    pub(super) fn acknowledge(&mut self, count: usize) {
+        for _ in 0..count {
+            let Some((frame_bytes, message_bytes)) = self.frames.pop_front() else { return };
+            self.message_bytes -= u64::from(message_bytes);
+            self.release(frame_bytes as usize);
+        }
+    }
+
+    fn release(&mut self, frame_bytes: usize) {
+        // A chunk that was filled to its end stays in front until the first frame of the next goes.
+        while self.front == self.chunks[0].len() && self.chunks.len() > 1 {
+            self.drop_front();
+        }
+        self.front += frame_bytes;
+        if self.front == self.chunks[0].len() {
+            if self.chunks.len() > 1 {
+                self.drop_front();
+            } else if self.chunks[0].capacity() <= CHUNK_BYTES {
+                self.chunks[0].clear();
+                self.front = 0;
+                self.written = (0, 0);
+            } else {
+                self.chunks.clear();
+                self.front = 0;
+                self.written = (0, 0);
+            }
+        }
+    }
+
+    fn drop_front(&mut self) {
+        if let Some(mut chunk) = self.chunks.pop_front()
+            && chunk.capacity() == CHUNK_BYTES
+        {
+            chunk.clear();
+            self.spare = Some(chunk);
+        }
+        self.front = 0;
+        self.written = match self.written {
+            (0, _) => (0, 0),
+            (chunk, offset) => (chunk - 1, offset),
+        };
+    }
+
+    /// Takes the last frame back. The connection is gone, so that no daemon has it whole; all others
+    /// are unwritten again.
+    pub(super) fn withdraw_last(&mut self) {
+        let Some((frame_bytes, message_bytes)) = self.frames.pop_back() else { return };
+        let Some(chunk) = self.chunks.back_mut() else { return };
+        chunk.truncate(chunk.len() - frame_bytes as usize);
+        self.message_bytes -= u64::from(message_bytes);
+        if self.frames.is_empty() {
+            self.chunks.clear();
+            self.front = 0;
+        } else if chunk.is_empty() {
+            self.chunks.pop_back();
+        }
+        self.rewind();
+    }
+
+    /// Marks every frame as sent before, and all as unwritten: a new connection begins.
+    pub(super) fn rewind(&mut self) {
+        self.written = (0, self.front);
+        self.unwritten = 0;
+        let mut at = (0, self.front);
+        for (frame_bytes, _) in &self.frames {
+            if at.1 == self.chunks[at.0].len() {
+                at = (at.0 + 1, 0);
+            }
+            self.chunks[at.0][at.1 + FrameHeader::FLAGS_AT] |= Flags::REDELIVERED;
+            at.1 += *frame_bytes as usize;
+            self.unwritten += *frame_bytes as usize;
+        }
+    }
+
+    /// Every frame that is not acknowledged, from the oldest.
+    pub(super) fn frames(&self) -> impl Iterator<Item = &[u8]> {
+        let mut at = (0, self.front);
+        self.frames.iter().map(move |(frame_bytes, _)| {
+            if at.1 == self.chunks[at.0].len() {
+                at = (at.0 + 1, 0);
+            }
+            let frame = &self.chunks[at.0][at.1..at.1 + *frame_bytes as usize];
+            at.1 += *frame_bytes as usize;
+            frame
+        })
+    }
+}
+
+const _: () = assert!(FrameHeader::FLAGS_AT < HEADER_BYTES);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn push(outbox: &mut Outbox, sequence: u64, payload: &[u8]) {
+        outbox.push(Outgoing {
+            sequence,
+            sent_at_ns: 0,
+            codec: Codec::Raw,
+            confirm: false,
+            header_block: b"",
+            payload,
+        });
+    }
+
+    fn write(outbox: &mut Outbox, bytes: usize, wire: &mut Vec<u8>) {
+        let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+        let count = outbox.unwritten_slices(&mut slices);
+        let all: Vec<u8> = slices[..count].iter().flat_map(|slice| slice.iter().copied()).collect();
+        let bytes = bytes.min(all.len());
+        wire.extend_from_slice(&all[..bytes]);
+        outbox.wrote(bytes);
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Push(usize),
+        Write(usize),
+        Acknowledge(usize),
+        Rewind,
+        Withdraw,
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            6 => prop_oneof![0..200_usize, 0..200_000_usize].prop_map(Step::Push),
+            4 => (0..400_000_usize).prop_map(Step::Write),
+            4 => (0..10_usize).prop_map(Step::Acknowledge),
+            1 => Just(Step::Rewind),
+            1 => Just(Step::Withdraw),
+        ];
+        prop::collection::vec(step, 0..60)
+    }
+
+    proptest! {
+        #[test]
+        fn writes_every_frame_whole_and_in_order(steps in steps()) {
+            let mut outbox = Outbox::default();
+            let mut next = 1_u64;
+            let mut unacked: VecDeque<(u64, Vec<u8>)> = VecDeque::new();
+            // What a peer has read since the last rewind, and from which sequence on.
+            let (mut wire, mut from) = (Vec::new(), 1_u64);
+            for step in steps {
+                match step {
+                    Step::Push(size) => {
+                        let payload = vec![next as u8; size];
+                        push(&mut outbox, next, &payload);
+                        unacked.push_back((next, payload));
+                        next += 1;
+                    }
+                    Step::Write(bytes) => write(&mut outbox, bytes, &mut wire),
+                    Step::Acknowledge(count) => {
+                        let whole = whole_frames(&wire, from);
+                        let acked = from + whole;
+                        let mut done = 0;
+                        while done < count && unacked.front().is_some_and(|(sequence, _)| *sequence < acked) {
+                            unacked.pop_front();
+                            done += 1;
+                        }
+                        outbox.acknowledge(done);
+                    }
+                    Step::Rewind => {
+                        outbox.rewind();
+                        wire.clear();
+                        from = unacked.front().map_or(next, |(sequence, _)| *sequence);
+                    }
+                    Step::Withdraw => {
+                        if !unacked.is_empty() && from + whole_frames(&wire, from) < next {
+                            // As in use: the connection goes, then the frame.
+                            outbox.withdraw_last();
+                            unacked.pop_back();
+                            next -= 1;
+                            outbox.rewind();
+                            wire.clear();
+                            from = unacked.front().map_or(next, |(sequence, _)| *sequence);
+                        }
+                    }
+                }
+                prop_assert_eq!(outbox.len(), unacked.len());
+                let sizes: u64 = unacked.iter().map(|(_, payload)| payload.len() as u64).sum();
+                prop_assert_eq!(outbox.message_bytes(), sizes);
+                for (frame, (_, payload)) in outbox.frames().zip(&unacked) {
+                    prop_assert_eq!(&frame[HEADER_BYTES..], &payload[..]);
+                }
+            }
+            while outbox.unwritten() > 0 {
+                write(&mut outbox, usize::MAX, &mut wire);
+            }
+            prop_assert_eq!(from + whole_frames(&wire, from), next);
+        }
+    }
+
+    fn whole_frames(mut wire: &[u8], from: u64) -> u64 {
+        let limits = crate::wire::FrameLimits { message_max_bytes: u32::MAX, control_max_bytes: 0 };
+        let mut count = 0;
+        while let Ok(Some(header)) = FrameHeader::decode(wire, limits) {
+            let Some(rest) = wire.get(header.frame_bytes()..) else { break };
+            assert_eq!(header.sequence, from + count);
+            wire = rest;
+            count += 1;
+        }
+        count
+    }
+}

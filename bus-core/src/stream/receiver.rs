@@ -1,0 +1,828 @@
+//! [`StreamReceiver`]: the receiving endpoint on a socket.
+//!
+//! Messages are handed out from the inbox, one at a time and in order. Before the first of them is
+//! handed out, the daemon is told how far the receiver *claims* (`taken`); so it knows after the
+//! receiver's death which messages may have been seen. Given back, a message simply stays at the
+//! head of the inbox.
+//!
+//! One thread uses a receiver, and holds the lock of its state also while it waits; the keeper and
+//! owned deliveries come in between.
+
+use std::collections::{HashMap, VecDeque};
+use std::io::{self, IoSlice};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Instant;
+
+use rustix::time::{ClockId, clock_gettime};
+
+use super::inbox::{Fill, Inbox};
+use super::keeper::{self, Kept, Standing};
+use super::sender::is_final;
+use super::session::{DialError, Dialer, Session, lock};
+use crate::channel::Peers;
+use crate::error::{Ended, OpenError, PeersError};
+use crate::limits::{CLAIM_MESSAGES, DEPARTED_SENDERS_MAX, REPLY_MAX_BYTES};
+use crate::message::MessageInfo;
+use crate::name::ChannelName;
+use crate::transport::{Connection, Interest};
+use crate::wire::{
+    Closing, ClosingCode, Flags, FrameHeader, FrameLimits, HEADER_BYTES, Kind, KnownSender, ORIGIN_BYTES, Origin,
+    Progress, ReceiverHello, Returning, Role, TypeDeclaration, WelcomeRole, put_control, read_control,
+};
+
+pub(crate) use super::sender::Wait;
+
+/// What opens a receiver.
+#[derive(Clone, Debug)]
+pub(crate) struct ReceiverOptions {
+    pub(crate) dialer: Dialer,
+    pub(crate) channel: ChannelName,
+    pub(crate) declares: Option<TypeDeclaration>,
+    pub(crate) standby: bool,
+    pub(crate) until_disconnected: bool,
+}
+
+/// Why there is no message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum NoMessage {
+    Empty,
+    Timeout,
+    Away,
+    Ended(Ended),
+}
+
+#[derive(Debug)]
+pub(crate) struct StreamReceiver {
+    options: ReceiverOptions,
+    state: Mutex<State>,
+    /// How the endpoint stands, readable while a thread waits with the state locked.
+    link: Mutex<Link>,
+    changed: Condvar,
+}
+
+#[derive(Clone, Debug)]
+enum Link {
+    Up(Arc<Connection>),
+    Away,
+    Over,
+}
+
+#[derive(Debug)]
+pub(crate) struct State {
+    connection: Option<Arc<Connection>>,
+    inbox: Inbox,
+    /// Frames of a connection that broke, which nobody has seen yet. They come first.
+    orphans: VecDeque<Vec<u8>>,
+    progress: Progress,
+    told: Progress,
+    told_at: CoarseTime,
+    /// Deliveries at the head of the inbox that are handed out and not settled.
+    lent: usize,
+    /// How often the first `given_back_span` messages here were given back.
+    given_back: u32,
+    given_back_span: usize,
+    known: KnownSenders,
+    /// Deliveries that are whole in the inbox, those that are lent included.
+    ready: u64,
+    /// The inbox holds an order that is not to wait behind messages: `Recall` or `Closing`.
+    ordered: bool,
+    seated: bool,
+    sender_seen: bool,
+    peers: Option<Peers>,
+    watching: bool,
+    ended: Option<Ended>,
+}
+
+/// A message at the head of the inbox.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Head {
+    header: FrameHeader,
+    origin: Origin,
+    frame_bytes: usize,
+    orphan: bool,
+}
+
+impl StreamReceiver {
+    pub(crate) fn open(options: ReceiverOptions) -> Result<Arc<Self>, OpenError> {
+        let role = Role::Receiver(hello(&options, None));
+        let address = &options.dialer.address;
+        let session = match options.dialer.dial(&role) {
+            Ok(session) => session,
+            Err(DialError::Refused(refused)) => {
+                return Err(OpenError::from_refusal(address, &options.channel, refused.code, refused.text));
+            }
+            Err(DialError::Unreachable(_)) => options.dialer.dial_or_start(&role)?,
+            Err(error) => return Err(options.dialer.connect_error(error).into()),
+        };
+        let state = State {
+            connection: None,
+            inbox: Inbox::new(limits(0)),
+            orphans: VecDeque::new(),
+            progress: Progress::default(),
+            told: Progress::default(),
+            told_at: CoarseTime::default(),
+            lent: 0,
+            given_back: 0,
+            given_back_span: 0,
+            known: KnownSenders::default(),
+            ready: 0,
+            ordered: false,
+            seated: false,
+            sender_seen: false,
+            peers: None,
+            watching: false,
+            ended: None,
+        };
+        let receiver =
+            Arc::new(Self { options, state: Mutex::new(state), link: Mutex::new(Link::Away), changed: Condvar::new() });
+        let mut state = lock(&receiver.state);
+        if !receiver.begin(&mut state, session) {
+            let text = "the daemon did not welcome a receiver".to_owned();
+            return Err(receiver.options.dialer.connect_error(DialError::Protocol(text)).into());
+        }
+        drop(state);
+        let weak: Weak<Self> = Arc::downgrade(&receiver);
+        keeper::keep(weak);
+        Ok(receiver)
+    }
+
+    /// Takes a new connection into use.
+    fn begin(&self, state: &mut State, session: Session) -> bool {
+        let WelcomeRole::Receiver(welcome) = session.welcome.role else { return false };
+        let connection = Arc::new(session.connection);
+        let mut inbox = Inbox::new(limits(welcome.message_max_bytes));
+        inbox.take_over(session.inbox);
+        state.inbox = inbox;
+        (state.ready, state.ordered) = (0, false);
+        state.progress = Progress::default();
+        state.told = Progress::default();
+        state.seated = welcome.place_in_line == 0;
+        state.watching = false;
+        state.peers = None;
+        state.connection = Some(Arc::clone(&connection));
+        *lock(&self.link) = Link::Up(connection);
+        true
+    }
+
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+
+    /// Waits for the next message, and lends it: it stays at the head until it is settled.
+    ///
+    /// A message that is acknowledged before its user sees it need not be claimed first.
+    pub(crate) fn next<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        wait: Wait,
+        claim: bool,
+    ) -> Result<(MutexGuard<'a, State>, Head), NoMessage> {
+        loop {
+            if state.lent > 0 {
+                // An owned delivery is out: order waits for it.
+                state = self.wait_for_change(state, wait)?;
+                continue;
+            }
+            if self.look_for_orders(&mut state).is_err() {
+                self.lose_link(&mut state);
+            }
+            match state.head() {
+                Ok(Some(head)) if state.is_known(&head) => {
+                    state.settle_head(&head);
+                    self.tell(&mut state, false);
+                }
+                Ok(Some(head)) => {
+                    if head.orphan || !claim || self.claim(&mut state) {
+                        state.lent = 1;
+                        return Ok((state, head));
+                    }
+                }
+                Ok(None) => {
+                    if let Some(ended) = state.ended.clone() {
+                        self.lose_link(&mut state);
+                        return Err(NoMessage::Ended(ended));
+                    }
+                    state = self.read_more(state, wait)?;
+                }
+                Err(Broken) => self.lose_link(&mut state),
+            }
+        }
+    }
+
+    /// Takes notice of an order that stands behind messages which are not claimed: those go back.
+    fn look_for_orders(&self, state: &mut State) -> Result<(), Broken> {
+        let behind_claim = state.progress.taken > state.progress.acked;
+        if behind_claim || !state.orphans.is_empty() {
+            return Ok(());
+        }
+        // With several messages here, orders may wait unread: a slow consumer looks before each.
+        if state.ready > 1
+            && state.told_at != CoarseTime::now()
+            && let Some(connection) = state.connection.clone()
+        {
+            let _ = state.inbox.fill(&connection);
+        }
+        state.scan()?;
+        if state.ordered {
+            state.obey()?;
+        }
+        Ok(())
+    }
+
+    /// Lends also those that follow the head and are here already: `count` in all, at most.
+    pub(crate) fn lend_more(&self, state: &mut State, head: &Head, count: usize) -> usize {
+        if head.orphan {
+            return 1;
+        }
+        let mut offset = head.frame_bytes;
+        while state.lent < count {
+            let Ok(Some((header, frame_bytes))) = state.inbox.frame_at(offset) else { break };
+            if header.kind != Kind::Deliver || state.is_known_frame(offset, &header) {
+                break;
+            }
+            offset += frame_bytes;
+            state.lent += 1;
+        }
+        let lent = state.lent as u64;
+        if state.progress.taken < state.progress.acked + lent {
+            state.progress.taken = state.progress.acked + lent;
+            self.tell(state, true);
+            if state.connection.is_none() {
+                // The rest was not claimed in time. The head was, and is the first orphan now.
+                state.lent = 1;
+            }
+        }
+        state.lent
+    }
+
+    /// Acknowledges the first `count` of those that are lent, and takes the others back.
+    pub(crate) fn settle(&self, state: &mut State, count: usize) {
+        let lent = std::mem::take(&mut state.lent);
+        for _ in 0..count.min(lent) {
+            if let Ok(Some(head)) = state.head() {
+                state.settle_head(&head);
+            }
+        }
+        if count < lent {
+            state.take_back(lent - count);
+            self.tell(state, true);
+        } else {
+            self.tell(state, false);
+        }
+        self.changed.notify_all();
+    }
+
+    /// Tells the daemon that the receiver claims the head, before it is handed out. A busy receiver
+    /// claims several at once. `false` when the daemon could not be told.
+    fn claim(&self, state: &mut State) -> bool {
+        if state.progress.taken > state.progress.acked {
+            return true;
+        }
+        let busy = state.told_at == CoarseTime::now();
+        let most = if busy { CLAIM_MESSAGES } else { 1 };
+        state.progress.taken = state.progress.acked + state.ready.clamp(1, most);
+        self.tell(state, true);
+        state.connection.is_some()
+    }
+
+    /// Tells the daemon how far this receiver is: at once when it `must`, when nothing else is here,
+    /// or when it was last told before the clock ticked; else later, together with more.
+    fn tell(&self, state: &mut State, must: bool) {
+        if state.progress == state.told {
+            return;
+        }
+        let pending = state.progress.acked - state.told.acked;
+        let now = CoarseTime::now();
+        let idle = state.ready == 0;
+        if !(must || idle || now != state.told_at || pending >= CLAIM_MESSAGES) {
+            return;
+        }
+        state.told_at = now;
+        let Some(connection) = state.connection.clone() else { return };
+        let mut frame = Vec::with_capacity(HEADER_BYTES + 24);
+        put_control(Kind::Progress, &state.progress, &mut frame);
+        match send_small(&connection, &frame) {
+            Ok(()) => state.told = state.progress,
+            Err(_) => self.lose_link(state),
+        }
+    }
+
+    fn read_more<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        wait: Wait,
+    ) -> Result<MutexGuard<'a, State>, NoMessage> {
+        self.tell(&mut state, true);
+        let Some(connection) = state.connection.clone() else {
+            return match wait {
+                Wait::Never => Err(NoMessage::Away),
+                Wait::Forever | Wait::Until(_) => self.wait_for_change(state, wait),
+            };
+        };
+        let filled = match wait {
+            Wait::Forever => state.inbox.fill_blocking(&connection),
+            Wait::Never => state.inbox.fill(&connection),
+            Wait::Until(deadline) => match state.inbox.fill(&connection) {
+                Ok(Fill::Nothing) => match connection.wait(Interest::Readable, Some(deadline)) {
+                    Ok(true) => state.inbox.fill(&connection),
+                    Ok(false) => return Err(NoMessage::Timeout),
+                    Err(error) => Err(error),
+                },
+                filled => filled,
+            },
+        };
+        match filled {
+            Ok(Fill::Nothing) if wait == Wait::Never => return Err(NoMessage::Empty),
+            Ok(Fill::Bytes | Fill::Nothing) => {}
+            Ok(Fill::Closed) | Err(_) => self.lose_link(&mut state),
+        }
+        Ok(state)
+    }
+
+    fn wait_for_change<'a>(
+        &'a self,
+        state: MutexGuard<'a, State>,
+        wait: Wait,
+    ) -> Result<MutexGuard<'a, State>, NoMessage> {
+        match wait {
+            Wait::Never => Err(NoMessage::Empty),
+            Wait::Forever => Ok(self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)),
+            Wait::Until(deadline) => {
+                let rest = deadline.saturating_duration_since(Instant::now());
+                if rest.is_zero() {
+                    return Err(NoMessage::Timeout);
+                }
+                Ok(self.changed.wait_timeout(state, rest).unwrap_or_else(PoisonError::into_inner).0)
+            }
+        }
+    }
+
+    /// The connection is gone. What it had brought whole stays, to be handed out first; unless the
+    /// daemon had said that it goes to another.
+    fn lose_link(&self, state: &mut State) {
+        let Some(connection) = state.connection.take() else { return };
+        while matches!(state.inbox.fill(&connection), Ok(Fill::Bytes)) {}
+        if state.ended.is_some() {
+            // In order: the daemon learns how far this receiver came.
+            let mut frame = Vec::new();
+            put_control(Kind::Goodbye, &state.progress, &mut frame);
+            let _ = send_small(&connection, &frame);
+        }
+        connection.hang_up();
+        state.keep_orphans();
+        *lock(&self.link) = if state.ended.is_some() { Link::Over } else { Link::Away };
+        keeper::wake();
+    }
+
+    /// How many messages are here.
+    pub(crate) fn len(&self) -> usize {
+        let mut state = self.state();
+        if state.lent == 0
+            && let Some(connection) = state.connection.clone()
+        {
+            let _ = state.inbox.fill(&connection);
+        }
+        let _ = state.scan();
+        state.orphans.len() + (state.ready as usize).saturating_sub(state.lent)
+    }
+
+    pub(crate) fn is_seated(&self) -> bool {
+        let mut state = self.state();
+        if !state.seated
+            && let Some(connection) = state.connection.clone()
+            && matches!(state.inbox.fill(&connection), Ok(Fill::Bytes))
+        {
+            let _ = state.head();
+        }
+        state.seated
+    }
+
+    /// The peers of the channel; with `from`, once they differ from it. Messages that arrive
+    /// meanwhile stay in the inbox.
+    pub(crate) fn peers(&self, from: Option<Peers>, deadline: Option<Instant>) -> Result<Peers, PeersError> {
+        let mut state = self.state();
+        loop {
+            if let Some(told) = state.find_peers() {
+                state.peers = Some(told);
+            }
+            if let Some(peers) = state.peers.filter(|peers| Some(*peers) != from) {
+                return Ok(peers);
+            }
+            if state.ended.is_some() {
+                return Err(PeersError::Disconnected);
+            }
+            let Some(connection) = state.connection.clone() else { return Err(PeersError::Away) };
+            if !state.watching {
+                let mut frame = Vec::new();
+                put_control(Kind::Watch, &(), &mut frame);
+                if send_small(&connection, &frame).is_err() {
+                    self.lose_link(&mut state);
+                    continue;
+                }
+                state.watching = true;
+            }
+            match connection.wait(Interest::Readable, deadline) {
+                Ok(true) => {}
+                Ok(false) => return Err(PeersError::Timeout),
+                Err(_) => self.lose_link(&mut state),
+            }
+            match state.inbox.fill(&connection) {
+                Ok(Fill::Bytes | Fill::Nothing) => {}
+                Ok(Fill::Closed) | Err(_) => self.lose_link(&mut state),
+            }
+        }
+    }
+}
+
+impl State {
+    /// The next message, after taking notice of every control frame before it.
+    fn head(&mut self) -> Result<Option<Head>, Broken> {
+        if let Some(frame) = self.orphans.front() {
+            let header = FrameHeader::decode(frame, limits(u32::MAX)).ok().flatten().ok_or(Broken)?;
+            return Ok(Some(Head { header, origin: origin(frame), frame_bytes: frame.len(), orphan: true }));
+        }
+        while let Some((header, frame_bytes)) = self.inbox.frame_at(0).map_err(|_| Broken)? {
+            if header.kind == Kind::Deliver {
+                let origin = origin(self.inbox.bytes());
+                self.sender_seen = true;
+                return Ok(Some(Head { header, origin, frame_bytes, orphan: false }));
+            }
+            let body = self.inbox.bytes()[HEADER_BYTES..frame_bytes].to_vec();
+            self.inbox.consume(frame_bytes);
+            self.notice(header.kind, &body)?;
+        }
+        Ok(None)
+    }
+
+    fn notice(&mut self, kind: Kind, body: &[u8]) -> Result<(), Broken> {
+        match kind {
+            Kind::Seated => self.seated = true,
+            Kind::Ended => self.ended = Some(Ended::Disconnected),
+            Kind::Peers => self.peers = Some(read_control(kind, body).map_err(|_| Broken)?),
+            Kind::Recall => self.answer_recall()?,
+            Kind::Closing => {
+                let closing: Closing = read_control(kind, body).map_err(|_| Broken)?;
+                match closing.code {
+                    ClosingCode::ShuttingDown => return Err(Broken),
+                    ClosingCode::Deleted => self.ended = Some(Ended::Deleted),
+                    ClosingCode::Kicked => self.ended = Some(Ended::Kicked),
+                    ClosingCode::Fault => self.ended = Some(Ended::Refused(closing.text)),
+                }
+            }
+            _ => return Err(Broken),
+        }
+        Ok(())
+    }
+
+    /// Counts the messages that have come, and looks out for orders.
+    fn scan(&mut self) -> Result<(), Broken> {
+        let (ready, ordered) = (&mut self.ready, &mut self.ordered);
+        let scanned = self.inbox.scan(|header| match header.kind {
+            Kind::Deliver => *ready += 1,
+            Kind::Recall | Kind::Closing => *ordered = true,
+            _ => {}
+        });
+        scanned.map_err(|_| Broken)
+    }
+
+    /// Gives back every message before the order, and takes notice of all else there. Nothing is
+    /// claimed or lent.
+    fn obey(&mut self) -> Result<(), Broken> {
+        self.ordered = false;
+        while let Some((header, frame_bytes)) = self.inbox.frame_at(0).map_err(|_| Broken)? {
+            let body = match header.kind {
+                Kind::Deliver => Vec::new(),
+                _ => self.inbox.bytes()[HEADER_BYTES..frame_bytes].to_vec(),
+            };
+            self.inbox.consume(frame_bytes);
+            match header.kind {
+                Kind::Deliver => {
+                    self.ready -= 1;
+                    (self.given_back, self.given_back_span) = (0, 0);
+                }
+                Kind::Recall => return self.answer_recall(),
+                kind => self.notice(kind, &body)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn answer_recall(&mut self) -> Result<(), Broken> {
+        let connection = self.connection.clone().ok_or(Broken)?;
+        let mut frame = Vec::new();
+        put_control(Kind::Recalled, &self.progress, &mut frame);
+        send_small(&connection, &frame).map_err(|_| Broken)?;
+        self.progress.head_given_back = 0;
+        self.told = self.progress;
+        // There may be another order behind this one.
+        self.ordered = true;
+        Ok(())
+    }
+
+    /// What this receiver tells a new daemon: what it has acknowledged, and what it may have seen.
+    fn known_senders(&self) -> Vec<KnownSender> {
+        let mut senders = self.known.all();
+        for frame in &self.orphans {
+            let Ok(Some(header)) = FrameHeader::decode(frame, limits(u32::MAX)) else { continue };
+            let Origin { sender, pid, .. } = origin(frame);
+            let seen = header.sequence;
+            match senders.iter_mut().find(|known| known.sender == sender) {
+                Some(known) => known.seen = known.seen.max(seen),
+                None => senders.push(KnownSender { sender, pid, sequence: 0, seen, present: true }),
+            }
+        }
+        senders
+    }
+
+    /// Whether this receiver has acknowledged the message before, over an earlier connection.
+    fn is_known(&self, head: &Head) -> bool {
+        self.known.sequence(head.origin.sender) >= head.header.sequence
+    }
+
+    fn is_known_frame(&self, offset: usize, header: &FrameHeader) -> bool {
+        self.known.sequence(origin(&self.inbox.bytes()[offset..]).sender) >= header.sequence
+    }
+
+    /// The first `span` messages are not lent any more: they come again, first.
+    ///
+    /// The daemon counts an attempt for each message that is claimed when the receiver dies. One that
+    /// was given back is not claimed any more, and its attempt is told; of several it is the claim
+    /// that tells.
+    fn take_back(&mut self, span: usize) {
+        self.given_back += 1;
+        self.given_back_span = span;
+        if self.orphans.is_empty() {
+            let claimed = if span > 1 { span as u64 } else { 0 };
+            self.progress.taken = self.progress.acked + claimed;
+            self.progress.head_given_back = if span > 1 { self.given_back - 1 } else { self.given_back };
+        }
+    }
+
+    /// Acknowledges the head.
+    fn settle_head(&mut self, head: &Head) {
+        self.known.note(head.origin, head.header.sequence);
+        self.given_back_span = self.given_back_span.saturating_sub(1);
+        if self.given_back_span == 0 {
+            self.given_back = 0;
+        }
+        self.progress.head_given_back = 0;
+        if head.orphan {
+            self.orphans.pop_front();
+            return;
+        }
+        self.inbox.consume(head.frame_bytes);
+        self.ready = self.ready.saturating_sub(1);
+        self.progress.acked += 1;
+        self.progress.taken = self.progress.taken.max(self.progress.acked);
+    }
+
+    /// Moves what is here whole out of the inbox of a connection that broke. When the daemon closed
+    /// it by order, what is not claimed is the next receiver's, and goes.
+    fn keep_orphans(&mut self) {
+        let mut frames = Vec::new();
+        while let Ok(Some((header, frame_bytes))) = self.inbox.frame_at(0) {
+            frames.push((header.kind, self.inbox.bytes()[..frame_bytes].to_vec()));
+            self.inbox.consume(frame_bytes);
+        }
+        self.inbox.clear();
+        (self.ready, self.ordered) = (0, false);
+        for (kind, frame) in &frames {
+            if matches!(kind, Kind::Ended | Kind::Closing) {
+                // An end in order is noticed by this; any other close is what has just happened.
+                let _ = self.notice(*kind, &frame[HEADER_BYTES..]);
+            }
+        }
+        let claimed = (self.progress.taken - self.progress.acked) as usize;
+        let kept = match self.ended {
+            Some(Ended::Kicked | Ended::Deleted | Ended::Refused(_)) => claimed,
+            Some(Ended::Disconnected) | None => usize::MAX,
+        };
+        let deliveries = frames.into_iter().filter(|(kind, _)| *kind == Kind::Deliver);
+        self.orphans.extend(deliveries.take(kept).map(|(_, frame)| frame));
+        self.progress.taken = self.progress.acked;
+    }
+
+    /// The last `Peers` frame among those that are here, wherever it stands.
+    fn find_peers(&self) -> Option<Peers> {
+        let (mut found, mut offset) = (None, 0);
+        while let Ok(Some((header, frame_bytes))) = self.inbox.frame_at(offset) {
+            if header.kind == Kind::Peers {
+                let body = &self.inbox.bytes()[offset + HEADER_BYTES..offset + frame_bytes];
+                found = read_control(Kind::Peers, body).ok().or(found);
+            }
+            offset += frame_bytes;
+        }
+        found
+    }
+
+    /// How many messages are lent.
+    pub(crate) fn lent(&self) -> usize {
+        self.lent
+    }
+
+    /// The frame of the head, which is lent.
+    pub(crate) fn lent_frame(&self) -> LentFrame<'_> {
+        let bytes = self.orphans.front().map_or(self.inbox.bytes(), Vec::as_slice);
+        self.lent_frame_in(bytes, 0)
+    }
+
+    /// The frames that are lent, in order.
+    pub(crate) fn lent_frames(&self) -> impl Iterator<Item = LentFrame<'_>> {
+        let mut rest = match self.orphans.front() {
+            Some(frame) => &frame[..],
+            None => self.inbox.bytes(),
+        };
+        (0..self.lent).map(move |index| {
+            let frame = self.lent_frame_in(rest, index);
+            rest = &rest[frame.frame_bytes..];
+            frame
+        })
+    }
+
+    fn lent_frame_in<'a>(&self, bytes: &'a [u8], index: usize) -> LentFrame<'a> {
+        // Checked when it was lent; a frame that has changed since cannot be.
+        let header = FrameHeader::decode(bytes, limits(u32::MAX)).ok().flatten().expect("a lent frame is whole");
+        let frame_bytes = header.frame_bytes();
+        let content = &bytes[HEADER_BYTES + ORIGIN_BYTES..frame_bytes];
+        let (header_block, payload) = content.split_at(header.header_block_bytes as usize);
+        let given_back = if index < self.given_back_span { self.given_back } else { 0 };
+        LentFrame { header, origin: origin(bytes), given_back, frame_bytes, header_block, payload }
+    }
+}
+
+/// A message in the inbox.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LentFrame<'a> {
+    header: FrameHeader,
+    origin: Origin,
+    given_back: u32,
+    frame_bytes: usize,
+    pub(crate) header_block: &'a [u8],
+    pub(crate) payload: &'a [u8],
+}
+
+impl LentFrame<'_> {
+    pub(crate) fn info(&self) -> MessageInfo {
+        let attempt = self.origin.attempt + self.given_back;
+        MessageInfo::from_wire(
+            self.origin.sender,
+            self.origin.pid,
+            self.header.sequence,
+            self.header.sent_at_ns,
+            attempt,
+            attempt > 1 || self.header.flags.has(Flags::REDELIVERED),
+            self.header.codec,
+        )
+    }
+}
+
+/// The highest sequence that was acknowledged, for each sender.
+#[derive(Debug, Default)]
+struct KnownSenders {
+    /// The sender of the last message, because most come in runs. Not in `others`.
+    last: Option<KnownSender>,
+    others: HashMap<u64, KnownSender>,
+}
+
+impl KnownSenders {
+    fn sequence(&self, sender: u64) -> u64 {
+        match &self.last {
+            Some(last) if last.sender == sender => last.sequence,
+            _ => self.others.get(&sender).map_or(0, |known| known.sequence),
+        }
+    }
+
+    fn note(&mut self, origin: Origin, sequence: u64) {
+        if let Some(last) = self.last.as_mut().filter(|last| last.sender == origin.sender) {
+            last.sequence = last.sequence.max(sequence);
+            return;
+        }
+        let sequence = sequence.max(self.sequence(origin.sender));
+        self.others.remove(&origin.sender);
+        if let Some(earlier) = self.last.take() {
+            if self.others.len() >= DEPARTED_SENDERS_MAX - 1 {
+                // Any will do: this many senders do not come back all at once.
+                let any = self.others.keys().next().copied();
+                any.and_then(|sender| self.others.remove(&sender));
+            }
+            self.others.insert(earlier.sender, earlier);
+        }
+        let Origin { sender, pid, .. } = origin;
+        self.last = Some(KnownSender { sender, pid, sequence, seen: sequence, present: true });
+    }
+
+    fn all(&self) -> Vec<KnownSender> {
+        self.last.iter().chain(self.others.values()).copied().collect()
+    }
+}
+
+impl Kept for StreamReceiver {
+    fn standing(&self) -> Standing {
+        match &*lock(&self.link) {
+            Link::Up(connection) => Standing::Up(Arc::clone(connection)),
+            Link::Away => Standing::Away,
+            Link::Over => Standing::Over,
+        }
+    }
+
+    fn hung_up(&self) -> bool {
+        let Ok(mut state) = self.state.try_lock() else { return false };
+        let Some(connection) = state.connection.clone() else { return true };
+        // What is still in the socket belongs to the deliveries: read it to its end.
+        loop {
+            match state.inbox.fill(&connection) {
+                Ok(Fill::Bytes) => {}
+                Ok(Fill::Nothing) => return true,
+                Ok(Fill::Closed) | Err(_) => {
+                    self.lose_link(&mut state);
+                    self.changed.notify_all();
+                    return true;
+                }
+            }
+        }
+    }
+
+    fn reattach(&self) -> bool {
+        let returning = {
+            let Ok(state) = self.state.try_lock() else { return false };
+            Returning { senders: state.known_senders(), sender_seen: state.sender_seen, seated: state.seated }
+        };
+        let session = match self.options.dialer.dial(&Role::Receiver(hello(&self.options, Some(returning)))) {
+            Ok(session) => session,
+            Err(DialError::Refused(refused)) if is_final(refused.code) => {
+                lock(&self.state).ended = Some(Ended::Refused(refused.text));
+                *lock(&self.link) = Link::Over;
+                self.changed.notify_all();
+                return true;
+            }
+            Err(_) => return false,
+        };
+        let mut state = lock(&self.state);
+        let begun = self.begin(&mut state, session);
+        self.changed.notify_all();
+        begun
+    }
+}
+
+impl Drop for StreamReceiver {
+    fn drop(&mut self) {
+        let state = lock(&self.state);
+        if let Some(connection) = &state.connection {
+            let mut frame = Vec::new();
+            put_control(Kind::Goodbye, &state.progress, &mut frame);
+            let _ = send_small(connection, &frame);
+            connection.hang_up();
+        }
+        keeper::wake();
+    }
+}
+
+/// The peer said something that makes no sense.
+#[derive(Debug)]
+struct Broken;
+
+/// Milliseconds by a clock that ticks with the kernel and costs a quarter of the precise one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct CoarseTime {
+    ticks: (i64, i64),
+}
+
+impl CoarseTime {
+    fn now() -> Self {
+        let time = clock_gettime(ClockId::MonotonicCoarse);
+        Self { ticks: (time.tv_sec, time.tv_nsec) }
+    }
+}
+
+fn limits(message_max_bytes: u32) -> FrameLimits {
+    FrameLimits { message_max_bytes, control_max_bytes: REPLY_MAX_BYTES }
+}
+
+fn origin(frame: &[u8]) -> Origin {
+    frame[HEADER_BYTES..].first_chunk().map(Origin::decode).expect("a Deliver frame holds its origin")
+}
+
+fn hello(options: &ReceiverOptions, returning: Option<Returning>) -> ReceiverHello {
+    ReceiverHello {
+        channel: options.channel.clone(),
+        declares: options.declares.clone(),
+        standby: options.standby,
+        until_disconnected: options.until_disconnected,
+        returning,
+    }
+}
+
+/// Writes a frame that is far smaller than a socket's buffer: the kernel takes it whole, unless the
+/// daemon has not read for long.
+fn send_small(connection: &Connection, frame: &[u8]) -> io::Result<()> {
+    loop {
+        match connection.send(&[IoSlice::new(frame)]) {
+            Ok(bytes) if bytes == frame.len() => return Ok(()),
+            Ok(_) => return Err(io::ErrorKind::WriteZero.into()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                connection.wait(Interest::Writable, None)?;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}

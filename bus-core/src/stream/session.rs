@@ -1,0 +1,255 @@
+//! From nothing to `Welcome`: connecting, introducing an endpoint, and starting a daemon on request.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::inbox::{Fill, Inbox};
+use crate::address::Address;
+use crate::error::ConnectError;
+use crate::limits::{HELLO_TIMEOUT_MS, MESSAGE_MAX_BYTES, REPLY_MAX_BYTES};
+use crate::transport::{Connection, Interest};
+use crate::wire::{FrameLimits, Hello, Kind, Refused, RefusedCode, Role, Welcome, put_control, read_control};
+
+/// Whether to start a daemon where none answers.
+///
+/// ```
+/// use bus_core::Autostart;
+///
+/// let autostart = Autostart::Daemon { program: "busd".into(), arguments: vec!["--idle-exit".into(), "10m".into()] };
+/// # let _ = (autostart, Autostart::Never);
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Autostart {
+    /// Do not.
+    #[default]
+    Never,
+    /// Run `program` with `arguments` in the background, with `BUS_SOCKET` set to the address, and
+    /// wait until it answers.
+    Daemon {
+        /// What to run, such as `busd`.
+        program: PathBuf,
+        /// Its arguments.
+        arguments: Vec<OsString>,
+    },
+}
+
+/// Where and as whom to connect.
+#[derive(Clone, Debug)]
+pub(crate) struct Dialer {
+    pub(crate) address: Address,
+    pub(crate) name: String,
+    pub(crate) autostart: Autostart,
+}
+
+/// A connection whose hello was answered. The inbox may hold what came right after.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) connection: Connection,
+    pub(super) inbox: Inbox,
+    pub(crate) welcome: Welcome,
+}
+
+/// Why there is no session.
+#[derive(Debug)]
+pub(crate) enum DialError {
+    Unreachable(io::Error),
+    Refused(Refused),
+    Protocol(String),
+}
+
+impl Dialer {
+    /// Connects and introduces the endpoint; starts a daemon first where that is wished.
+    pub(crate) fn dial(&self, role: &Role) -> Result<Session, DialError> {
+        let patience = Duration::from_millis(HELLO_TIMEOUT_MS);
+        let connection = Connection::open(self.address.path(), patience).map_err(DialError::Unreachable)?;
+        let deadline = Instant::now() + patience;
+        let hello = Hello { name: self.name.clone(), pid: std::process::id(), role: role.clone() };
+        let mut bytes = Vec::new();
+        put_control(Kind::Hello, &hello, &mut bytes);
+        match connection.send_all(&bytes, deadline) {
+            // A daemon that refuses at once may have closed before it read; its reason can be read.
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(DialError::Unreachable(error)),
+            Ok(()) | Err(_) => {}
+        }
+        let limits = FrameLimits { message_max_bytes: MESSAGE_MAX_BYTES, control_max_bytes: REPLY_MAX_BYTES };
+        let mut inbox = Inbox::with_read_bytes(limits, super::inbox::CONTROL_READ_BYTES);
+        let welcome = await_welcome(&connection, &mut inbox, deadline)?;
+        Ok(Session { connection, inbox, welcome })
+    }
+
+    /// As [`dial`](Self::dial), and starts the daemon if nobody answers.
+    pub(crate) fn dial_or_start(&self, role: &Role) -> Result<Session, ConnectError> {
+        match (self.dial(role), &self.autostart) {
+            (Ok(session), _) => Ok(session),
+            (Err(DialError::Unreachable(error)), Autostart::Daemon { program, arguments })
+                if nobody_listens(&error) =>
+            {
+                self.start_daemon(program, arguments)?;
+                self.dial_while_starting(role)
+            }
+            (Err(error), _) => Err(self.connect_error(error)),
+        }
+    }
+
+    fn start_daemon(&self, program: &PathBuf, arguments: &[OsString]) -> Result<(), ConnectError> {
+        let mut command = Command::new(program);
+        command.args(arguments).env(crate::address::SOCKET_VARIABLE, self.address.path());
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        // Of its own process group: a Ctrl-C in the shell is not meant for it.
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
+        let failed = |source| ConnectError::Autostart { program: program.clone(), source };
+        let mut child = command.spawn().map_err(failed)?;
+        // Waited for, so that it leaves no zombie in a program that outlives it.
+        std::thread::Builder::new().name("bus-autostart".into()).spawn(move || child.wait()).map_err(failed)?;
+        Ok(())
+    }
+
+    fn dial_while_starting(&self, role: &Role) -> Result<Session, ConnectError> {
+        let deadline = Instant::now() + START_PATIENCE;
+        let mut backoff = Backoff::default();
+        loop {
+            match self.dial(role) {
+                Ok(session) => return Ok(session),
+                Err(DialError::Unreachable(error)) if nobody_listens(&error) && Instant::now() < deadline => {
+                    std::thread::sleep(backoff.next_delay());
+                }
+                Err(error) => return Err(self.connect_error(error)),
+            }
+        }
+    }
+
+    /// What a failure to connect means to the caller.
+    pub(crate) fn connect_error(&self, error: DialError) -> ConnectError {
+        let address = self.address.clone();
+        match error {
+            DialError::Unreachable(source) if source.kind() == io::ErrorKind::PermissionDenied => {
+                let text = format!("{source}: only the user that runs the daemon may connect");
+                ConnectError::Denied { address, text }
+            }
+            DialError::Unreachable(source) => ConnectError::Unreachable { address, source },
+            DialError::Protocol(text) => ConnectError::Protocol { address, text },
+            DialError::Refused(Refused { code: RefusedCode::Denied, text }) => ConnectError::Denied { address, text },
+            DialError::Refused(Refused { code: RefusedCode::Version, text }) => {
+                ConnectError::Protocol { address, text }
+            }
+            DialError::Refused(Refused { text, .. }) => ConnectError::Refused { address, text },
+        }
+    }
+}
+
+fn nobody_listens(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
+}
+
+fn await_welcome(connection: &Connection, inbox: &mut Inbox, deadline: Instant) -> Result<Welcome, DialError> {
+    loop {
+        let frame = inbox.frame_at(0).map_err(|error| DialError::Protocol(error.to_string()))?;
+        if let Some((header, frame_bytes)) = frame {
+            let body = &inbox.bytes()[crate::wire::HEADER_BYTES..frame_bytes];
+            let protocol = |error: crate::wire::ControlError| DialError::Protocol(error.to_string());
+            let answer = match header.kind {
+                Kind::Welcome => Ok(read_control::<Welcome>(Kind::Welcome, body).map_err(protocol)?),
+                Kind::Refused => Err(DialError::Refused(read_control(Kind::Refused, body).map_err(protocol)?)),
+                Kind::Closing => Err(DialError::Unreachable(io::ErrorKind::ConnectionRefused.into())),
+                kind => Err(DialError::Protocol(format!("a {kind:?} frame came in place of a welcome"))),
+            };
+            inbox.consume(frame_bytes);
+            return answer;
+        }
+        if !connection.wait(Interest::Readable, Some(deadline)).map_err(DialError::Unreachable)? {
+            let text = format!("no answer to the hello within {HELLO_TIMEOUT_MS} ms");
+            return Err(DialError::Unreachable(io::Error::new(io::ErrorKind::TimedOut, text)));
+        }
+        match inbox.fill(connection).map_err(DialError::Unreachable)? {
+            Fill::Bytes | Fill::Nothing => {}
+            Fill::Closed => {
+                return Err(DialError::Unreachable(io::Error::new(
+                    io::ErrorKind::ConnectionReset,
+                    "the daemon closed the connection before it answered",
+                )));
+            }
+        }
+    }
+}
+
+/// Growing pauses between attempts to reconnect.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Backoff {
+    attempts: u32,
+}
+
+impl Backoff {
+    /// 2 ms at first, doubled up to 256 ms: a daemon that restarts is found at once, and one that
+    /// stays away costs next to nothing.
+    pub(crate) fn next_delay(&mut self) -> Duration {
+        let delay = Duration::from_millis(2 << self.attempts.min(7));
+        self.attempts += 1;
+        delay
+    }
+}
+
+/// How long a started daemon may take to answer.
+const START_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Locks, also after a panic of another holder: the states of endpoints are consistent between
+/// statements, because user code never runs under their locks.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Nanoseconds since the Unix epoch.
+pub(crate) fn wall_clock_ns() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// A session that asks questions.
+pub(crate) struct Asking {
+    connection: Connection,
+    inbox: Inbox,
+}
+
+impl Asking {
+    pub(crate) fn new(session: Session) -> Self {
+        let limits = FrameLimits { message_max_bytes: u32::MAX, control_max_bytes: REPLY_MAX_BYTES };
+        let mut inbox = Inbox::with_read_bytes(limits, 64 * 1024);
+        inbox.take_over(session.inbox);
+        Self { connection: session.connection, inbox }
+    }
+
+    /// Sends a request and waits for the body of its reply; `before` sees the frames that come first.
+    pub(crate) fn ask(
+        &mut self,
+        request: &crate::wire::Request,
+        deadline: Instant,
+        mut before: impl FnMut(&crate::wire::FrameHeader, &[u8]),
+    ) -> Result<Vec<u8>, DialError> {
+        let mut bytes = Vec::new();
+        put_control(Kind::Request, request, &mut bytes);
+        self.connection.send_all(&bytes, deadline).map_err(DialError::Unreachable)?;
+        loop {
+            let frame = self.inbox.frame_at(0).map_err(|error| DialError::Protocol(error.to_string()))?;
+            if let Some((header, frame_bytes)) = frame {
+                let frame = &self.inbox.bytes()[..frame_bytes];
+                if header.kind == Kind::Reply {
+                    return Ok(frame[crate::wire::HEADER_BYTES..].to_vec());
+                }
+                before(&header, frame);
+                self.inbox.consume(frame_bytes);
+                continue;
+            }
+            if !self.connection.wait(Interest::Readable, Some(deadline)).map_err(DialError::Unreachable)? {
+                let text = format!("no answer within {HELLO_TIMEOUT_MS} ms");
+                return Err(DialError::Unreachable(io::Error::new(io::ErrorKind::TimedOut, text)));
+            }
+            if self.inbox.fill(&self.connection).map_err(DialError::Unreachable)? == Fill::Closed {
+                return Err(DialError::Unreachable(io::ErrorKind::ConnectionReset.into()));
+            }
+        }
+    }
+}

@@ -1,0 +1,324 @@
+//! Ends that come: hello, types, the seat and the line.
+
+use std::collections::HashMap;
+use std::hash::Hasher;
+
+use bus_core::ChannelOptions;
+use bus_core::limits::{ENDPOINT_NAME_MAX_BYTES, TYPE_NAME_MAX_BYTES};
+use bus_core::wire::{
+    Hello, Kind, ReceiverHello, ReceiverWelcome, RefusedCode, Returning, Role, SenderHello, SenderWelcome,
+    TypeDeclaration, Welcome, WelcomeRole,
+};
+use siphasher::sip128::{Hasher128, SipHasher24};
+
+use super::account::AccountId;
+use super::channel::{ChannelId, Leaves, Seat};
+use super::peer::{PeerId, PeerRole};
+use super::{Broker, Refusal};
+
+impl Broker {
+    pub(super) fn greet(&mut self, id: PeerId, hello: Hello) {
+        let Some(peer) = self.peer_mut(id) else { return };
+        peer.name = cut(hello.name, ENDPOINT_NAME_MAX_BYTES);
+        if peer.credentials.pid == 0 {
+            // Another pid namespace: what it says of itself is better than nothing, and only shown.
+            peer.credentials.pid = hello.pid;
+        }
+        let welcomed = match hello.role {
+            Role::Control => {
+                peer.role = PeerRole::Control;
+                self.welcome(id, WelcomeRole::Control);
+                Ok(())
+            }
+            Role::Sender(_) | Role::Receiver(_) if self.shutting_down => {
+                Err(Refusal::new(RefusedCode::ShuttingDown, "the daemon is ending: no new ends are let in"))
+            }
+            Role::Sender(hello) => self.greet_sender(id, hello),
+            Role::Receiver(hello) => self.greet_receiver(id, hello),
+        };
+        if let Err(Refusal { code, text }) = welcomed {
+            self.refuse(id, code, text);
+        }
+    }
+
+    fn welcome(&mut self, id: PeerId, role: WelcomeRole) {
+        let daemon = self.rules.seed;
+        self.put(id, Kind::Welcome, &Welcome { daemon, role });
+    }
+
+    fn greet_sender(&mut self, id: PeerId, hello: SenderHello) -> Result<(), Refusal> {
+        let Some(peer) = self.peer(id) else { return Ok(()) };
+        let (uid, pid) = (peer.credentials.uid, peer.credentials.pid);
+        let (sender, next_sequence) = match hello.resume {
+            None => (self.name_sender(), 1),
+            Some(resume) => {
+                if self.token(resume.sender, hello.channel.as_str(), uid) != resume.token {
+                    let text =
+                        format!("the token does not fit sender {:016x} of channel {}", resume.sender, hello.channel);
+                    return Err(Refusal::new(RefusedCode::Denied, text));
+                }
+                (resume.sender, resume.next_sequence.max(1))
+            }
+        };
+        let channel_id = self.enter_channel(id, &hello.channel, hello.declares)?;
+        let token = self.token(sender, hello.channel.as_str(), uid);
+        let channel = self.channel_mut(channel_id);
+        let account_id = channel.open_account(sender, pid, next_sequence - 1);
+        let account = channel.account_mut(account_id);
+        if let Some(earlier) = account.peer {
+            // The same sender over a new connection: the old one is dead, whatever it looks like.
+            self.close_replaced(earlier, channel_id, account_id);
+        }
+        let channel = self.channel_mut(channel_id);
+        let account = channel.account_mut(account_id);
+        if account.accepted < next_sequence - 1 {
+            // An earlier daemon took these, and they were acknowledged.
+            account.accepted = next_sequence - 1;
+            if account.outstanding == 0 {
+                account.acked = account.accepted;
+            }
+        }
+        account.peer = Some(id);
+        account.pid = pid;
+        account.messages = 0;
+        account.confirm = 0;
+        account.departed_at_ms = None;
+        let settled = account.settled();
+        account.told = settled;
+        channel.senders += 1;
+        channel.sender_seen = true;
+        channel.awaited.remove(&sender);
+        if hello.require_receiver {
+            channel.requirers.push(id);
+        }
+        let welcome = SenderWelcome {
+            sender,
+            token,
+            window_messages: channel.bounds.window,
+            window_bytes: channel.bounds.window_bytes,
+            message_max_bytes: channel.bounds.message_max_bytes,
+            exact: channel.bounds.exact && asks_first(channel.bounds.when_full),
+            when_full: channel.bounds.when_full,
+            settled,
+            receivers: channel.receivers(),
+        };
+        let requires_receiver = hello.require_receiver;
+        if let Some(peer) = self.peer_mut(id) {
+            peer.role = PeerRole::Sender { channel: channel_id, account: account_id, requires_receiver };
+        }
+        self.welcome(id, WelcomeRole::Sender(welcome));
+        self.tell_peers(channel_id);
+        Ok(())
+    }
+
+    fn close_replaced(&mut self, earlier: PeerId, channel: ChannelId, account: AccountId) {
+        self.sender_leaves(earlier, channel, account, false);
+        self.end_peer(earlier, "the sender came back over another connection".to_owned());
+    }
+
+    fn greet_receiver(&mut self, id: PeerId, hello: ReceiverHello) -> Result<(), Refusal> {
+        let returns = hello.returning.is_some();
+        let held_seat = hello.returning.as_ref().is_some_and(|returning| returning.seated);
+        if let Some(channel) = self.by_name.get(&hello.channel)
+            && let Some(seat) = &self.channel(*channel).seat
+            && !hello.standby
+            && !returns
+        {
+            let (pid, name) =
+                self.peer(seat.peer).map_or((0, String::new()), |peer| (peer.credentials.pid, peer.name.clone()));
+            let text = format!(
+                "channel {} has a receiver: {name} (pid {pid}); wait in line with --standby, or remove it with `bus kick {}`",
+                hello.channel, hello.channel
+            );
+            return Err(Refusal::new(RefusedCode::ReceiverTaken, text));
+        }
+        let is_new = !self.by_name.contains_key(&hello.channel);
+        let channel_id = self.enter_channel(id, &hello.channel, hello.declares)?;
+        let now_ms = self.now_ms;
+        if is_new && returns && !held_seat {
+            // Whoever was in line must not overtake the one that held the channel, if it lives.
+            self.channel_mut(channel_id).seat_reserved_until_ms = now_ms + SEAT_RESERVED_MS;
+            self.due(now_ms + SEAT_RESERVED_MS);
+        }
+        if let Some(returning) = hello.returning {
+            self.take_over_knowledge(channel_id, &returning);
+        }
+        if let Some(peer) = self.peer_mut(id) {
+            let until_disconnected = hello.until_disconnected;
+            peer.role = PeerRole::Receiver { channel: channel_id, until_disconnected };
+        }
+        let channel = self.channel_mut(channel_id);
+        if held_seat {
+            channel.line.push_front(id);
+            channel.seat_reserved_until_ms = 0;
+        } else {
+            channel.line.push_back(id);
+        }
+        let seat_is_free = channel.seat.is_none() && channel.seat_reserved_until_ms <= now_ms;
+        let place_in_line = channel.line.len() as u32 - u32::from(seat_is_free);
+        let message_max_bytes = channel.bounds.message_max_bytes;
+        self.welcome(id, WelcomeRole::Receiver(ReceiverWelcome { message_max_bytes, place_in_line }));
+        self.seat_next(channel_id, place_in_line == 0);
+        self.tell_peers(channel_id);
+        Ok(())
+    }
+
+    /// Seats the first in line, if the seat is free.
+    pub(super) fn seat_next(&mut self, channel_id: ChannelId, knows: bool) {
+        let now_ms = self.now_ms;
+        let channel = self.channel_mut(channel_id);
+        if channel.seat.is_some() || channel.seat_reserved_until_ms > now_ms {
+            return;
+        }
+        let Some(id) = channel.line.pop_front() else { return };
+        let base = channel.log.first();
+        channel.seat = Some(Seat {
+            peer: id,
+            base,
+            taken: base,
+            written: base,
+            offset: 0,
+            ahead_bytes: 0,
+            head_given_back: 0,
+            recalling: false,
+            ended: false,
+            leaving_until_ms: None,
+            messages: 0,
+        });
+        if !channel.log.is_empty() {
+            channel.sender_seen = true;
+        }
+        if !knows {
+            self.put(id, Kind::Seated, &());
+        }
+        self.write(id);
+        self.end_if_deserted(channel_id);
+    }
+
+    /// What a receiver of an earlier daemon knows: messages that it acknowledged are not held for
+    /// it again, and its senders count as present for a while.
+    fn take_over_knowledge(&mut self, channel_id: ChannelId, returning: &Returning) {
+        let awaited_until_ms = self.now_ms + self.rules.resume_grace_ms;
+        self.due(awaited_until_ms);
+        let before = self.channel(channel_id).log.bytes();
+        let channel = self.channel_mut(channel_id);
+        channel.sender_seen |= returning.sender_seen;
+        for known in &returning.senders {
+            let account_id = channel.open_account(known.sender, known.pid, known.sequence);
+            let account = channel.account_mut(account_id);
+            account.seen = Some(account.seen.unwrap_or(0).max(known.seen.max(known.sequence)));
+            if account.peer.is_none() {
+                account.departed_at_ms.get_or_insert(awaited_until_ms);
+                if known.present {
+                    channel.awaited.insert(known.sender, awaited_until_ms);
+                }
+            }
+        }
+        let acknowledged: HashMap<AccountId, u64> = returning
+            .senders
+            .iter()
+            .filter_map(|known| Some((*channel.by_sender.get(&known.sender)?, known.sequence)))
+            .collect();
+        let from = channel.unsent_from();
+        let gone = channel.log.remove_where(from, |entry| {
+            acknowledged.get(&entry.account).is_some_and(|sequence| entry.sequence <= *sequence)
+        });
+        for entry in &gone {
+            channel.count(entry, Leaves::Acknowledged, true);
+        }
+        for position in channel.unsent_from()..channel.log.end() {
+            let unseen = channel
+                .log
+                .entry(position)
+                .is_some_and(|entry| channel.account(entry.account).seen.is_some_and(|seen| entry.sequence > seen));
+            if unseen {
+                channel.log.clear_redelivered(position);
+            }
+        }
+        for entry in gone {
+            self.tell_later(channel_id, entry.account);
+        }
+        self.charge(channel_id, before);
+        self.give_room(channel_id);
+    }
+
+    /// The channel of an end, made where there is none; checks the limits and the type.
+    fn enter_channel(
+        &mut self,
+        id: PeerId,
+        name: &bus_core::ChannelName,
+        declares: Option<TypeDeclaration>,
+    ) -> Result<ChannelId, Refusal> {
+        let uid = self.peer(id).map_or(0, |peer| peer.credentials.uid);
+        let channels = self.users.get(&uid).map_or(0, |user| user.channels);
+        let limit = self.rules.user_channels_max;
+        if !self.by_name.contains_key(name) && channels >= limit {
+            let text = format!(
+                "user {uid} has {channels} channels, and the limit is {limit}: delete some, or raise user_channels_max"
+            );
+            return Err(Refusal::new(RefusedCode::Limit, text));
+        }
+        if let Some(theirs) = &declares {
+            if theirs.type_name.len() > TYPE_NAME_MAX_BYTES {
+                let text =
+                    format!("type name of {} bytes is over the limit of {TYPE_NAME_MAX_BYTES}", theirs.type_name.len());
+                return Err(Refusal::new(RefusedCode::Limit, text));
+            }
+            if let Some(ours) = self.by_name.get(name).and_then(|channel| self.channel(*channel).declares.as_ref())
+                && ours != theirs
+            {
+                let text = format!(
+                    "channel {name} carries {} in {}, and this end declares {} in {}: open it with the same type and codec, or as raw bytes",
+                    ours.type_name, ours.codec, theirs.type_name, theirs.codec
+                );
+                return Err(Refusal::new(RefusedCode::TypeMismatch, text));
+            }
+        }
+        let channel_id = self.channel_or_new(name, ChannelOptions::default(), uid);
+        let channel = self.channel_mut(channel_id);
+        if channel.declares.is_none() {
+            channel.declares = declares;
+        }
+        Ok(channel_id)
+    }
+
+    /// A new sender's id: drawn by a keyed hash, so that ids of two daemons do not meet.
+    fn name_sender(&mut self) -> u64 {
+        self.senders_named += 1;
+        let mut hasher = SipHasher24::new_with_key(&self.rules.token_key);
+        hasher.write_u64(self.rules.seed);
+        hasher.write_u64(self.senders_named);
+        hasher.finish128().h1.max(1)
+    }
+
+    /// Proves that a sender is the one that was welcomed under this id.
+    fn token(&self, sender: u64, channel: &str, uid: u32) -> [u8; 16] {
+        let mut hasher = SipHasher24::new_with_key(&self.rules.token_key);
+        hasher.write(b"sender token");
+        hasher.write_u64(sender);
+        hasher.write_u32(uid);
+        hasher.write(channel.as_bytes());
+        hasher.finish128().as_bytes()
+    }
+}
+
+/// How long the receivers in line leave the seat to the one that held it under an earlier daemon,
+/// in milliseconds: less than the second within which a standby takes over.
+const SEAT_RESERVED_MS: u64 = 700;
+
+/// Whether senders ask for room first: not where what does not fit is dropped.
+fn asks_first(when_full: bus_core::WhenFull) -> bool {
+    match when_full {
+        bus_core::WhenFull::Block | bus_core::WhenFull::Reject => true,
+        bus_core::WhenFull::DropOldest | bus_core::WhenFull::DropNewest => false,
+    }
+}
+
+fn cut(mut text: String, bytes: usize) -> String {
+    let mut end = text.len().min(bytes);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.truncate(end);
+    text
+}

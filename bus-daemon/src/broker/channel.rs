@@ -1,0 +1,319 @@
+//! [`Channel`]: the rules of one channel: what is held, for whom, and who may have it.
+//!
+//! Positions count the messages that the channel has ever held. Of a seated receiver three of them
+//! matter, in this order: `log.first()` (all before it are acknowledged), `taken` (all before it are
+//! claimed) and `written` (all before it are in the receiver's socket).
+
+use std::collections::{HashMap, VecDeque};
+
+use bus_core::wire::TypeDeclaration;
+use bus_core::{ChannelName, ChannelOptions, Ledger, WhenFull};
+use slab::Slab;
+
+use super::account::{Account, AccountId};
+use super::log::{Entry, MessageLog};
+use super::peer::PeerId;
+
+/// Place of a channel in the broker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct ChannelId(pub(super) u32);
+
+#[derive(Debug)]
+pub(super) struct Channel {
+    pub(super) name: ChannelName,
+    pub(super) declared: bool,
+    pub(super) options: ChannelOptions,
+    pub(super) bounds: Bounds,
+    pub(super) declares: Option<TypeDeclaration>,
+    pub(super) log: MessageLog,
+    pub(super) tally: Tally,
+    pub(super) accounts: Slab<Account>,
+    pub(super) by_sender: HashMap<u64, AccountId>,
+    /// Connected senders.
+    pub(super) senders: u32,
+    /// A sender was here since a receiver last ended.
+    pub(super) sender_seen: bool,
+    /// Senders that a receiver of an earlier daemon named: present until then, in milliseconds.
+    pub(super) awaited: HashMap<u64, u64>,
+    pub(super) seat: Option<Seat>,
+    /// Receivers in line.
+    pub(super) line: VecDeque<PeerId>,
+    /// Nobody from the line is seated before, in milliseconds: an earlier daemon's receiver may return.
+    pub(super) seat_reserved_until_ms: u64,
+    /// Senders whose next frame waits for room.
+    pub(super) paused: VecDeque<PeerId>,
+    /// Senders that have asked for room.
+    pub(super) wants: VecDeque<PeerId>,
+    /// Room that is granted and not used yet.
+    pub(super) granted_messages: u64,
+    pub(super) granted_bytes: u64,
+    /// Senders that are told when the receivers change.
+    pub(super) requirers: Vec<PeerId>,
+    /// Ends that are told when the peers change.
+    pub(super) watchers: Vec<PeerId>,
+    /// Purging waits for what the receiver gives back.
+    pub(super) recall: Option<RecallPurpose>,
+    /// Who made it, and is charged for it.
+    pub(super) uid: u32,
+}
+
+/// What limits a channel: its options, and the daemon's defaults where it has none.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    pub(super) messages: u64,
+    pub(super) bytes: u64,
+    pub(super) window: u32,
+    pub(super) window_bytes: u64,
+    pub(super) message_max_bytes: u32,
+    pub(super) when_full: WhenFull,
+    pub(super) exact: bool,
+    pub(super) push_ahead_messages: u64,
+    pub(super) push_ahead_bytes: u64,
+}
+
+/// The terms of the ledger that are counted; the others are read from the log.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Tally {
+    pub(super) accepted: u64,
+    pub(super) acknowledged: u64,
+    pub(super) dropped: u64,
+    pub(super) purged: u64,
+}
+
+/// The receiver of a channel.
+#[derive(Debug)]
+pub(super) struct Seat {
+    pub(super) peer: PeerId,
+    /// Position of its first delivery.
+    pub(super) base: u64,
+    pub(super) taken: u64,
+    pub(super) written: u64,
+    /// Bytes of the message at `written` that are in the socket already.
+    pub(super) offset: usize,
+    /// Bytes of the messages from the oldest up to `written`.
+    pub(super) ahead_bytes: u64,
+    /// How often the head was given back.
+    pub(super) head_given_back: u32,
+    /// It has been asked to give back what it has not claimed; nothing is pushed until it answers.
+    pub(super) recalling: bool,
+    /// It has been told that all senders have left.
+    pub(super) ended: bool,
+    /// It has been told to leave, and is closed at the latest then, in milliseconds.
+    pub(super) leaving_until_ms: Option<u64>,
+    /// Acknowledged over this connection.
+    pub(super) messages: u64,
+}
+
+/// Why messages were recalled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RecallPurpose {
+    /// All that was held at that position goes.
+    Purge { before: u64 },
+    /// The head goes.
+    Skip,
+}
+
+/// Why a message leaves the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Leaves {
+    Acknowledged,
+    Dropped,
+    Purged,
+}
+
+impl Channel {
+    pub(super) fn new(name: ChannelName, options: ChannelOptions, bounds: Bounds, uid: u32) -> Self {
+        Self {
+            name,
+            declared: false,
+            options,
+            bounds,
+            declares: None,
+            log: MessageLog::default(),
+            tally: Tally::default(),
+            accounts: Slab::new(),
+            by_sender: HashMap::new(),
+            senders: 0,
+            sender_seen: false,
+            awaited: HashMap::new(),
+            seat: None,
+            line: VecDeque::new(),
+            seat_reserved_until_ms: 0,
+            paused: VecDeque::new(),
+            wants: VecDeque::new(),
+            granted_messages: 0,
+            granted_bytes: 0,
+            requirers: Vec::new(),
+            watchers: Vec::new(),
+            recall: None,
+            uid,
+        }
+    }
+
+    /// Nothing is here that would be missed.
+    pub(super) fn is_idle(&self) -> bool {
+        self.log.is_empty()
+            && self.senders == 0
+            && self.seat.is_none()
+            && self.line.is_empty()
+            && self.watchers.is_empty()
+            && self.awaited.is_empty()
+    }
+
+    pub(super) fn receivers(&self) -> u32 {
+        u32::from(self.seat.is_some()) + self.line.len() as u32
+    }
+
+    /// Whether a message of `bytes` fits beside what is held and promised. An empty channel takes
+    /// any legal message.
+    pub(super) fn has_room(&self, bytes: u64) -> bool {
+        let held = self.log.len() + self.granted_messages;
+        held == 0 || (held < self.bounds.messages && self.log.bytes() + self.granted_bytes + bytes <= self.bounds.bytes)
+    }
+
+    pub(super) fn account(&self, id: AccountId) -> &Account {
+        &self.accounts[id.0 as usize]
+    }
+
+    pub(super) fn account_mut(&mut self, id: AccountId) -> &mut Account {
+        &mut self.accounts[id.0 as usize]
+    }
+
+    /// The account of a sender, made anew where there is none.
+    pub(super) fn open_account(&mut self, sender: u64, pid: u32, accepted: u64) -> AccountId {
+        if let Some(id) = self.by_sender.get(&sender) {
+            return *id;
+        }
+        let id = AccountId(self.accounts.insert(Account::new(sender, pid, accepted)) as u32);
+        self.by_sender.insert(sender, id);
+        id
+    }
+
+    pub(super) fn close_account(&mut self, id: AccountId) {
+        if let Some(account) = self.accounts.try_remove(id.0 as usize) {
+            self.by_sender.remove(&account.sender);
+        }
+    }
+
+    /// Lets the oldest message go. Returns whose it was.
+    pub(super) fn release_front(&mut self, leaves: Leaves) -> Option<Entry> {
+        let entry = self.log.pop_front()?;
+        self.count(&entry, leaves, true);
+        if let Some(seat) = &mut self.seat {
+            let first = self.log.first();
+            seat.taken = seat.taken.max(first);
+            if seat.written < first {
+                (seat.written, seat.offset) = (first, 0);
+            } else {
+                seat.ahead_bytes -= u64::from(entry.message_bytes);
+            }
+        }
+        Some(entry)
+    }
+
+    /// Counts a message that has left the log.
+    pub(super) fn count(&mut self, entry: &Entry, leaves: Leaves, was_oldest: bool) {
+        match leaves {
+            Leaves::Acknowledged => self.tally.acknowledged += 1,
+            Leaves::Dropped => self.tally.dropped += 1,
+            Leaves::Purged => self.tally.purged += 1,
+        }
+        let account = &mut self.accounts[entry.account.0 as usize];
+        account.dropped += u64::from(leaves == Leaves::Dropped);
+        account.resolve(entry.sequence, was_oldest);
+    }
+
+    /// Position from which on messages are not on their way to a receiver.
+    pub(super) fn unsent_from(&self) -> u64 {
+        self.seat.as_ref().map_or(self.log.first(), |seat| seat.written + u64::from(seat.offset > 0))
+    }
+
+    /// How far the receiver may be sent ahead.
+    pub(super) fn push_limit(&self) -> u64 {
+        let Some(seat) = &self.seat else { return self.log.first() };
+        if seat.recalling || seat.ended || seat.leaving_until_ms.is_some() {
+            // A message that has begun must end.
+            return seat.written + u64::from(seat.offset > 0);
+        }
+        let most = self.log.end().min(self.log.first() + self.bounds.push_ahead_messages);
+        let mut ahead = seat.ahead_bytes;
+        let mut limit = seat.written;
+        while let Some(entry) = self.log.entry(limit).filter(|_| limit < most) {
+            ahead += u64::from(entry.message_bytes);
+            if ahead > self.bounds.push_ahead_bytes && limit > self.log.first() && seat.offset == 0 {
+                break;
+            }
+            limit += 1;
+        }
+        limit
+    }
+
+    /// The receiver is gone, or has given back what it had not claimed.
+    pub(super) fn vacate(&mut self, certain: bool) {
+        let Some(seat) = self.seat.take() else { return };
+        let first = self.log.first();
+        // Where we cannot know what it has claimed, all that was sent may have been seen.
+        let handed_out = if certain { seat.taken } else { seat.written };
+        for position in first..handed_out.max(first) {
+            self.log.count_attempts(position, 1);
+        }
+        if seat.head_given_back > 0 && !self.log.is_empty() {
+            self.log.count_attempts(first, seat.head_given_back);
+        }
+    }
+
+    pub(super) fn ledger(&self) -> Ledger {
+        let taken = self.seat.as_ref().map_or(0, |seat| seat.taken.saturating_sub(self.log.first()));
+        Ledger {
+            accepted: self.tally.accepted,
+            acknowledged: self.tally.acknowledged,
+            queued: self.log.len() - taken,
+            in_delivery: taken,
+            dropped: self.tally.dropped,
+            purged: self.tally.purged,
+            ..Ledger::default()
+        }
+    }
+}
+
+impl Channel {
+    /// What must always hold.
+    pub(super) fn check(&self) -> Result<(), String> {
+        let name = &self.name;
+        let ledger = self.ledger();
+        if !ledger.balances() {
+            return Err(format!("the ledger of {name} does not balance: {ledger:?}"));
+        }
+        let outstanding: u64 = self.accounts.iter().map(|(_, account)| account.outstanding).sum();
+        if outstanding != self.log.len() {
+            return Err(format!("{name} holds {} messages, and its accounts say {outstanding}", self.log.len()));
+        }
+        for (_, account) in &self.accounts {
+            if account.acked > account.accepted {
+                return Err(format!("{name}: {} acknowledged of {} accepted", account.acked, account.accepted));
+            }
+        }
+        let granted: u64 = self.accounts.iter().filter(|(_, account)| account.granted.is_some()).count() as u64;
+        if granted != self.granted_messages {
+            return Err(format!("{name} has granted {} rooms, and its accounts say {granted}", self.granted_messages));
+        }
+        let connected = self.accounts.iter().filter(|(_, account)| account.peer.is_some()).count();
+        if connected != self.senders as usize {
+            return Err(format!("{name} has {} senders, and its accounts say {connected}", self.senders));
+        }
+        if let Some(seat) = &self.seat {
+            let (first, end) = (self.log.first(), self.log.end());
+            if !(first <= seat.taken && seat.taken <= seat.written && seat.written <= end) {
+                return Err(format!("{name}: {first} <= {} <= {} <= {end} does not hold", seat.taken, seat.written));
+            }
+            let ahead: u64 = (first..seat.written)
+                .filter_map(|position| self.log.entry(position))
+                .map(|entry| u64::from(entry.message_bytes))
+                .sum();
+            if ahead != seat.ahead_bytes {
+                return Err(format!("{name}: {} bytes ahead, and the log says {ahead}", seat.ahead_bytes));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,215 @@
+//! [`Daemon`]: a bus served from a thread of this process, or from its main thread.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use bus_core::{Address, Bus, ConnectError};
+
+use crate::broker::{Broker, Rules};
+use crate::claim::{Claim, ClaimError};
+use crate::config::Config;
+use crate::event_loop::{EventLoop, LoopOptions, Outside};
+use crate::listener::Listener;
+use crate::signals::{Signals, Stopper};
+use crate::systemd::{Watchdog, notify_ready, notify_stopping};
+
+/// A daemon that serves a bus from a thread of this process.
+///
+/// ```
+/// use bus_core::Address;
+/// use bus_daemon::{Config, Daemon};
+///
+/// let folder = tempfile::tempdir()?;
+/// let socket = Some(Address::new(folder.path().join("bus.sock"))?);
+/// let daemon = Daemon::start(Config { socket, ..Config::default() })?;
+///
+/// let bus = daemon.bus()?;
+/// let sender = bus.sender::<u32>("numbers").open()?;
+/// let receiver = bus.receiver::<u32>("numbers").open()?;
+/// sender.send(7)?;
+/// assert_eq!(receiver.recv()?, 7);
+/// daemon.shutdown()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Daemon {
+    address: Address,
+    stopper: Stopper,
+    thread: Option<JoinHandle<io::Result<()>>>,
+}
+
+impl Daemon {
+    /// Starts serving; returns when the socket is bound.
+    ///
+    /// # Errors
+    /// [`StartError`] names what is in the way, and what to do.
+    pub fn start(config: Config) -> Result<Self, StartError> {
+        let signals = Signals::manual()?;
+        let stopper = signals.stopper()?;
+        let (claim, serve) = prepare(config, signals, None)?;
+        let address = claim.address().clone();
+        let thread = std::thread::Builder::new().name("busd".to_owned()).spawn(move || {
+            let ended = serve.run();
+            drop(claim);
+            ended
+        })?;
+        Ok(Self { address, stopper, thread: Some(thread) })
+    }
+
+    /// Serves from this thread until a signal, or an idle exit.
+    ///
+    /// # Errors
+    /// [`StartError`], and what made the event loop stop.
+    pub(crate) fn foreground(config: Config, signals: Signals) -> Result<(), StartError> {
+        let drain_ms = config.drain_timeout_ms;
+        let (claim, serve) = prepare(config, signals, Some(drain_ms))?;
+        tracing::info!(socket = %claim.address(), "serving");
+        notify_ready("serving");
+        serve.run()?;
+        drop(claim);
+        tracing::info!("ended");
+        Ok(())
+    }
+
+    /// Where the bus is served.
+    #[must_use]
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// The served bus, for threads of this process.
+    ///
+    /// # Errors
+    /// [`ConnectError`] when the daemon has ended.
+    pub fn bus(&self) -> Result<Bus, ConnectError> {
+        Bus::connect_to(&self.address)
+    }
+
+    /// Ends in order: no new ends, receivers get a while to drain, then everybody is told.
+    ///
+    /// # Errors
+    /// What made the event loop stop.
+    pub fn shutdown(mut self) -> io::Result<()> {
+        self.stopper.stop();
+        self.wait()
+    }
+
+    /// Waits until the daemon ends by itself.
+    ///
+    /// # Errors
+    /// What made the event loop stop.
+    pub fn join(mut self) -> io::Result<()> {
+        self.wait()
+    }
+
+    fn wait(&mut self) -> io::Result<()> {
+        match self.thread.take().map(JoinHandle::join) {
+            None => Ok(()),
+            Some(Ok(ended)) => ended,
+            Some(Err(_)) => Err(io::Error::other("the daemon's thread has panicked")),
+        }
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        self.stopper.stop();
+        // Whoever wants the outcome calls `shutdown`.
+        let _ = self.wait();
+    }
+}
+
+fn prepare(
+    config: Config,
+    signals: Signals,
+    drain_ms_told: Option<u64>,
+) -> Result<(Claim, EventLoop<ToldToEnd>), StartError> {
+    let (claim, listener) = Claim::take(&config)?;
+    let mut broker = Broker::new(rules(&config, &claim)?);
+    for (name, options) in &config.channels {
+        broker.declare(name.clone(), options.clone());
+    }
+    let options = LoopOptions {
+        poll: Duration::from_micros(config.poll_us),
+        idle_exit: config.idle_exit_ms.map(Duration::from_millis),
+        drain: Duration::from_millis(config.drain_timeout_ms),
+        connections_max: config.connections_max as usize,
+    };
+    let watchdog = drain_ms_told.and_then(|_| Watchdog::from_environment());
+    let outside = ToldToEnd { signals, watchdog, drain_ms_told };
+    let event_loop = EventLoop::new(Listener::new(listener), outside, broker, options)?;
+    Ok((claim, event_loop))
+}
+
+fn rules(config: &Config, claim: &Claim) -> io::Result<Rules> {
+    let mut seed = [0; 8];
+    rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty())?;
+    let mut allowed_uids = vec![rustix::process::geteuid().as_raw()];
+    allowed_uids.extend_from_slice(&config.allowed_uids);
+    Ok(Rules {
+        message_max_bytes: config.message_max_bytes,
+        window_messages: config.window_messages,
+        window_bytes: config.window_bytes,
+        capacity_messages: config.capacity_messages,
+        capacity_bytes: config.capacity_bytes,
+        push_ahead_messages: config.push_ahead_messages,
+        push_ahead_bytes: config.push_ahead_bytes,
+        user_connections_max: config.per_user.connections_max,
+        user_channels_max: config.per_user.channels_max,
+        user_bytes_max: config.per_user.queued_bytes_max,
+        hello_timeout_ms: config.hello_timeout_ms,
+        resume_grace_ms: config.resume_grace_ms,
+        departed_senders_max: config.departed_senders_max,
+        departed_senders_ttl_ms: config.departed_senders_ttl_ms,
+        allowed_uids,
+        token_key: *claim.key().bytes(),
+        seed: u64::from_le_bytes(seed),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        pid: std::process::id(),
+    })
+}
+
+/// Signals, and systemd's watchdog.
+struct ToldToEnd {
+    signals: Signals,
+    watchdog: Option<Watchdog>,
+    drain_ms_told: Option<u64>,
+}
+
+impl Outside for ToldToEnd {
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.signals.as_fd()
+    }
+
+    fn wants_end(&mut self) -> bool {
+        let came = self.signals.drain();
+        if let Some(drain_ms) = self.drain_ms_told.filter(|_| came) {
+            notify_stopping(drain_ms);
+        }
+        came
+    }
+
+    fn alive_interval(&self) -> Option<Duration> {
+        self.watchdog.as_ref().map(Watchdog::interval)
+    }
+
+    fn alive(&self) {
+        if let Some(watchdog) = &self.watchdog {
+            watchdog.ping();
+        }
+    }
+}
+
+/// Why a daemon does not serve.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The address could not be claimed.
+    #[error(transparent)]
+    Claim(#[from] ClaimError),
+    /// The operating system refused something, or the event loop failed.
+    #[error("the daemon cannot serve: {0}")]
+    Io(#[from] io::Error),
+}

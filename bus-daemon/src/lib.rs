@@ -1,0 +1,32 @@
+//! `busd`, the daemon that serves a bus, and a library to embed it.
+
+mod args;
+#[doc(hidden)]
+pub mod broker;
+mod claim;
+mod config;
+mod connection;
+mod daemon;
+mod event_loop;
+mod key;
+mod listener;
+mod lock;
+mod logging;
+mod peer;
+mod runtime_dir;
+mod service;
+mod signals;
+mod socket_file;
+mod systemd;
+
+pub use args::Args;
+pub use claim::ClaimError;
+pub use config::{Config, ConfigError, InvalidConfig, PerUser, UnitError, parse_duration};
+pub use daemon::{Daemon, StartError};
+pub use key::KeyError;
+pub use lock::LockError;
+pub use logging::{LogFormat, LogLevel};
+pub use peer::Credentials;
+pub use runtime_dir::RuntimeDirError;
+pub use service::run;
+pub use socket_file::{Access, SocketError};
