@@ -74,19 +74,50 @@ impl Inlet {
         }
     }
 
-    /// Waits for the next message and gives it to `look`.
-    pub(crate) fn next<R>(&mut self, look: impl FnOnce(&[u8]) -> Result<R>) -> Result<R> {
+    /// Waits for the next message, takes it as a value and gives it to `look`.
+    pub(crate) fn take<R>(&mut self, look: impl FnOnce(&[u8]) -> Result<R>) -> Result<R> {
+        match self {
+            Self::Relay(receiver) => look(receiver.next()?),
+            Self::Bus(receiver) => look(&receiver.recv()?),
+        }
+    }
+
+    /// Waits for the next message and gives it to `look` where it lies.
+    pub(crate) fn borrow<R>(&mut self, look: impl FnOnce(&[u8]) -> Result<R>) -> Result<R> {
         match self {
             Self::Relay(receiver) => look(receiver.next()?),
             Self::Bus(receiver) => {
                 let delivery = receiver.next_bytes(None)?;
-                let looked = look(&delivery);
+                let looked = look(&delivery)?;
                 delivery.ack();
-                looked
+                Ok(looked)
             }
         }
     }
+
+    /// Waits for the next messages, and gives each of those that have come to `look` where it lies.
+    pub(crate) fn borrow_batch(&mut self, mut look: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        match self {
+            Self::Relay(receiver) => {
+                look(receiver.next()?)?;
+                while receiver.holds_another() {
+                    look(receiver.next()?)?;
+                }
+            }
+            Self::Bus(receiver) => {
+                let batch = receiver.next_batch(BATCH_MESSAGES, None)?;
+                for message in batch.iter() {
+                    look(&message)?;
+                }
+                batch.ack();
+            }
+        }
+        Ok(())
+    }
 }
+
+/// How many messages are taken at once at most.
+const BATCH_MESSAGES: usize = 256;
 
 /// Connects to the daemon at `socket`.
 pub(crate) fn bus(socket: &Path) -> Result<Bus> {
@@ -184,6 +215,12 @@ impl RelayReceiver {
         let payload = self.start + HEADER_BYTES..self.start + frame_bytes;
         self.start += frame_bytes;
         Ok(&self.buffer[payload])
+    }
+
+    /// Whether the next message is here whole.
+    fn holds_another(&self) -> bool {
+        let held = &self.buffer[self.start..self.end];
+        held.first_chunk().is_some_and(|header| held.len() >= HEADER_BYTES + payload_bytes(header))
     }
 
     /// Reads more behind what is held, which is less than a frame of `frame_bytes`.

@@ -24,7 +24,7 @@ impl IdleReceiver {
         let mut inlet = Inlet::open(self.place.route, &self.place.socket, self.channel)?;
         say("ready")?;
         loop {
-            inlet.next(|_| Ok(()))?;
+            inlet.take(|_| Ok(()))?;
         }
     }
 }

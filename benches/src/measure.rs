@@ -11,28 +11,33 @@ use anyhow::{Context as _, Result, ensure};
 use crate::child::Player;
 use crate::ends::{Route, name};
 use crate::options::Options;
-use crate::payload::Lines;
+use crate::payload::{LINE_BYTES, Lines};
+use crate::process::ProcessorUse;
 use crate::role::Role;
 use crate::server::{Server, program};
 use crate::traffic::{
-    Consume, ConsumeLines, Consumed, FORTH, Form, Latency, Ping, Place, Pong, Produce, ProduceLines, Produced,
+    Consume, ConsumeLines, Consumed, FORTH, Form, Latency, Ping, Place, Pong, Produce, ProduceLines, Produced, Taking,
 };
 
 /// What goes through a channel.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Traffic {
-    /// One message per interval: one-way latency.
-    Paced { payload_bytes: usize },
-    /// There and back: half a round trip.
-    PingPong { payload_bytes: usize },
-    /// As many as go through.
-    Flood { producers: u32, payload_bytes: usize, form: Form },
+    /// One way.
+    Flow(Flow),
+    /// There and back, messages of 64 bytes: half a round trip.
+    PingPong,
     /// Lines from a pipe.
     Lines,
 }
 
-/// Long enough for every process on the way to have gone to sleep.
-const PACE: Duration = Duration::from_micros(300);
+/// Messages from producers to one consumer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Flow {
+    pub(crate) producers: u32,
+    pub(crate) payload_bytes: usize,
+    pub(crate) form: Form,
+    pub(crate) taking: Taking,
+}
 
 /// What one measurement gives: one value, or the percentiles.
 pub(crate) struct Figure {
@@ -45,25 +50,51 @@ impl Traffic {
     /// Measures once, between fresh ends at `server`.
     pub(crate) fn run(self, server: &Server, options: &Options) -> Result<Vec<Figure>> {
         match self {
-            Self::Paced { payload_bytes } => {
-                let lasts = options.shortened(Duration::from_secs(2));
-                let consumed = flood(server, 1, payload_bytes, Form::Paced(PACE), lasts)?;
-                Ok(percentiles(consumed.latency))
-            }
-            Self::PingPong { payload_bytes } => {
-                ping_pong(server, payload_bytes, options.shortened(Duration::from_secs(1)))
-            }
-            Self::Flood { producers, payload_bytes, form } => {
-                let lasts = options.shortened(Duration::from_secs(1));
-                let consumed = flood(server, producers, payload_bytes, form, lasts)?;
-                Ok(vec![rate(&consumed, payload_bytes)])
-            }
+            Self::Flow(flow) => flow.run(server, options),
+            Self::PingPong => ping_pong(server, options.shortened(Duration::from_secs(1))),
             Self::Lines => {
                 let lines = if options.quick { 500_000 } else { 2_000_000 };
                 let consumed = lines_from_pipe(server, lines)?;
-                Ok(vec![rate(&consumed, crate::payload::LINE_BYTES)])
+                Ok(vec![rate(&consumed, LINE_BYTES)])
             }
         }
+    }
+}
+
+impl Flow {
+    /// The latency of a paced flow, the rate of another; then what a message cost the server.
+    pub(crate) fn run(self, server: &Server, options: &Options) -> Result<Vec<Figure>> {
+        let before = ProcessorUse::of(server.pid())?;
+        let consumed = self.consume(server, options.shortened(Duration::from_secs(1)))?;
+        let spent = ProcessorUse::of(server.pid())?.since(before);
+        let mut figures = match self.form {
+            Form::Paced(_) => percentiles(consumed.latency),
+            Form::Send | Form::Feed => vec![rate(&consumed, self.payload_bytes)],
+        };
+        let value = spent.busy_ns as f64 / consumed.messages as f64;
+        figures.push(Figure { label: "server's processor", unit: "ns", value });
+        Ok(figures)
+    }
+
+    fn consume(self, server: &Server, lasts: Duration) -> Result<Consumed> {
+        let Self { producers, payload_bytes, form, taking } = self;
+        let place = server.place();
+        let consume = Consume { place: place.clone(), producers, payload_bytes, taking };
+        let mut consumer = Player::start(&Role::Consume(consume))?;
+        let start = |producer| {
+            Player::start(&Role::Produce(Produce { place: place.clone(), producer, payload_bytes, form, lasts }))
+        };
+        let mut players = (0..producers).map(start).collect::<Result<Vec<_>>>()?;
+        for player in &mut players {
+            player.go()?;
+        }
+        let consumed: Consumed = consumer.report()?;
+        let mut sent = 0;
+        for player in &mut players {
+            sent += player.report::<Produced>()?.messages;
+        }
+        ensure!(consumed.messages == sent, "{sent} messages were sent and {} came", consumed.messages);
+        Ok(consumed)
     }
 }
 
@@ -84,36 +115,14 @@ fn rate(consumed: &Consumed, payload_bytes: usize) -> Figure {
     }
 }
 
-pub(crate) fn flood(
-    server: &Server,
-    producers: u32,
-    payload_bytes: usize,
-    form: Form,
-    lasts: Duration,
-) -> Result<Consumed> {
-    let place = server.place();
-    let mut consumer = Player::start(&Role::Consume(Consume { place: place.clone(), producers, payload_bytes }))?;
-    let start = |producer| {
-        Player::start(&Role::Produce(Produce { place: place.clone(), producer, payload_bytes, form, lasts }))
-    };
-    let mut players = (0..producers).map(start).collect::<Result<Vec<_>>>()?;
-    for player in &mut players {
-        player.go()?;
-    }
-    let consumed: Consumed = consumer.report()?;
-    let mut sent = 0;
-    for player in &mut players {
-        sent += player.report::<Produced>()?.messages;
-    }
-    ensure!(consumed.messages == sent, "{sent} messages were sent and {} came", consumed.messages);
-    Ok(consumed)
-}
+/// Length of the messages that go there and back, in bytes.
+const PING_BYTES: usize = 64;
 
-fn ping_pong(server: &Server, payload_bytes: usize, lasts: Duration) -> Result<Vec<Figure>> {
+fn ping_pong(server: &Server, lasts: Duration) -> Result<Vec<Figure>> {
     let place = server.place();
     // The ping process opens the way back before it says that it is ready.
-    let mut pong = Player::start(&Role::Pong(Pong { place: place.clone(), payload_bytes }))?;
-    let mut ping = Player::start(&Role::Ping(Ping { place, payload_bytes, lasts }))?;
+    let mut pong = Player::start(&Role::Pong(Pong { place: place.clone(), payload_bytes: PING_BYTES }))?;
+    let mut ping = Player::start(&Role::Ping(Ping { place, payload_bytes: PING_BYTES, lasts }))?;
     ping.go()?;
     let latency = ping.report()?;
     pong.report::<u64>()?;

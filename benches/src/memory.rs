@@ -8,10 +8,10 @@ use anyhow::Result;
 use crate::child::Player;
 use crate::ends::Channel;
 use crate::idle::{BlockedSender, IdleReceiver, IdleSenders, StoppedReceiver};
-use crate::measure::{Traffic, flood};
 use crate::options::Options;
 use crate::process::{ProcessorUse, resident_mib};
 use crate::role::Role;
+use crate::scenario::{PACED, flow};
 use crate::server::{Kind, Server};
 use crate::table::{self, Need, Row};
 use crate::traffic::Form;
@@ -81,28 +81,22 @@ fn idle_senders(options: &Options) -> Result<Vec<Row>> {
     // Half of them at the channel of the busy pair, half at another.
     let _holders = [open_senders(BUSY)?, open_senders(QUIET)?];
     let quiet_resident = resident_mib(crowded.pid())?;
-    let mut busy = row("busy pair beside 2,000 idle senders", "M/s", 0.0, Need::RatioAtLeast(0.95));
-    busy.subject.clear();
-    let lasts = options.shortened(Duration::from_secs(1));
-    for _ in 0..options.rounds {
-        for (server, values) in [(&alone, &mut busy.floor), (&crowded, &mut busy.subject)] {
-            let consumed = flood(server, 1, 64, Form::Feed, lasts)?;
-            values.push(consumed.messages as f64 / consumed.elapsed_ns as f64 * 1e3);
+    let mut rows = vec![row("2,000 idle senders: daemon resident", "MiB", quiet_resident, Need::AtMost(40.0))];
+    let beside = [
+        ("busy pair beside 2,000 idle senders", flow(1, 64, Form::Feed), Need::RatioAtLeast(0.95)),
+        ("latency beside 2,000 idle senders", PACED, Need::RatioAtMost(1.05)),
+    ];
+    for (name, traffic, need) in beside {
+        let mut row = Row { name: name.to_owned(), unit: "", floor: Vec::new(), subject: Vec::new(), need };
+        for _ in 0..options.rounds {
+            for (server, values) in [(&alone, &mut row.floor), (&crowded, &mut row.subject)] {
+                let figure = traffic.run(server, options)?.swap_remove(0);
+                row.unit = figure.unit;
+                values.push(figure.value);
+            }
         }
+        rows.push(row);
     }
-    let mut rows = vec![row("2,000 idle senders: daemon resident", "MiB", quiet_resident, Need::AtMost(40.0)), busy];
-    let mut latency = Vec::new();
-    let paced = Traffic::Paced { payload_bytes: 64 };
-    for _ in 0..options.rounds {
-        latency.push((paced.run(&alone, options)?.swap_remove(0), paced.run(&crowded, options)?.swap_remove(0)));
-    }
-    let mut median = row("latency beside 2,000 idle senders p50", "us", 0.0, Need::Nothing);
-    median.subject.clear();
-    for (alone, crowded) in latency {
-        median.floor.push(alone.value);
-        median.subject.push(crowded.value);
-    }
-    rows.push(median);
     Ok(rows)
 }
 

@@ -1,12 +1,14 @@
 //! The list of what is measured beside a floor.
 
+use std::time::Duration;
+
 use anyhow::Result;
 
-use crate::measure::{Figure, Traffic};
+use crate::measure::{Figure, Flow, Traffic};
 use crate::options::Options;
 use crate::server::{Kind, Server};
 use crate::table::{self, Need, Row};
-use crate::traffic::Form;
+use crate::traffic::{Form, Taking};
 
 /// One thing to measure on both sides.
 struct Scenario {
@@ -33,26 +35,36 @@ const USUAL: Sides = Sides { floor: Kind::PollingRelay, subject: Kind::Daemon };
 
 #[rustfmt::skip]
 const SCENARIOS: &[Scenario] = &[
-    scenario("latency paced, sleeping", SLEEPING, Traffic::Paced { payload_bytes: 64 }, Need::RatioAtMost(1.10)),
-    scenario("latency paced, polling", POLLING, Traffic::Paced { payload_bytes: 64 }, Need::RatioAtMost(1.20)),
-    scenario("latency ping-pong, sleeping", SLEEPING, Traffic::PingPong { payload_bytes: 64 }, Need::RatioAtMost(1.10)),
-    scenario("latency ping-pong, polling", POLLING, Traffic::PingPong { payload_bytes: 64 }, Need::RatioAtMost(1.20)),
-    scenario("send 64 B, sleeping", SLEEPING, flood(1, Form::Send, 64), Need::RatioAtLeast(0.90)),
-    scenario("send 64 B, polling", POLLING, flood(1, Form::Send, 64), Need::RatioAtLeast(0.90)),
-    scenario("feed 64 B", USUAL, flood(1, Form::Feed, 64), Need::AtLeast(5.0)),
-    scenario("feed 1 KiB", USUAL, flood(1, Form::Feed, 1024), Need::AtLeast(1.3)),
-    scenario("feed 64 B, four to one", USUAL, flood(4, Form::Feed, 64), Need::AtLeast(4.5)),
-    scenario("send 64 KiB", USUAL, flood(1, Form::Send, 64 * 1024), Need::RatioAtLeast(0.90)),
-    scenario("send 1 MiB", USUAL, flood(1, Form::Send, 1024 * 1024), Need::RatioAtLeast(0.90)),
+    scenario("latency paced, sleeping", SLEEPING, PACED, Need::RatioAtMost(1.10)),
+    scenario("latency paced, polling", POLLING, PACED, Need::RatioAtMost(1.20)),
+    scenario("latency ping-pong, sleeping", SLEEPING, Traffic::PingPong, Need::RatioAtMost(1.10)),
+    scenario("latency ping-pong, polling", POLLING, Traffic::PingPong, Need::RatioAtMost(1.20)),
+    scenario("send 64 B, sleeping", SLEEPING, flow(1, 64, Form::Send), Need::RatioAtLeast(0.90)),
+    scenario("send 64 B, polling", POLLING, flow(1, 64, Form::Send), Need::RatioAtLeast(0.90)),
+    scenario("feed 64 B", USUAL, flow(1, 64, Form::Feed), Need::AtLeast(5.0)),
+    scenario("feed 64 B, one by one", USUAL, one_by_one(64, Form::Feed), Need::Nothing),
+    scenario("feed 1 KiB", USUAL, flow(1, 1024, Form::Feed), Need::AtLeast(1.3)),
+    scenario("feed 64 B, four to one", USUAL, flow(4, 64, Form::Feed), Need::AtLeast(4.5)),
+    scenario("send 64 KiB", USUAL, flow(1, 64 * 1024, Form::Send), Need::RatioAtLeast(0.90)),
+    scenario("send 1 MiB", USUAL, flow(1, 1024 * 1024, Form::Send), Need::RatioAtLeast(0.90)),
     scenario("publish lines of 64 B", USUAL, Traffic::Lines, Need::AtLeast(5.0)),
 ];
+
+/// Messages of 64 bytes, so far apart that every process on the way has gone to sleep.
+pub(crate) const PACED: Traffic = one_by_one(64, Form::Paced(Duration::from_micros(300)));
 
 const fn scenario(name: &'static str, sides: Sides, traffic: Traffic, need: Need) -> Scenario {
     Scenario { name, sides, traffic, need }
 }
 
-const fn flood(producers: u32, form: Form, payload_bytes: usize) -> Traffic {
-    Traffic::Flood { producers, payload_bytes, form }
+/// As fast as it goes; the consumer takes all that is there together.
+pub(crate) const fn flow(producers: u32, payload_bytes: usize, form: Form) -> Traffic {
+    Traffic::Flow(Flow { producers, payload_bytes, form, taking: Taking::Batch })
+}
+
+/// The consumer takes each message on its own.
+const fn one_by_one(payload_bytes: usize, form: Form) -> Traffic {
+    Traffic::Flow(Flow { producers: 1, payload_bytes, form, taking: Taking::Value })
 }
 
 /// Measures what `options` select and prints each figure as soon as it is known.

@@ -105,6 +105,18 @@ pub(crate) struct Consume {
     pub(crate) place: Place,
     pub(crate) producers: u32,
     pub(crate) payload_bytes: usize,
+    pub(crate) taking: Taking,
+}
+
+/// How a consumer takes what has come. A relay's knows no difference between the first two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Taking {
+    /// Each message as a value of its own.
+    Value,
+    /// Each message on its own, where it lies.
+    Loan,
+    /// All that are here, where they lie.
+    Batch,
 }
 
 /// What a consumer has seen.
@@ -143,23 +155,43 @@ fn latencies() -> Result<Histogram<u64>> {
 impl Consume {
     pub(crate) fn play(self) -> Result<()> {
         let mut inlet = self.place.inlet(FORTH)?;
-        let mut checker = Checker::new(self.producers, self.payload_bytes);
-        let mut histogram = latencies()?;
+        let mut watch = Watch {
+            checker: Checker::new(self.producers, self.payload_bytes),
+            started_ns: None,
+            latency: latencies()?,
+            producers: self.producers,
+        };
         say("ready")?;
-        let mut started_ns = None;
-        let mut producers = self.producers;
-        while producers > 0 {
-            let seen = inlet.next(|payload| {
-                started_ns.get_or_insert_with(now_ns);
-                checker.check(payload)
-            })?;
-            if seen.stamp_ns != 0 {
-                histogram.saturating_record(now_ns() - seen.stamp_ns);
+        while watch.producers > 0 {
+            match self.taking {
+                Taking::Value => inlet.take(|payload| watch.look(payload))?,
+                Taking::Loan => inlet.borrow(|payload| watch.look(payload))?,
+                Taking::Batch => inlet.borrow_batch(|payload| watch.look(payload))?,
             }
-            producers -= u32::from(seen.last);
         }
-        let elapsed_ns = now_ns() - started_ns.context("no message came")?;
-        tell(&Consumed { messages: checker.checked(), elapsed_ns, latency: Latency::of(&histogram) })
+        let elapsed_ns = now_ns() - watch.started_ns.context("no message came")?;
+        tell(&Consumed { messages: watch.checker.checked(), elapsed_ns, latency: Latency::of(&watch.latency) })
+    }
+}
+
+/// What the consumer keeps count of.
+struct Watch {
+    checker: Checker,
+    started_ns: Option<u64>,
+    latency: Histogram<u64>,
+    /// Those that have not sent their last message.
+    producers: u32,
+}
+
+impl Watch {
+    fn look(&mut self, payload: &[u8]) -> Result<()> {
+        self.started_ns.get_or_insert_with(now_ns);
+        let seen = self.checker.check(payload)?;
+        if seen.stamp_ns != 0 {
+            self.latency.saturating_record(now_ns() - seen.stamp_ns);
+        }
+        self.producers -= u32::from(seen.last);
+        Ok(())
     }
 }
 
@@ -185,7 +217,7 @@ impl Ping {
             let sent_ns = now_ns();
             let last = sent_ns >= until_ns;
             outlet.send(if last { maker.last() } else { maker.next(sent_ns) })?;
-            inlet.next(|payload| checker.check(payload))?;
+            inlet.take(|payload| checker.check(payload))?;
             histogram.saturating_record((now_ns() - sent_ns) / 2);
             if last {
                 return tell(&Latency::of(&histogram));
@@ -208,7 +240,7 @@ impl Pong {
         let mut outlet = self.place.outlet(BACK)?;
         say("ready")?;
         loop {
-            let seen = inlet.next(|payload| {
+            let seen = inlet.take(|payload| {
                 let seen = checker.check(payload)?;
                 outlet.send(payload)?;
                 Ok(seen)
@@ -254,13 +286,15 @@ impl ConsumeLines {
         let mut due = Lines::new();
         say("ready")?;
         let mut started_ns = None;
-        for number in 0..self.lines {
-            inlet.next(|line| {
+        let mut count = 0;
+        while count < self.lines {
+            inlet.borrow_batch(|line| {
                 started_ns.get_or_insert_with(now_ns);
-                ensure!(line == due.line(), "line {number} is wrong");
+                ensure!(line == due.line(), "line {count} is wrong");
+                due.step();
+                count += 1;
                 Ok(())
             })?;
-            due.step();
         }
         let elapsed_ns = now_ns() - started_ns.context("no line was asked for")?;
         tell(&Consumed { messages: self.lines, elapsed_ns, latency: Latency::of(&latencies()?) })

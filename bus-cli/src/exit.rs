@@ -134,9 +134,8 @@ impl From<ConnectError> for Failure {
         let exit = match error {
             ConnectError::Address(error) => return error.into(),
             ConnectError::Unreachable { address, source } => {
-                let text = format!(
-                    "no daemon answers at {address} ({source}): start one with `bus daemon --socket {address}`"
-                );
+                let text =
+                    format!("no daemon answers at {address}: {source}; start one with `bus daemon --socket {address}`");
                 return Self::new(Exit::Unreachable, text);
             }
             ConnectError::Autostart { .. } | ConnectError::Protocol { .. } => Exit::Unreachable,

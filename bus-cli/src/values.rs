@@ -21,18 +21,20 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
 
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
-/// A size in bytes: `1000`, `64KiB`, `16MiB`, `1GB`. `K`, `M` and `G` alone are powers of 1024.
+/// A size in bytes, in the units of the daemon's settings: `1000`, `64KiB`, `16MiB`, `1GB`.
 pub(crate) fn size(text: &str) -> Result<u64, String> {
     let digits = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let factor: u64 = match unit.trim_start() {
         "" | "B" => 1,
-        "K" | "KiB" => 1 << 10,
-        "M" | "MiB" => 1 << 20,
-        "G" | "GiB" => 1 << 30,
-        "kB" | "KB" => 1_000,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        "TiB" => 1 << 40,
+        "kB" => 1_000,
         "MB" => 1_000_000,
         "GB" => 1_000_000_000,
+        "TB" => 1_000_000_000_000,
         _ => return Err(NO_SIZE.to_owned()),
     };
     let number: u64 = number.parse().map_err(|_| NO_SIZE.to_owned())?;
@@ -119,9 +121,8 @@ mod tests {
         assert_eq!(size("1000"), Ok(1000));
         assert_eq!(size("64KiB"), Ok(65_536));
         assert_eq!(size("16MiB"), Ok(16 << 20));
-        assert_eq!(size("16M"), Ok(16 << 20));
         assert_eq!(size("2 GB"), Ok(2_000_000_000));
-        for text in ["", "KiB", "1.5K", "-1", "1XB", "18446744073709551615G"] {
+        for text in ["", "KiB", "1.5KiB", "-1", "1K", "1XB", "18446744073709551615GiB"] {
             assert!(size(text).is_err(), "{text:?}");
         }
         assert!(message_size("4GiB").is_err());

@@ -365,7 +365,7 @@ impl StreamReceiver {
         if state.ended.is_some() {
             // In order: the daemon learns how far this receiver came.
             let mut frame = Vec::new();
-            put_control(Kind::Goodbye, &state.progress, &mut frame);
+            put_control(Kind::Goodbye, &state.last_progress(), &mut frame);
             let _ = send_small(&connection, &frame);
         }
         connection.hang_up();
@@ -556,6 +556,12 @@ impl State {
             self.progress.taken = self.progress.acked + claimed;
             self.progress.head_given_back = if span > 1 { self.given_back - 1 } else { self.given_back };
         }
+    }
+
+    /// What to say at the end: what was claimed in advance and never lent is not claimed any more.
+    fn last_progress(&self) -> Progress {
+        let seen = self.lent.max(if self.given_back_span > 1 { self.given_back_span } else { 0 }) as u64;
+        Progress { taken: self.progress.taken.min(self.progress.acked + seen), ..self.progress }
     }
 
     /// Acknowledges the head.
@@ -769,7 +775,7 @@ impl Drop for StreamReceiver {
         let state = lock(&self.state);
         if let Some(connection) = &state.connection {
             let mut frame = Vec::new();
-            put_control(Kind::Goodbye, &state.progress, &mut frame);
+            put_control(Kind::Goodbye, &state.last_progress(), &mut frame);
             let _ = send_small(connection, &frame);
             connection.hang_up();
         }

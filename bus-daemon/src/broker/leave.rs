@@ -7,6 +7,7 @@ use super::Broker;
 use super::account::AccountId;
 use super::channel::{Channel, ChannelId};
 use super::peer::{PeerId, PeerRole};
+use super::publish::RETRY_PAUSED_MS;
 
 /// How long a receiver that was told to leave may take to say how far it is, in milliseconds.
 pub(super) const LEAVE_PATIENCE_MS: u64 = 250;
@@ -160,6 +161,7 @@ impl Broker {
             self.actions.push_back(super::Action::Close(id, "the receiver was removed by kick".to_owned()));
         }
         if self.channels.contains(channel_id.0 as usize) {
+            self.give_room(channel_id);
             self.prune_accounts(channel_id);
             self.vanish_if_idle(channel_id);
         }
@@ -171,7 +173,8 @@ impl Broker {
         let departed = channel.accounts.iter().any(|(_, account)| account.departed_at_ms.is_some());
         let housekeeping = departed.then_some(self.now_ms + HOUSEKEEPING_MS);
         let reserved = Some(channel.seat_reserved_until_ms).filter(|until_ms| *until_ms > 0);
-        [awaited, leaving, reserved, housekeeping].into_iter().flatten().min()
+        let retry = (!channel.paused.is_empty() && channel.has_room(1)).then_some(self.now_ms + RETRY_PAUSED_MS);
+        [awaited, leaving, reserved, retry, housekeeping].into_iter().flatten().min()
     }
 
     /// Tells a receiver to leave. It may still say how far it is, for a moment.

@@ -9,6 +9,10 @@ use super::log::Content;
 use super::peer::PeerId;
 use super::{Broker, Fault, Handled};
 
+/// How often a sender is looked at that waits for room of its user: other channels may have made
+/// some, in milliseconds.
+pub(super) const RETRY_PAUSED_MS: u64 = 50;
+
 impl Broker {
     /// A message has come.
     pub(super) fn publish<'a>(
@@ -58,6 +62,9 @@ impl Broker {
                 _ if shutting_down || over_user => return Ok(self.pause(id, channel_id, content)),
                 WhenFull::Block | WhenFull::Reject => return Ok(self.pause(id, channel_id, content)),
                 WhenFull::DropNewest => {
+                    if header.flags.has(Flags::CONFIRM) {
+                        account.confirm = header.sequence;
+                    }
                     account.accepted = header.sequence;
                     account.outstanding += 1;
                     account.messages += 1;
@@ -115,6 +122,7 @@ impl Broker {
         if let Some(peer) = self.peer_mut(id) {
             peer.paused_at_ms.get_or_insert(now_ms);
         }
+        self.due(now_ms + RETRY_PAUSED_MS);
         self.channel_mut(channel_id).paused.push_back(id);
         Handled::NotNow(content)
     }

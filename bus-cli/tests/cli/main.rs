@@ -1,0 +1,14 @@
+//! Every verb of `bus` against a daemon: exact output, exact exit code.
+
+mod admin;
+mod bad_input;
+mod consume;
+mod demo;
+mod exec;
+mod finding;
+mod generated;
+mod interrupted;
+mod pipes;
+mod publish;
+mod survival;
+mod world;

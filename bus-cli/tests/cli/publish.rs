@@ -1,0 +1,257 @@
+//! `bus publish`: from arguments, input and files into the channel.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::time::{Duration, Instant};
+
+use crate::world::{World, text};
+
+#[test]
+fn arguments_are_messages_in_their_order() {
+    let world = World::new();
+    world.run(&["publish", "jobs", "a", "", "b c"]).is(0, "", "");
+    assert_eq!(world.drain("jobs"), "a\n\nb c\n");
+}
+
+#[test]
+fn an_argument_may_be_any_bytes() {
+    let world = World::new();
+    let arguments = [OsStr::new("publish"), OsStr::new("jobs"), OsStr::from_bytes(b"\xff\xfe")];
+    world.run(&arguments).is(0, "", "");
+    assert_eq!(world.run(&["consume", "jobs", "-n", "1"]).stdout, b"\xff\xfe\n");
+}
+
+#[test]
+fn the_last_line_without_a_newline_is_a_message() {
+    let world = World::new();
+    world.run_with(&["publish", "jobs"], b"first\n\nlast").is(0, "", "");
+    assert_eq!(world.drain("jobs"), "first\n\nlast\n");
+}
+
+#[test]
+fn an_empty_input_is_no_message() {
+    let world = World::new();
+    world.run(&["publish", "jobs"]).is(0, "", "");
+    assert_eq!(world.drain("jobs"), "");
+}
+
+#[test]
+fn each_framing_separates_messages_its_own_way() {
+    let world = World::new();
+    for (framing, input) in [
+        (&["--lines"][..], &b"a\nb\n"[..]),
+        (&["--null"], b"a\0b"),
+        (&["--delimiter", r"\r\n"], b"a\r\nb\r\n"),
+        (&["--len32"], b"\x01\0\0\0a\x01\0\0\0b"),
+        (&["--jsonl"], b"{\"payload\":\"a\"}\n{\"payload_base64\":\"Yg==\"}"),
+    ] {
+        world.run_with(&[&["publish", "jobs"], framing].concat(), input).is(0, "", "");
+        assert_eq!(world.drain("jobs"), "a\nb\n", "{framing:?}");
+    }
+    world.run_with(&["publish", "jobs", "--whole"], b"a\nb\n").is(0, "", "");
+    assert_eq!(world.drain("jobs"), "a\nb\n\n");
+}
+
+#[test]
+fn files_are_read_one_after_the_other() {
+    let world = World::new();
+    let (first, second) = (world.path("first"), world.path("second"));
+    std::fs::write(&first, "a\nb").unwrap();
+    std::fs::write(&second, "c\n").unwrap();
+    let files = ["--file", text(&first), "--file", "-", "--file", text(&second)];
+    world.run_with(&[&["publish", "jobs"][..], &files].concat(), b"x\n").is(0, "", "");
+    assert_eq!(world.drain("jobs"), "a\nb\nx\nc\n");
+    world.run(&[&["publish", "jobs", "--whole"][..], &files].concat()).is(0, "", "");
+    assert_eq!(world.output(&["consume", "jobs", "--until-empty", "--delimiter", "|"]), "a\nb||c\n|");
+}
+
+#[test]
+fn a_file_that_is_not_there_is_found_before_anything_is_published() {
+    let world = World::new();
+    let (there, missing) = (world.path("there"), world.path("missing"));
+    std::fs::write(&there, "a\n").unwrap();
+    let outcome = world.run(&["publish", "jobs", "--file", text(&there), "--file", text(&missing)]);
+    outcome.is(1, "", &format!("bus: cannot open {}: No such file or directory (os error 2)\n", text(&missing)));
+    assert_eq!(world.drain("jobs"), "");
+}
+
+#[test]
+fn arguments_are_published_as_often_as_wanted() {
+    let world = World::new();
+    world.run(&["publish", "jobs", "a", "b", "--count", "2"]).is(0, "", "");
+    assert_eq!(world.drain("jobs"), "a\nb\na\nb\n");
+}
+
+#[test]
+fn the_rate_is_not_exceeded() {
+    let world = World::new();
+    let begun = Instant::now();
+    world.run(&["publish", "jobs", "a", "--count", "6", "--rate", "50"]).is(0, "", "");
+    assert!(begun.elapsed() >= Duration::from_millis(100), "{:?}", begun.elapsed());
+    assert_eq!(world.drain("jobs"), "a\n".repeat(6));
+}
+
+#[test]
+fn headers_and_codec_go_with_every_message() {
+    let world = World::new();
+    world.run(&["publish", "jobs", "1", "2", "-H", "a=1", "-H", "b=x=y", "--codec", "json"]).is(0, "", "");
+    let shown = world.output(&["consume", "jobs", "-n", "2", "--jsonl"]);
+    let ends = r#""codec":"json","headers":{"a":"1","b":"x=y"},"payload":""#;
+    assert_eq!(shown.matches(ends).count(), 2, "{shown}");
+}
+
+#[test]
+fn an_object_wins_over_the_options() {
+    let world = World::new();
+    let object = br#"{"payload":"x","codec":"json","headers":{"a":"2"},"attempt":9,"sequence":"ignored"}"#;
+    world
+        .run_with(&["publish", "jobs", "--jsonl", "-H", "a=1", "-H", "b=1", "--codec", "postcard"], object)
+        .is(0, "", "");
+    let shown = world.output(&["consume", "jobs", "-n", "1", "--jsonl"]);
+    assert!(shown.contains(r#""sequence":1,"#) && shown.contains(r#""attempt":1,"#), "{shown}");
+    assert!(
+        shown.ends_with("\"codec\":\"json\",\"headers\":{\"a\":\"2\",\"b\":\"1\"},\"payload\":\"x\"}\n"),
+        "{shown}"
+    );
+}
+
+#[test]
+fn a_line_does_not_wait_for_the_next_one() {
+    let world = World::new();
+    let mut publisher = world.start(&["publish", "jobs"]);
+    let mut consumer = world.start(&["consume", "jobs"]);
+    for line in ["first", "second"] {
+        publisher.write(format!("{line}\n").as_bytes());
+        assert_eq!(consumer.line(), line);
+    }
+    publisher.close_input();
+    publisher.end().is(0, "", "");
+}
+
+#[test]
+fn a_try_does_not_wait_for_room() {
+    let world = World::new();
+    world.output(&["-q", "create", "jobs", "--capacity", "2"]);
+    world.run(&["publish", "jobs", "--try", "a", "b", "c"]).is(
+        6,
+        "",
+        "bus: message 3 for jobs: the channel is full: its receiver has not caught up; \
+         the 2 messages before it were accepted\n",
+    );
+    assert_eq!(world.drain("jobs"), "a\nb\n");
+}
+
+#[test]
+fn waiting_for_room_ends_after_the_timeout() {
+    let world = World::new();
+    world.output(&["-q", "create", "jobs", "--capacity", "1"]);
+    world.run(&["publish", "jobs", "--timeout", "50ms", "a", "b"]).is(
+        4,
+        "",
+        "bus: message 2 for jobs: the time passed before there was room: the message was not sent; \
+         the message before it was accepted\n",
+    );
+    assert_eq!(world.drain("jobs"), "a\n");
+}
+
+#[test]
+fn a_channel_that_rejects_ends_it_when_full() {
+    let world = World::new();
+    world.output(&["-q", "create", "jobs", "--capacity", "1", "--when-full", "reject"]);
+    world.run(&["publish", "jobs", "a", "b"]).is(
+        6,
+        "",
+        "bus: message 2 for jobs: the channel is full, and rejects what does not fit; \
+         the message before it was accepted\n",
+    );
+}
+
+#[test]
+fn what_a_channel_drops_is_told() {
+    let world = World::new();
+    world.output(&["-q", "create", "jobs", "--capacity", "2", "--when-full", "drop-oldest"]);
+    let outcome = world.run_with(&["publish", "jobs"], b"a\nb\nc\nd\ne\n");
+    outcome.is(0, "", "bus: 3 messages of 5 dropped: jobs was full\n");
+    assert_eq!(world.drain("jobs"), "d\ne\n");
+}
+
+#[test]
+fn a_required_receiver_that_is_not_there_ends_it() {
+    let world = World::new();
+    let outcome = world.run(&["publish", "jobs", "a", "--require-receiver"]);
+    outcome.is(
+        5,
+        "",
+        "bus: message 1 for jobs: the channel is closed: it was deleted, or has no receiver and the sender requires one\n",
+    );
+}
+
+#[test]
+fn deleting_the_channel_ends_a_publisher() {
+    let world = World::new();
+    let mut publisher = world.start(&["publish", "jobs"]);
+    publisher.write(b"a\n");
+    world.await_peers("jobs", 1, 0);
+    assert_eq!(world.output(&["consume", "jobs", "-n", "1"]), "a\n");
+    world.output(&["-q", "delete", "jobs"]);
+    publisher.write(b"b\n");
+    publisher.close_input();
+    publisher.end().fails(5, &["bus: message 2 for jobs: the channel is closed: it was deleted"]);
+}
+
+#[test]
+fn a_message_over_the_limit_is_named_and_those_before_it_are_kept() {
+    let world = World::new();
+    world.output(&["-q", "create", "jobs", "--max-message", "4"]);
+    let limit = "is over the limit of 4";
+    for (arguments, input, named) in [
+        (&["ab", "abcd", "abcde"][..], &b""[..], "message 3 for jobs: message of 5 bytes"),
+        (&[], b"ab\nabcd\nabcde\nx", "message 3"),
+        (&["--null"], b"ab\0abcd\0abcde", "message 3"),
+        (&["--len32"], b"\x02\0\0\0ab\x04\0\0\0abcd\xff\xff\xff\xff", "message 3 of 4294967295 bytes"),
+        (
+            &["--jsonl"],
+            b"{\"payload\":\"ab\"}\n{\"payload\":\"abcd\"}\n{\"payload\":\"abcde\"}",
+            "message 3 for jobs: message of 5 bytes",
+        ),
+    ] {
+        let outcome = world.run_with(&[&["publish", "jobs"], arguments].concat(), input);
+        outcome.fails(1, &[named, limit, "split it, or raise max-message; the 2 messages before it were accepted\n"]);
+        assert_eq!(world.drain("jobs"), "ab\nabcd\n", "{arguments:?}");
+    }
+    world.run_with(&["publish", "jobs", "--whole"], b"abcde").fails(1, &["message 1 ", limit]);
+}
+
+#[test]
+fn a_bad_line_of_json_is_named_and_those_before_it_are_kept() {
+    let world = World::new();
+    for (line, reason) in [
+        ("{}", "the object has neither payload nor payload_base64"),
+        ("nonsense", "expected ident at column 2"),
+        ("", "EOF while parsing a value at column 0"),
+    ] {
+        let input = format!("{{\"payload\":\"a\"}}\n{line}\n{{\"payload\":\"c\"}}\n");
+        let outcome = world.run_with(&["publish", "jobs", "--jsonl"], input.as_bytes());
+        outcome.is(1, "", &format!("bus: line 2 is no message: {reason}; the message before it was accepted\n"));
+        assert_eq!(world.drain("jobs"), "a\n");
+    }
+}
+
+#[test]
+fn an_input_that_ends_within_a_message_is_an_error() {
+    let world = World::new();
+    let outcome = world.run_with(&["publish", "jobs", "--len32"], b"\x01\0\0\0a\x05\0\0\0bc");
+    outcome.is(
+        1,
+        "",
+        "bus: the input ends within message 2: 2 of 5 bytes are there; the message before it was accepted\n",
+    );
+}
+
+#[test]
+fn a_folder_cannot_be_read_as_a_file() {
+    let world = World::new();
+    let folder = world.path("");
+    let outcome = world.run(&["publish", "jobs", "--file", text(&folder)]);
+    outcome.is(1, "", &format!("bus: {}: cannot read: Is a directory (os error 21)\n", text(&folder)));
+}

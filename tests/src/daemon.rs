@@ -1,0 +1,115 @@
+//! [`Daemon`]: a `busd` of its own for one test, in a folder of its own.
+
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+use std::{env, thread};
+
+use bus_core::{Address, Bus};
+use tempfile::TempDir;
+
+use crate::PATIENCE;
+
+/// A running `busd`. It is killed when this is dropped.
+#[derive(Debug)]
+pub struct Daemon {
+    address: Address,
+    /// Locked, so that the watchdog can end it while the test hangs.
+    child: Mutex<Child>,
+    /// Last, so that the folder goes after the process.
+    folder: TempDir,
+}
+
+impl Daemon {
+    /// Starts a daemon, and waits until it answers.
+    ///
+    /// # Panics
+    /// When it does not.
+    #[must_use]
+    pub fn start() -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let address = Address::new(folder.path().join("bus.sock")).expect("a short path");
+        let log = File::create(folder.path().join("busd.log")).expect("a log file");
+        let child = Command::new(busd())
+            .arg("--socket")
+            .arg(address.path())
+            // Should the test itself be killed, its daemon does not stay for ever.
+            .args(["--idle-exit", "2m"])
+            .env_remove("BUS_LOG")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("busd starts");
+        let daemon = Self { address, child: Mutex::new(child), folder };
+        daemon.wait_until_it_answers();
+        daemon
+    }
+
+    fn wait_until_it_answers(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        while let Err(error) = Bus::connect_to(&self.address) {
+            let ended = self.child.lock().unwrap_or_else(PoisonError::into_inner).try_wait();
+            assert!(matches!(ended, Ok(None)), "busd ended at once ({ended:?}):\n{}", self.log());
+            assert!(Instant::now() < deadline, "busd does not answer: {error}\n{}", self.log());
+            // The condition is asked again and again; the pause only leaves the processor to busd.
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Where it answers.
+    #[must_use]
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// What it has logged.
+    #[must_use]
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("busd.log")).unwrap_or_default()
+    }
+
+    /// Ends it, as `kill -9` does.
+    pub fn kill(&self) {
+        let mut child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
+        // Fails when it has ended already, and then there is nothing to end.
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// The `busd` beside the test's own program; built when it is not there.
+fn busd() -> PathBuf {
+    static BUSD: OnceLock<PathBuf> = OnceLock::new();
+    let find = || {
+        let test = env::current_exe().expect("a test is a program");
+        // target/<profile>/deps/<test>
+        let profile = test.ancestors().nth(2).expect("the test is in a target folder").to_owned();
+        let busd = profile.join(format!("busd{}", env::consts::EXE_SUFFIX));
+        if !busd.exists() {
+            build_busd(profile.ends_with("release"));
+        }
+        assert!(busd.exists(), "{} is missing: cargo build -p bus-daemon", busd.display());
+        busd
+    };
+    BUSD.get_or_init(find).clone()
+}
+
+fn build_busd(release: bool) {
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.args(["build", "--package", "bus-daemon"]);
+    if release {
+        command.arg("--release");
+    }
+    let status = command.status().expect("cargo runs");
+    assert!(status.success(), "busd does not build");
+}

@@ -1,0 +1,134 @@
+//! The conformance suite: what every route promises, written once, and run over each.
+//!
+//! A test is a function of a [`World`]; the lists below say over which routes it runs.
+//! A route that is added is one more line in `over_every_route`.
+
+mod blocking;
+mod bounds;
+mod bytes;
+mod delivery;
+mod ends;
+mod order;
+mod presence;
+mod types;
+
+use bus_tests::{Route, World};
+
+/// Makes a `#[test]` of each function, over one route.
+macro_rules! over {
+    ($route:ident as $name:ident: $($room:ident { $($test:ident)* })*) => {
+        mod $name {
+            $(mod $room {
+                $(#[test]
+                fn $test() {
+                    let name = concat!(stringify!($name), "::", stringify!($room), "::", stringify!($test));
+                    crate::World::run(crate::Route::$route, name, crate::$room::$test);
+                })*
+            })*
+        }
+    };
+}
+
+macro_rules! over_every_route {
+    ($($tests:tt)*) => {
+        over!(Local as local: $($tests)*);
+        over!(Stream as stream: $($tests)*);
+        // Lane: over!(Lane as lane: $($tests)*);
+    };
+}
+
+over_every_route! {
+    order {
+        messages_of_one_sender_arrive_in_the_order_sent
+        clones_share_the_order_of_their_endpoint
+        what_was_confirmed_before_another_send_began_arrives_first
+        a_new_endpoint_has_an_id_and_a_sequence_of_its_own
+    }
+    blocking {
+        a_try_on_a_full_channel_gives_the_value_back_at_once
+        a_send_that_timed_out_was_never_sent
+        a_blocked_send_goes_on_when_a_message_is_received
+        what_was_received_makes_room_without_another_call
+        what_was_acknowledged_makes_room_while_the_next_is_read
+        a_blocked_receiver_gets_what_is_sent_later
+        an_empty_channel_is_told_from_one_that_took_too_long
+        a_deadline_that_has_passed_still_takes_what_is_there
+        what_is_fed_arrives_at_the_latest_after_a_flush
+        dropping_a_sender_sends_what_it_had_buffered
+        iterators_end_where_the_channel_does
+        a_sender_is_used_by_several_threads_at_once
+        both_ends_know_how_much_is_on_its_way
+    }
+    bounds {
+        a_batch_is_absorbed_before_any_receiver_is_there
+        a_window_holds_back_the_sender_that_used_it_up
+        a_message_on_loan_takes_room_until_it_is_acknowledged
+        capacity_is_shared_by_all_senders
+        many_senders_share_a_small_channel_without_loss
+        reject_gives_every_form_of_send_its_value_back
+        drop_newest_keeps_the_first_and_counts_the_rest
+        drop_oldest_keeps_the_last_and_counts_the_rest
+        a_channel_is_declared_once_and_with_one_set_of_options
+        a_channel_in_use_keeps_its_options
+    }
+    delivery {
+        a_message_says_who_sent_it_when_and_how
+        headers_travel_with_their_message_also_when_it_comes_again
+        an_acknowledged_message_does_not_come_again
+        a_message_given_back_comes_again_first_with_its_attempt_counted
+        a_panic_gives_the_delivery_back
+        order_waits_for_a_delivery_that_is_kept
+        a_delivery_that_is_kept_outlives_its_receiver_and_keeps_the_seat
+        the_next_receiver_gets_what_was_not_acknowledged_marked_and_what_was_not_taken_unmarked
+        what_a_busy_receiver_never_took_is_not_marked
+        attempts_are_counted_on_from_receiver_to_receiver
+    }
+    presence {
+        a_second_receiver_is_refused_and_told_who_holds_the_channel
+        a_receiver_in_line_takes_over_when_the_seat_is_given_up
+        a_receiver_that_leaves_the_line_is_passed_over
+        by_default_a_receiver_waits_for_the_next_sender
+        messages_wait_for_the_next_receiver
+        until_disconnected_ends_when_the_last_sender_has_left_and_all_is_received
+        until_disconnected_counts_senders_that_left_before_it_came
+        the_last_sender_to_leave_wakes_a_receiver_that_waits
+        a_receiver_that_ended_gives_up_the_seat
+        a_sender_that_requires_a_receiver_fails_while_there_is_none
+        the_required_receiver_leaving_wakes_a_blocked_sender
+        both_ends_know_who_is_there_and_are_told_when_that_changes
+        messages_are_kept_while_the_peers_are_asked_for
+        deletion_wakes_a_blocked_sender_with_its_value
+        deletion_wakes_a_blocked_receiver_and_those_in_line
+        a_deleted_channel_keeps_nothing_and_its_name_is_free
+        a_channel_that_nobody_declared_vanishes_when_empty_and_unattached
+        a_channel_that_holds_a_message_stays
+    }
+    types {
+        every_codec_carries_a_value_whole
+        another_type_is_refused_at_open_naming_both
+        another_codec_is_refused_at_open_naming_both
+        a_type_name_that_was_set_counts
+        an_idle_channel_forgets_its_type
+        a_malformed_name_is_refused_before_anything_is_asked
+        raw_ends_exchange_bytes_as_they_are
+        bytes_given_back_come_again_first
+        a_batch_is_acknowledged_as_far_as_it_was_done
+    }
+}
+
+// Only between processes.
+over! {
+    Stream as stream_only:
+    bytes {
+        types_of_one_name_meet_whatever_module_they_are_in
+        a_raw_receiver_sees_what_a_typed_sender_encoded
+        a_raw_sender_reaches_a_typed_receiver
+        a_message_that_does_not_decode_comes_as_an_error_that_carries_it
+        an_oversize_message_comes_back_with_the_limit_and_the_channel_goes_on
+        the_largest_message_passes_an_empty_window
+        a_value_that_does_not_encode_comes_back
+        capacity_in_bytes_holds_senders_back
+        a_receiver_that_was_kicked_says_so_and_the_next_goes_on
+        the_ledger_names_where_every_message_is
+    }
+}
