@@ -15,7 +15,7 @@ use crate::message::Message;
 use crate::name::ChannelName;
 use crate::receiver::ReceiverBuilder;
 use crate::sender::SenderBuilder;
-use crate::stream::session::{Autostart, Dialer};
+use crate::stream::session::{Autostart, Dialer, Door};
 use crate::wire::{Reply, Request, Role};
 
 /// A bus: channels by name. Cheap to clone; each end has a connection of its own.
@@ -89,7 +89,7 @@ impl Bus {
     /// ```
     #[must_use]
     pub fn builder() -> BusBuilder {
-        BusBuilder { address: None, name: None, autostart: Autostart::Never }
+        BusBuilder { address: None, name: None, autostart: Autostart::Never, door: None }
     }
 
     /// Begins a sender of `T` to the channel `name`.
@@ -323,6 +323,7 @@ pub struct BusBuilder {
     address: Option<Address>,
     name: Option<String>,
     autostart: Autostart,
+    door: Option<Door>,
 }
 
 impl BusBuilder {
@@ -365,6 +366,14 @@ impl BusBuilder {
         self
     }
 
+    /// Goes to a daemon in this process by memory. For the daemon itself, which hands such a bus out.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn door(mut self, door: Door) -> Self {
+        self.door = Some(door);
+        self
+    }
+
     /// Checks that a daemon answers.
     ///
     /// ```no_run
@@ -380,7 +389,7 @@ impl BusBuilder {
             None => Address::of_user()?,
         };
         let name = self.name.unwrap_or_else(program_name);
-        let dialer = Dialer { address, name, autostart: self.autostart };
+        let dialer = Dialer { address, name, autostart: self.autostart, door: self.door };
         dialer.dial_or_start(&Role::Control)?;
         Ok(Bus { place: Place::Daemon(dialer) })
     }

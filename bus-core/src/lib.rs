@@ -146,5 +146,9 @@ pub use receiver::{
 };
 pub use sender::{Outgoing, Sender, SenderBuilder};
 pub use stream::session::Autostart;
+#[doc(hidden)]
+pub use stream::session::Door;
 pub use ticket::Ticket;
+#[doc(hidden)]
+pub use transport::{ClientEnd, DaemonEnd, memory_pair};
 pub use wire::HeaderBlockError;

@@ -4,11 +4,13 @@
 //! straight into the memory in which it will be kept.
 
 use std::io::{self, IoSlice};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::time::Instant;
 
+use bus_core::DaemonEnd;
 use bus_core::wire::{FrameError, FrameHeader, FrameLimits, HEADER_BYTES};
 use rustix::buffer::spare_capacity;
+use rustix::io::retry_on_intr;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, sendmsg};
 
 use crate::broker::{Content, Handled, LARGE_BYTES, PREFIX_BYTES};
@@ -24,7 +26,7 @@ const PROBE_BYTES: usize = 512;
 const TURN_BYTES: usize = 1024 * 1024;
 
 pub(crate) struct Connection {
-    socket: OwnedFd,
+    stream: Stream,
     /// What was read and is not handed on: part of a frame, or frames for which there was no room.
     rest: Vec<u8>,
     large: Option<Large>,
@@ -33,6 +35,12 @@ pub(crate) struct Connection {
     pub(crate) write_closed: bool,
     /// Being closed; cut then, even if not everything could be said.
     pub(crate) close_by: Option<Instant>,
+}
+
+/// What carries the bytes. Neither ever waits.
+pub(crate) enum Stream {
+    Socket(OwnedFd),
+    Memory(DaemonEnd),
 }
 
 /// A large frame that is being read, or waits for room.
@@ -59,9 +67,9 @@ pub(crate) enum Read {
 pub(crate) type Handle<'h> = dyn for<'a> FnMut(Result<(FrameHeader, Content<'a>), FrameError>) -> Handled<'a> + 'h;
 
 impl Connection {
-    pub(crate) fn new(socket: OwnedFd) -> Self {
+    pub(crate) fn new(stream: Stream) -> Self {
         Self {
-            socket,
+            stream,
             rest: Vec::new(),
             large: None,
             last_was_large: false,
@@ -87,12 +95,12 @@ impl Connection {
             let (asked, got) = match &mut self.large {
                 Some(large) => {
                     let missing = large.missing();
-                    (missing, receive_into(&self.socket, &mut large.record, missing))
+                    (missing, self.stream.receive_into(&mut large.record, missing))
                 }
                 None => {
                     let end = if self.last_was_large { begun + PROBE_BYTES } else { buffer.len() };
                     buffer[..begun].copy_from_slice(&self.rest);
-                    (end - begun, receive(&self.socket, &mut buffer[begun..end]))
+                    (end - begun, self.stream.receive(&mut buffer[begun..end]))
                 }
             };
             let bytes = match got {
@@ -166,32 +174,64 @@ impl Connection {
 
     /// Writes what fits, and returns how much that was.
     pub(crate) fn write(&mut self, slices: &[IoSlice<'_>]) -> usize {
-        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-        loop {
-            match sendmsg(&self.socket, slices, &mut SendAncillaryBuffer::default(), flags) {
-                Ok(bytes) => {
-                    let asked: usize = slices.iter().map(|slice| slice.len()).sum();
-                    self.write_blocked = bytes < asked;
-                    return bytes;
-                }
-                Err(rustix::io::Errno::INTR) => {}
-                Err(rustix::io::Errno::AGAIN) => {
-                    self.write_blocked = true;
-                    return 0;
-                }
-                Err(_) => {
-                    // What it has sent is still read; the end of that closes the connection.
-                    self.write_closed = true;
-                    return 0;
-                }
+        match self.stream.send(slices) {
+            Ok(bytes) => {
+                let asked: usize = slices.iter().map(|slice| slice.len()).sum();
+                self.write_blocked = bytes < asked;
+                bytes
             }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.write_blocked = true;
+                0
+            }
+            Err(_) => {
+                // What it has sent is still read; the end of that closes the connection.
+                self.write_closed = true;
+                0
+            }
+        }
+    }
+
+    /// What the kernel can be asked to watch.
+    pub(crate) fn fd(&self) -> Option<RawFd> {
+        match &self.stream {
+            Stream::Socket(socket) => Some(socket.as_raw_fd()),
+            Stream::Memory(_) => None,
         }
     }
 }
 
-impl AsFd for Connection {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+impl Stream {
+    fn send(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        match self {
+            Self::Socket(socket) => {
+                let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+                Ok(retry_on_intr(|| sendmsg(socket, slices, &mut SendAncillaryBuffer::default(), flags))?)
+            }
+            Self::Memory(memory) => memory.send(slices),
+        }
+    }
+
+    fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Socket(socket) => Ok(retry_on_intr(|| recv(socket, &mut *buffer, RecvFlags::DONTWAIT))?.1),
+            Self::Memory(memory) => memory.receive(buffer),
+        }
+    }
+
+    /// Appends what has come to a record that has exactly `missing` bytes of room.
+    fn receive_into(&self, record: &mut Vec<u8>, missing: usize) -> io::Result<usize> {
+        debug_assert!(record.capacity() - record.len() >= missing);
+        match self {
+            Self::Socket(socket) => Ok(retry_on_intr(|| recv(socket, spare_capacity(record), RecvFlags::DONTWAIT))?.1),
+            Self::Memory(memory) => {
+                let begun = record.len();
+                record.resize(begun + missing, 0);
+                let received = memory.receive(&mut record[begun..]);
+                record.truncate(begun + received.as_ref().copied().unwrap_or(0));
+                received
+            }
+        }
     }
 }
 
@@ -207,25 +247,5 @@ impl Large {
 
     fn missing(&self) -> usize {
         PREFIX_BYTES + self.header.frame_bytes() - HEADER_BYTES - self.record.len()
-    }
-}
-
-fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> io::Result<usize> {
-    loop {
-        match recv(socket, &mut *buffer, RecvFlags::DONTWAIT) {
-            Err(rustix::io::Errno::INTR) => {}
-            result => return Ok(result?.1),
-        }
-    }
-}
-
-/// Appends what has come to a record that has exactly `missing` bytes of room.
-fn receive_into(socket: &OwnedFd, record: &mut Vec<u8>, missing: usize) -> io::Result<usize> {
-    debug_assert!(record.capacity() - record.len() >= missing);
-    loop {
-        match recv(socket, spare_capacity(record), RecvFlags::DONTWAIT) {
-            Err(rustix::io::Errno::INTR) => {}
-            result => return Ok(result?.1),
-        }
     }
 }

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use bus_core::{Address, Bus, ConnectError};
+use bus_core::{Address, Bus, ConnectError, Door};
 
 use crate::broker::{Broker, Rules};
 use crate::claim::{Claim, ClaimError};
@@ -36,6 +36,7 @@ use crate::systemd::{Watchdog, notify_ready, notify_stopping};
 #[derive(Debug)]
 pub struct Daemon {
     address: Address,
+    door: Door,
     stopper: Stopper,
     thread: Option<JoinHandle<io::Result<()>>>,
 }
@@ -49,13 +50,13 @@ impl Daemon {
         let signals = Signals::manual()?;
         let stopper = signals.stopper()?;
         let (claim, serve) = prepare(config, signals, None)?;
-        let address = claim.address().clone();
+        let (address, door) = (claim.address().clone(), serve.door());
         let thread = std::thread::Builder::new().name("busd".to_owned()).spawn(move || {
             let ended = serve.run();
             drop(claim);
             ended
         })?;
-        Ok(Self { address, stopper, thread: Some(thread) })
+        Ok(Self { address, door, stopper, thread: Some(thread) })
     }
 
     /// Serves from this thread until a signal, or an idle exit.
@@ -79,12 +80,12 @@ impl Daemon {
         &self.address
     }
 
-    /// The served bus, for threads of this process.
+    /// The served bus, for threads of this process: by memory, without a socket.
     ///
     /// # Errors
     /// [`ConnectError`] when the daemon has ended.
     pub fn bus(&self) -> Result<Bus, ConnectError> {
-        Bus::connect_to(&self.address)
+        Bus::builder().address(self.address.clone()).door(self.door.clone()).connect()
     }
 
     /// Ends in order: no new ends, receivers get a while to drain, then everybody is told.

@@ -7,15 +7,20 @@
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bus_core::Door;
+
 use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Interest, Poll, Token, Waker};
 use slab::Slab;
 
 use crate::broker::{Action, Broker, Handled, PeerId};
-use crate::connection::{Connection, READ_BUFFER_BYTES, Read};
+use crate::connection::{self, Connection, READ_BUFFER_BYTES, Read};
 use crate::listener::{Accepted, Listener};
+use crate::memory::MemoryHub;
+use crate::peer::Credentials;
 
 /// What the loop needs to know besides the broker's rules.
 #[derive(Clone, Copy, Debug)]
@@ -60,6 +65,9 @@ pub(crate) struct EventLoop<O> {
     /// Where sockets are read into, shared by all.
     buffer: Vec<u8>,
     by_peer: HashMap<PeerId, usize>,
+    memory: Arc<MemoryHub>,
+    /// Connections by memory, by their numbers.
+    by_number: HashMap<u64, usize>,
     to_write: Vec<usize>,
     lingering: usize,
 }
@@ -69,6 +77,8 @@ struct Slot {
     peer: PeerId,
     paused: bool,
     queued: bool,
+    /// Its number, when it is by memory.
+    number: Option<u64>,
     /// Closed as soon as what is to be said has been written.
     closing: Option<String>,
 }
@@ -79,6 +89,7 @@ impl<O: Outside> EventLoop<O> {
         let registry = poll.registry();
         registry.register(&mut SourceFd(&listener.as_fd().as_raw_fd()), LISTENER, Interest::READABLE)?;
         registry.register(&mut SourceFd(&outside.fd().as_raw_fd()), OUTSIDE, Interest::READABLE)?;
+        let memory = MemoryHub::new(Waker::new(registry, MEMORY)?);
         let now = Instant::now();
         Ok(Self {
             poll,
@@ -96,6 +107,8 @@ impl<O: Outside> EventLoop<O> {
             alive_at: now,
             buffer: vec![0; READ_BUFFER_BYTES],
             by_peer: HashMap::new(),
+            memory,
+            by_number: HashMap::new(),
             to_write: Vec::new(),
             lingering: 0,
         })
@@ -110,6 +123,7 @@ impl<O: Outside> EventLoop<O> {
             for event in &events {
                 match event.token() {
                     LISTENER => self.accept(),
+                    MEMORY => self.look_into_memory(),
                     OUTSIDE => {
                         if self.outside.wants_end() {
                             self.begin_end();
@@ -214,21 +228,7 @@ impl<O: Outside> EventLoop<O> {
             match listener.accept() {
                 Ok(Accepted::Nobody) => return,
                 Ok(Accepted::Connection(connection, credentials)) => {
-                    let peer = self.broker.connected(self.started.elapsed(), credentials);
-                    let entry = self.connections.vacant_entry();
-                    let token = Token(entry.key() + FIRST_CONNECTION);
-                    let fd = connection.as_fd().as_raw_fd();
-                    if let Err(error) = self.poll.registry().register(&mut SourceFd(&fd), token, Interest::READABLE) {
-                        tracing::warn!(%error, "a connection could not be watched and is closed");
-                        self.broker.disconnected(self.started.elapsed(), peer);
-                        continue;
-                    }
-                    let key = entry.key();
-                    let paused = false;
-                    entry.insert(Slot { connection, peer, paused, queued: false, closing: None });
-                    self.by_peer.insert(peer, key);
-                    // It may have spoken before it was watched.
-                    self.queue(key);
+                    self.admit(connection, credentials, None);
                 }
                 Err(error) => {
                     // Above all a full descriptor table: the others go on, and this one waits.
@@ -238,6 +238,49 @@ impl<O: Outside> EventLoop<O> {
                 }
             }
         }
+    }
+
+    /// Takes a connection in. Returns its key.
+    fn admit(&mut self, connection: Connection, credentials: Credentials, number: Option<u64>) -> Option<usize> {
+        let entry = self.connections.vacant_entry();
+        let key = entry.key();
+        if let Some(fd) = connection.fd() {
+            let token = Token(key + FIRST_CONNECTION);
+            if let Err(error) = self.poll.registry().register(&mut SourceFd(&fd), token, Interest::READABLE) {
+                tracing::warn!(%error, "a connection could not be watched and is closed");
+                return None;
+            }
+        }
+        let peer = self.broker.connected(self.started.elapsed(), credentials);
+        entry.insert(Slot { connection, peer, paused: false, queued: false, number, closing: None });
+        self.by_peer.insert(peer, key);
+        // It may have spoken before it was watched.
+        self.queue(key);
+        Some(key)
+    }
+
+    /// Connections by memory: new ones, and those with something to read or room to write again.
+    fn look_into_memory(&mut self) {
+        let (arrived, ready) = self.memory.take();
+        let credentials = Credentials { pid: std::process::id(), uid: rustix::process::geteuid().as_raw() };
+        for (number, end) in arrived {
+            let connection = Connection::new(connection::Stream::Memory(end));
+            if let Some(key) = self.admit(connection, credentials, Some(number)) {
+                self.by_number.insert(number, key);
+            }
+        }
+        for number in ready {
+            let Some(key) = self.by_number.get(&number).copied() else { continue };
+            self.connections[key].connection.write_blocked = false;
+            self.write(key);
+            if self.connections.contains(key) {
+                self.read(key);
+            }
+        }
+    }
+
+    pub(crate) fn door(&self) -> Door {
+        self.memory.door()
     }
 
     fn slot_of(&self, peer: PeerId) -> Option<usize> {
@@ -343,7 +386,7 @@ impl<O: Outside> EventLoop<O> {
     /// Asks to be told when a socket is ready. Room to write is asked for only while it is missing:
     /// else each message that a peer reads would wake the loop.
     fn watch(&mut self, key: usize, interest: Interest) {
-        let fd = self.connections[key].connection.as_fd().as_raw_fd();
+        let Some(fd) = self.connections[key].connection.fd() else { return };
         if let Err(error) = self.poll.registry().reregister(&mut SourceFd(&fd), Token(key + FIRST_CONNECTION), interest)
         {
             tracing::warn!(%error, "a connection could not be watched and is closed");
@@ -406,9 +449,13 @@ impl<O: Outside> EventLoop<O> {
         if let Some(reason) = reason {
             tracing::info!(peer = %self.broker.describe(slot.peer), reason, "closed a peer");
         }
-        let fd = slot.connection.as_fd().as_raw_fd();
-        // It leaves the poll by being closed; deregistering first keeps late events away.
-        let _ = self.poll.registry().deregister(&mut SourceFd(&fd));
+        if let Some(fd) = slot.connection.fd() {
+            // It leaves the poll by being closed; deregistering first keeps late events away.
+            let _ = self.poll.registry().deregister(&mut SourceFd(&fd));
+        }
+        if let Some(number) = slot.number {
+            self.by_number.remove(&number);
+        }
         self.by_peer.remove(&slot.peer);
         self.broker.disconnected(self.started.elapsed(), slot.peer);
     }
@@ -441,6 +488,7 @@ impl<O: Outside> EventLoop<O> {
                 "messages are left; living senders send theirs again to the next daemon"
             );
         }
+        self.memory.end();
         self.broker.close_all();
         self.carry_out();
         Ok(())
@@ -449,7 +497,8 @@ impl<O: Outside> EventLoop<O> {
 
 const LISTENER: Token = Token(0);
 const OUTSIDE: Token = Token(1);
-const FIRST_CONNECTION: usize = 2;
+const MEMORY: Token = Token(2);
+const FIRST_CONNECTION: usize = 3;
 
 /// How long a peer that is being closed has to read why.
 const LINGER: Duration = Duration::from_secs(1);

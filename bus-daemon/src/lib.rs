@@ -12,6 +12,7 @@ mod key;
 mod listener;
 mod lock;
 mod logging;
+mod memory;
 mod peer;
 mod runtime_dir;
 mod service;

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use interprocess::local_socket::Stream;
 use interprocess::local_socket::traits::Listener as _;
 
-use crate::connection::Connection;
+use crate::connection::{self, Connection};
 use crate::peer::Credentials;
 
 /// The socket at which a bus is served.
@@ -35,7 +35,7 @@ impl Listener {
         };
         let credentials = Credentials::of(&stream)?;
         let Stream::UdSocket(stream) = stream;
-        Ok(Accepted::Connection(Connection::new(OwnedFd::from(stream)), credentials))
+        Ok(Accepted::Connection(Connection::new(connection::Stream::Socket(OwnedFd::from(stream))), credentials))
     }
 }
 

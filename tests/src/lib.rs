@@ -2,6 +2,7 @@
 //! and a [`watchdog`] that turns a hang into a failure with a name.
 
 mod daemon;
+pub mod processes;
 mod watchdog;
 mod world;
 

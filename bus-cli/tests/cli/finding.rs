@@ -130,25 +130,26 @@ fn a_path_over_the_limit_of_sockets_is_wrong_usage() {
 
 #[test]
 fn a_bus_of_another_user_is_denied() {
+    use std::fs::Permissions;
     use std::os::unix::fs::PermissionsExt as _;
     let folder = tempfile::tempdir().unwrap();
     let closed = folder.path().join("closed");
     std::fs::create_dir(&closed).unwrap();
-    std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    std::fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
     let socket = closed.join("s");
     let mut command = if rustix::process::geteuid().is_root() {
         // No folder is closed to root: be somebody else, with a copy that anybody may run.
         let copy = folder.path().join("bus");
         std::fs::copy(env!("CARGO_BIN_EXE_bus"), &copy).unwrap();
-        std::fs::set_permissions(&closed, PermissionsExt::from_mode(0o700)).unwrap();
+        std::fs::set_permissions(&closed, Permissions::from_mode(0o700)).unwrap();
         let mut command = Command::new(copy);
         std::os::unix::process::CommandExt::uid(&mut command, 65_534);
         command
     } else {
-        std::fs::set_permissions(&closed, PermissionsExt::from_mode(0o000)).unwrap();
+        std::fs::set_permissions(&closed, Permissions::from_mode(0o000)).unwrap();
         bus_command()
     };
     let outcome = run(command.current_dir("/").args(["list", "--socket", text(&socket)]), b"");
-    std::fs::set_permissions(&closed, PermissionsExt::from_mode(0o700)).unwrap();
+    std::fs::set_permissions(&closed, Permissions::from_mode(0o700)).unwrap();
     outcome.fails(7, &["access to the bus at", text(&socket), "is denied", "Permission denied"]);
 }

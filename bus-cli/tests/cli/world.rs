@@ -152,11 +152,11 @@ pub(crate) fn run(command: &mut Command, input: &[u8]) -> Outcome {
     outcome
 }
 
-/// A `bus` at work.
+/// A `bus` at work. Ends with the test.
 pub(crate) struct Running {
     child: Child,
     stdin: Option<ChildStdin>,
-    stdout: BufReader<ChildStdout>,
+    stdout: Option<BufReader<ChildStdout>>,
     stderr: Option<JoinHandle<String>>,
 }
 
@@ -170,7 +170,7 @@ impl Running {
             stderr.read_to_end(&mut text).unwrap();
             String::from_utf8(text).unwrap()
         });
-        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let stdout = child.stdout.take().map(BufReader::new);
         Self { stdin: child.stdin.take(), child, stdout, stderr: Some(stderr) }
     }
 
@@ -181,7 +181,7 @@ impl Running {
     /// The next line of its output, without the newline.
     pub(crate) fn line(&mut self) -> String {
         let mut line = String::new();
-        assert!(self.stdout.read_line(&mut line).unwrap() > 0, "{:?}", self.child.try_wait());
+        assert!(self.stdout.as_mut().unwrap().read_line(&mut line).unwrap() > 0, "{:?}", self.child.try_wait());
         line.trim_end_matches('\n').to_owned()
     }
 
@@ -194,26 +194,37 @@ impl Running {
         self.stdin = None;
     }
 
-    /// Reads no more of its output.
-    pub(crate) fn close_output(self) -> Outcome {
-        let Self { mut child, stdin, stdout, stderr } = self;
-        drop(stdout);
-        let status = wait(&mut child);
-        drop(stdin);
-        Outcome::new(status, Vec::new(), stderr)
-    }
-
     pub(crate) fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
+    /// Reads no more of its output, and waits for its end.
+    pub(crate) fn close_output(mut self) -> Outcome {
+        self.stdout = None;
+        self.end()
+    }
+
     /// Waits for its end. Its input stays open until then.
     pub(crate) fn end(mut self) -> Outcome {
-        let mut child = self.child;
-        let ended = std::thread::spawn(move || wait(&mut child));
-        let mut stdout = Vec::new();
-        self.stdout.read_to_end(&mut stdout).unwrap();
-        Outcome::new(ended.join().unwrap(), stdout, self.stderr)
+        let stdout = self.stdout.take().map(|mut stdout| {
+            std::thread::spawn(move || {
+                let mut bytes = Vec::new();
+                stdout.read_to_end(&mut bytes).unwrap();
+                bytes
+            })
+        });
+        let status = wait(&mut self.child);
+        let code = status.code().unwrap_or_else(|| 1000 + status.signal().unwrap());
+        let stdout = stdout.map_or(Vec::new(), |reader| reader.join().unwrap());
+        Outcome { code, stdout, stderr: self.stderr.take().unwrap().join().unwrap() }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Both do nothing for a child that was waited for.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
@@ -239,11 +250,6 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
-    fn new(status: ExitStatus, stdout: Vec<u8>, stderr: Option<JoinHandle<String>>) -> Self {
-        let code = status.code().unwrap_or_else(|| 1000 + status.signal().unwrap());
-        Self { code, stdout, stderr: stderr.unwrap().join().unwrap() }
-    }
-
     /// It ended so, and with exactly this.
     #[track_caller]
     pub(crate) fn is(&self, code: i32, stdout: &str, stderr: &str) {

@@ -3,7 +3,7 @@
 //!
 //! It asks the kernel for hang-ups alone, so that it is not woken by traffic.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
@@ -100,6 +100,8 @@ fn look_after(keeper: &Keeper) -> (Vec<Watched>, Option<Duration>) {
             Standing::Over => return false,
             Standing::Up(connection) => match resting {
                 Some(at) => look_at(at),
+                // Memory ends with this process, and has no descriptor to watch.
+                None if connection.fd().is_none() => {}
                 None => {
                     (entry.backoff, entry.again_at) = (Backoff::default(), None);
                     watched.push(Watched { endpoint: entry.endpoint.clone(), connection });
@@ -127,7 +129,8 @@ fn look_after(keeper: &Keeper) -> (Vec<Watched>, Option<Duration>) {
 fn wait_for_hang_up(keeper: &Keeper, watched: &[Watched], pause: Option<Duration>) {
     let mut polled: Vec<PollFd<'_>> = watched
         .iter()
-        .map(|watched| PollFd::from_borrowed_fd(watched.connection.as_fd(), PollFlags::empty()))
+        .filter_map(|watched| watched.connection.fd())
+        .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::empty()))
         .collect();
     if let Some(waker) = keeper.waker.get() {
         polled.push(PollFd::new(waker, PollFlags::IN));

@@ -4,14 +4,14 @@ use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::inbox::{Fill, Inbox};
 use crate::address::Address;
 use crate::error::ConnectError;
 use crate::limits::{HELLO_TIMEOUT_MS, MESSAGE_MAX_BYTES, REPLY_MAX_BYTES};
-use crate::transport::{Connection, Interest};
+use crate::transport::{ClientEnd, Connection, Interest};
 use crate::wire::{FrameLimits, Hello, Kind, Refused, RefusedCode, Role, Welcome, put_control, read_control};
 
 /// Whether to start a daemon where none answers.
@@ -44,6 +44,25 @@ pub(crate) struct Dialer {
     pub(crate) address: Address,
     pub(crate) name: String,
     pub(crate) autostart: Autostart,
+    /// The way to a daemon in this process.
+    pub(crate) door: Option<Door>,
+}
+
+/// Opens connections to a daemon in this process.
+#[derive(Clone)]
+pub struct Door(Arc<dyn Fn() -> io::Result<ClientEnd> + Send + Sync>);
+
+impl Door {
+    /// A door that `open` opens.
+    pub fn new(open: impl Fn() -> io::Result<ClientEnd> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(open))
+    }
+}
+
+impl std::fmt::Debug for Door {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Door")
+    }
 }
 
 /// A connection whose hello was answered. The inbox may hold what came right after.
@@ -66,7 +85,11 @@ impl Dialer {
     /// Connects and introduces the endpoint; starts a daemon first where that is wished.
     pub(crate) fn dial(&self, role: &Role) -> Result<Session, DialError> {
         let patience = Duration::from_millis(HELLO_TIMEOUT_MS);
-        let connection = Connection::open(self.address.path(), patience).map_err(DialError::Unreachable)?;
+        let connection = match &self.door {
+            Some(Door(open)) => open().map(Connection::Memory),
+            None => Connection::open(self.address.path(), patience),
+        };
+        let connection = connection.map_err(DialError::Unreachable)?;
         let deadline = Instant::now() + patience;
         let hello = Hello { name: self.name.clone(), pid: std::process::id(), role: role.clone() };
         let mut bytes = Vec::new();

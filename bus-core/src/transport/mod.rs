@@ -1,5 +1,102 @@
-//! Local sockets. Knows bytes and waiting, and no frame.
+//! How bytes reach the daemon: a local socket, or memory within its own process. Knows bytes and
+//! waiting, and no frame.
 
+mod memory;
 mod socket;
 
-pub(crate) use socket::{Connection, Interest, timespec};
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+pub use memory::{ClientEnd, DaemonEnd, memory_pair};
+pub(crate) use socket::timespec;
+
+/// What to wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Interest {
+    Readable,
+    Writable,
+    Either,
+}
+
+/// A connection to a daemon. Reading and writing take `&self`; neither waits unless it says so.
+#[derive(Debug)]
+pub(crate) enum Connection {
+    Socket(socket::Socket),
+    Memory(ClientEnd),
+}
+
+impl Connection {
+    /// Connects to a listening socket. It counts only after the daemon's `Welcome`.
+    pub(crate) fn open(path: &Path, patience: Duration) -> io::Result<Self> {
+        socket::Socket::open(path, patience).map(Self::Socket)
+    }
+
+    /// Writes what fits now.
+    pub(crate) fn send(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        match self {
+            Self::Socket(socket) => socket.send(slices),
+            Self::Memory(memory) => memory.send(slices),
+        }
+    }
+
+    /// Writes all of it, waiting until `deadline` where it must.
+    pub(crate) fn send_all(&self, mut bytes: &[u8], deadline: Instant) -> io::Result<()> {
+        while !bytes.is_empty() {
+            match self.send(&[IoSlice::new(bytes)]) {
+                Ok(sent) => bytes = &bytes[sent..],
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if !self.wait(Interest::Writable, Some(deadline))? {
+                        return Err(io::ErrorKind::TimedOut.into());
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads what is there; 0 means that the other side has closed.
+    pub(crate) fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Socket(socket) => socket.receive(buffer),
+            Self::Memory(memory) => memory.receive(buffer),
+        }
+    }
+
+    /// Reads, and waits for the first byte.
+    pub(crate) fn receive_blocking(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Socket(socket) => socket.receive_blocking(buffer),
+            Self::Memory(memory) => {
+                memory.wait(Interest::Readable, None);
+                memory.receive(buffer)
+            }
+        }
+    }
+
+    /// Hangs up, whoever else still holds the connection. What was sent stays readable.
+    pub(crate) fn hang_up(&self) {
+        match self {
+            Self::Socket(socket) => socket.hang_up(),
+            Self::Memory(memory) => memory.hang_up(),
+        }
+    }
+
+    /// Waits until the connection is ready or closed; `false` when `deadline` passed first.
+    pub(crate) fn wait(&self, interest: Interest, deadline: Option<Instant>) -> io::Result<bool> {
+        match self {
+            Self::Socket(socket) => socket.wait(interest, deadline),
+            Self::Memory(memory) => Ok(memory.wait(interest, deadline)),
+        }
+    }
+
+    /// What the kernel can be asked about; memory ends with its process.
+    pub(crate) fn fd(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::Socket(socket) => Some(socket.as_fd()),
+            Self::Memory(_) => None,
+        }
+    }
+}

@@ -1,10 +1,11 @@
-//! [`Connection`]: one connected local socket. The only file that names interprocess.
+//! [`Socket`]: one connected local socket. The only file that names interprocess.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use super::Interest;
 use interprocess::ConnectWaitMode;
 use interprocess::local_socket::traits::Stream as _;
 use interprocess::local_socket::{ConnectOptions, GenericFilePath, Stream, ToFsName};
@@ -13,24 +14,16 @@ use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, sendmsg};
 
 /// A connected socket. Reading and writing take `&self`: the kernel orders them.
 #[derive(Debug)]
-pub(crate) struct Connection {
+pub(crate) struct Socket {
     socket: OwnedFd,
 }
 
-/// What to wait for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Interest {
-    Readable,
-    Writable,
-    Either,
-}
-
-impl Connection {
+impl Socket {
     /// Connects to a listening socket.
     ///
     /// A listener with a full backlog can look like success here: the connection counts only after
     /// the daemon's `Welcome`.
-    pub(crate) fn open(path: &Path, patience: Duration) -> io::Result<Self> {
+    pub(super) fn open(path: &Path, patience: Duration) -> io::Result<Self> {
         let name = path.to_fs_name::<GenericFilePath>()?;
         let options = ConnectOptions::new().name(name).wait_mode(ConnectWaitMode::Timeout(patience));
         let Stream::UdSocket(stream) = options.connect_sync()?;
@@ -39,7 +32,7 @@ impl Connection {
     }
 
     /// Writes what fits now.
-    pub(crate) fn send(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+    pub(super) fn send(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
         loop {
             match sendmsg(&self.socket, slices, &mut SendAncillaryBuffer::default(), flags) {
@@ -49,29 +42,13 @@ impl Connection {
         }
     }
 
-    /// Writes all of it, waiting until `deadline` where it must.
-    pub(crate) fn send_all(&self, mut bytes: &[u8], deadline: Instant) -> io::Result<()> {
-        while !bytes.is_empty() {
-            match self.send(&[IoSlice::new(bytes)]) {
-                Ok(sent) => bytes = &bytes[sent..],
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if !self.wait(Interest::Writable, Some(deadline))? {
-                        return Err(io::ErrorKind::TimedOut.into());
-                    }
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
-    }
-
     /// Reads what is there; 0 means that the other side has closed.
-    pub(crate) fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
+    pub(super) fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
         self.receive_with(buffer, RecvFlags::DONTWAIT)
     }
 
     /// Reads, and waits for the first byte.
-    pub(crate) fn receive_blocking(&self, buffer: &mut [u8]) -> io::Result<usize> {
+    pub(super) fn receive_blocking(&self, buffer: &mut [u8]) -> io::Result<usize> {
         self.receive_with(buffer, RecvFlags::empty())
     }
 
@@ -86,13 +63,13 @@ impl Connection {
     }
 
     /// Hangs up, whoever else still holds the connection. What was sent stays readable.
-    pub(crate) fn hang_up(&self) {
+    pub(super) fn hang_up(&self) {
         // Already hung up by the other side: just as well.
         let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both);
     }
 
     /// Waits until the socket is ready or closed; `false` when `deadline` passed first.
-    pub(crate) fn wait(&self, interest: Interest, deadline: Option<Instant>) -> io::Result<bool> {
+    pub(super) fn wait(&self, interest: Interest, deadline: Option<Instant>) -> io::Result<bool> {
         let flags = match interest {
             Interest::Readable => PollFlags::IN,
             Interest::Writable => PollFlags::OUT,
@@ -108,7 +85,7 @@ impl Connection {
     }
 }
 
-impl AsFd for Connection {
+impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }

@@ -11,11 +11,11 @@ use crate::ends::{JOBS, in_time, next, receiver, sender, standby};
 pub(crate) fn types_of_one_name_meet_whatever_module_they_are_in(world: &World) {
     mod producer {
         #[derive(serde::Serialize)]
-        pub struct Job(pub u32);
+        pub(crate) struct Job(pub(crate) u32);
     }
     mod consumer {
         #[derive(serde::Deserialize)]
-        pub struct Job(pub u32);
+        pub(crate) struct Job(pub(crate) u32);
     }
     let sender = sender::<producer::Job>(world);
     let receiver = receiver::<consumer::Job>(world);

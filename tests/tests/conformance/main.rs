@@ -68,6 +68,7 @@ over_every_route! {
         reject_gives_every_form_of_send_its_value_back
         drop_newest_keeps_the_first_and_counts_the_rest
         drop_oldest_keeps_the_last_and_counts_the_rest
+        a_channel_that_drops_never_holds_its_sender_back
         a_channel_is_declared_once_and_with_one_set_of_options
         a_channel_in_use_keeps_its_options
     }

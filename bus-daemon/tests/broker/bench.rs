@@ -1,0 +1,670 @@
+//! [`Bench`]: a broker between simulated sockets, so that a test reads as a story.
+//!
+//! Every event is followed by what the event loop would do: take the actions, write, hand paused
+//! frames in again, tell the senders. After each the broker is checked. Sockets take everything at
+//! once unless a test gives them less room.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
+use std::io::IoSlice;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bus_core::wire::{
+    Closing, Flags, FrameHeader, FrameLimits, HEADER_BYTES, Hello, Kind, KnownSender, ORIGIN_BYTES, Origin, Progress,
+    ReceiverHello, ReceiverWelcome, Receivers, Refused, Reply, Request, Resume, Returning, Role, SenderHello,
+    SenderWelcome, Settled, TypeDeclaration, Want, Welcome, WelcomeRole, put_control, read_control,
+};
+use bus_core::{ChannelName, ChannelOptions, Codec, Ledger, Peers};
+use bus_daemon::Credentials;
+use bus_daemon::broker::{Action, Broker, Content, Handled, LARGE_BYTES, Leftover, PREFIX_BYTES, PeerId, Rules};
+
+pub(crate) const UID: u32 = 1_000;
+
+/// What a peer has been sent.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Heard {
+    Welcome(Welcome),
+    Refused(Refused),
+    Settled(Settled),
+    Granted(Want),
+    Full(Want),
+    Receivers(u32),
+    Delivery(Delivery),
+    Recall,
+    Seated,
+    Ended,
+    Peers(Peers),
+    Reply(Reply),
+    Closing(Closing),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Delivery {
+    pub(crate) value: u64,
+    pub(crate) sender: u64,
+    pub(crate) sequence: u64,
+    pub(crate) attempt: u32,
+    pub(crate) redelivered: bool,
+}
+
+#[derive(Clone)]
+pub(crate) struct Bench(Rc<RefCell<State>>);
+
+struct State {
+    broker: Broker,
+    rules: Rules,
+    now_ms: u64,
+    busy: bool,
+    wires: BTreeMap<PeerId, Wire>,
+}
+
+#[derive(Default)]
+struct Wire {
+    received: Vec<u8>,
+    /// How far `received` was decoded.
+    decoded: usize,
+    heard: VecDeque<Heard>,
+    /// Frames that wait until the broker has room.
+    paused: VecDeque<Vec<u8>>,
+    /// Bytes that its socket still takes; `None` is no bound.
+    room: Option<usize>,
+    wants_write: bool,
+    closing: Option<String>,
+    closed: Option<String>,
+}
+
+/// The rules of a small bus, so that limits are met early.
+pub(crate) fn rules() -> Rules {
+    Rules { allowed_uids: vec![UID], token_key: [7; 16], seed: 1, ..Rules::default() }
+}
+
+pub(crate) fn name(name: &str) -> ChannelName {
+    ChannelName::new(name).unwrap()
+}
+
+pub(crate) fn capacity(messages: u64) -> ChannelOptions {
+    ChannelOptions { capacity: Some(messages), ..ChannelOptions::default() }
+}
+
+impl Bench {
+    pub(crate) fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    pub(crate) fn with(change: impl FnOnce(&mut Rules)) -> Self {
+        let mut rules = rules();
+        change(&mut rules);
+        let broker = Broker::new(rules.clone());
+        Self(Rc::new(RefCell::new(State { broker, rules, now_ms: 0, busy: false, wires: BTreeMap::new() })))
+    }
+
+    /// The daemon dies, and the next begins with nothing but the key.
+    pub(crate) fn next_daemon(&self) {
+        let state = &mut *self.0.borrow_mut();
+        state.rules.seed += 1;
+        state.broker = Broker::new(state.rules.clone());
+        state.wires.clear();
+    }
+
+    pub(crate) fn connect(&self) -> Peer {
+        self.connect_as(UID)
+    }
+
+    pub(crate) fn connect_as(&self, uid: u32) -> Peer {
+        let id = self.event(|broker, now| broker.connected(now, Credentials { pid: 100, uid }), true);
+        Peer { bench: self.clone(), id }
+    }
+
+    pub(crate) fn sender(&self, channel: &str) -> Sender {
+        self.sender_hello(sender_hello(channel))
+    }
+
+    pub(crate) fn sender_hello(&self, hello: SenderHello) -> Sender {
+        let peer = self.connect();
+        peer.hello(Role::Sender(hello));
+        peer.into_sender()
+    }
+
+    pub(crate) fn resume(&self, channel: &str, sender: &Sender, next_sequence: u64) -> Sender {
+        let SenderWelcome { sender, token, .. } = sender.welcome;
+        let resume = Some(Resume { sender, token, next_sequence });
+        let mut resumed = self.sender_hello(SenderHello { resume, ..sender_hello(channel) });
+        resumed.next = next_sequence.into();
+        resumed
+    }
+
+    pub(crate) fn receiver(&self, channel: &str) -> Receiver {
+        self.receiver_hello(receiver_hello(channel))
+    }
+
+    pub(crate) fn standby(&self, channel: &str) -> Receiver {
+        self.receiver_hello(ReceiverHello { standby: true, ..receiver_hello(channel) })
+    }
+
+    pub(crate) fn receiver_hello(&self, hello: ReceiverHello) -> Receiver {
+        let peer = self.connect();
+        peer.hello(Role::Receiver(hello));
+        let welcome = match peer.hear() {
+            Heard::Welcome(Welcome { role: WelcomeRole::Receiver(welcome), .. }) => welcome,
+            other => panic!("no welcome, but {other:?}"),
+        };
+        Receiver { peer, welcome, progress: Progress::default().into() }
+    }
+
+    pub(crate) fn control(&self) -> Control {
+        let peer = self.connect();
+        peer.hello(Role::Control);
+        assert!(matches!(peer.hear(), Heard::Welcome(Welcome { role: WelcomeRole::Control, .. })));
+        Control { peer }
+    }
+
+    pub(crate) fn create(&self, channel: &str, options: ChannelOptions) {
+        let control = self.control();
+        assert_eq!(control.ask(Request::Create(name(channel), options)), Reply::Created(true));
+        control.peer.cut();
+    }
+
+    pub(crate) fn ledger(&self, channel: &str) -> Ledger {
+        let control = self.control();
+        let reply = control.ask(Request::Show(name(channel)));
+        control.peer.cut();
+        let Reply::Channel(info) = reply else { panic!("no channel, but {reply:?}") };
+        assert!(info.ledger.balances(), "{:?}", info.ledger);
+        info.ledger
+    }
+
+    pub(crate) fn channels(&self) -> Vec<String> {
+        let control = self.control();
+        let reply = control.ask(Request::List);
+        control.peer.cut();
+        let Reply::Channels(channels) = reply else { panic!("no channels, but {reply:?}") };
+        channels.into_iter().map(|summary| summary.channel.to_string()).collect()
+    }
+
+    pub(crate) fn begin_shutdown(&self) {
+        self.event(|broker, _| broker.begin_shutdown(), false);
+    }
+
+    pub(crate) fn close_all(&self) {
+        self.event(|broker, _| broker.close_all(), false);
+    }
+
+    pub(crate) fn is_drained(&self) -> bool {
+        self.0.borrow().broker.is_drained()
+    }
+
+    pub(crate) fn is_idle(&self) -> bool {
+        self.0.borrow().broker.is_idle()
+    }
+
+    pub(crate) fn leftovers(&self) -> Vec<Leftover> {
+        self.0.borrow().broker.leftovers()
+    }
+
+    /// From now on the event loop is never idle.
+    pub(crate) fn be_busy(&self) {
+        self.0.borrow_mut().busy = true;
+    }
+
+    /// The event loop is idle again.
+    pub(crate) fn be_idle(&self) {
+        self.0.borrow_mut().busy = false;
+        self.event(|_, _| (), false);
+    }
+
+    /// Time passes, and the broker is ticked whenever it asks for it.
+    pub(crate) fn wait_ms(&self, ms: u64) {
+        let end_ms = self.0.borrow().now_ms + ms;
+        loop {
+            let due_ms = self.0.borrow().broker.next_tick().map(|at| at.as_millis() as u64);
+            let Some(due_ms) = due_ms.filter(|due_ms| *due_ms <= end_ms) else { break };
+            let now_ms = self.0.borrow().now_ms.max(due_ms);
+            self.0.borrow_mut().now_ms = now_ms;
+            self.event(|broker, now| broker.tick(now), false);
+            let again_ms = self.0.borrow().broker.next_tick().map(|at| at.as_millis() as u64);
+            assert!(again_ms.is_none_or(|again_ms| again_ms > now_ms), "a tick must not be due again at once");
+        }
+        self.0.borrow_mut().now_ms = end_ms;
+    }
+
+    fn event<T>(&self, event: impl FnOnce(&mut Broker, Duration) -> T, connects: bool) -> T
+    where
+        T: Event,
+    {
+        let state = &mut *self.0.borrow_mut();
+        let outcome = event(&mut state.broker, Duration::from_millis(state.now_ms));
+        if connects && let Some(id) = outcome.peer() {
+            state.wires.insert(id, Wire::default());
+        }
+        state.turn();
+        outcome
+    }
+}
+
+/// What an event gives back.
+trait Event {
+    fn peer(&self) -> Option<PeerId>;
+}
+
+impl Event for () {
+    fn peer(&self) -> Option<PeerId> {
+        None
+    }
+}
+
+impl Event for PeerId {
+    fn peer(&self) -> Option<PeerId> {
+        Some(*self)
+    }
+}
+
+impl State {
+    fn now(&self) -> Duration {
+        Duration::from_millis(self.now_ms)
+    }
+
+    fn turn(&mut self) {
+        self.check();
+        loop {
+            let mut resumed = Vec::new();
+            while let Some(action) = self.broker.poll_action() {
+                match action {
+                    Action::Write(id) => self.with_wire(id, |wire| wire.wants_write = true),
+                    Action::Resume(id) => resumed.push(id),
+                    Action::Close(id, reason) => self.with_wire(id, |wire| {
+                        wire.wants_write = true;
+                        wire.closing = Some(reason);
+                    }),
+                }
+            }
+            self.broker.end_turn(!self.busy);
+            let ready: Vec<PeerId> =
+                self.wires.iter().filter(|(_, wire)| wire.wants_write).map(|(id, _)| *id).collect();
+            let resumes = !resumed.is_empty();
+            for id in resumed {
+                let frames = self.wires.get_mut(&id).map(|wire| std::mem::take(&mut wire.paused)).unwrap_or_default();
+                for frame in frames {
+                    self.hand_in(id, frame);
+                }
+            }
+            let wrote = ready.into_iter().fold(false, |wrote, id| self.write(id) || wrote);
+            if !wrote && !resumes && !self.broker.has_actions() {
+                return;
+            }
+        }
+    }
+
+    fn with_wire(&mut self, id: PeerId, change: impl FnOnce(&mut Wire)) {
+        if let Some(wire) = self.wires.get_mut(&id) {
+            change(wire);
+        }
+    }
+
+    /// As the event loop: until the socket is full or nothing is left, then closes what is to be closed.
+    fn write(&mut self, id: PeerId) -> bool {
+        let mut wrote = false;
+        let Some(wire) = self.wires.get_mut(&id) else { return false };
+        let blocked = loop {
+            let mut slices: Vec<IoSlice<'_>> = Vec::new();
+            self.broker.output(id, &mut slices);
+            let mut bytes: Vec<u8> = slices.iter().flat_map(|slice| slice.iter().copied()).collect();
+            if bytes.is_empty() {
+                break false;
+            }
+            let took = bytes.len().min(wire.room.unwrap_or(usize::MAX));
+            let blocked = took < bytes.len();
+            bytes.truncate(took);
+            wire.received.extend_from_slice(&bytes);
+            wire.room = wire.room.map(|room| room - took);
+            if took > 0 {
+                self.broker.wrote(id, took);
+                wrote = true;
+            }
+            if blocked {
+                break true;
+            }
+        };
+        wire.wants_write = blocked;
+        wire.decode();
+        if !blocked && let Some(reason) = wire.closing.take() {
+            wire.closed = Some(reason);
+            self.broker.disconnected(self.now(), id);
+        }
+        self.check();
+        wrote
+    }
+
+    fn hand_in(&mut self, id: PeerId, frame: Vec<u8>) {
+        let now = self.now();
+        let Some(wire) = self.wires.get_mut(&id) else { return };
+        if !wire.paused.is_empty() {
+            wire.paused.push_back(frame);
+            return;
+        }
+        let header = match FrameHeader::decode(&frame, self.broker.frame_limits()) {
+            Ok(Some(header)) => header,
+            Ok(None) => panic!("a test hands in whole frames"),
+            Err(error) => {
+                self.broker.malformed(now, id, &error);
+                return self.check();
+            }
+        };
+        assert_eq!(frame.len(), header.frame_bytes(), "a test hands in one frame at a time");
+        let content = &frame[HEADER_BYTES..];
+        let content = if content.len() >= LARGE_BYTES && header.kind.carries_message() {
+            Content::Owned([&[0; PREFIX_BYTES][..], content].concat())
+        } else {
+            Content::Borrowed(content)
+        };
+        if let Handled::NotNow(_) = self.broker.frame(now, id, &header, content) {
+            wire.paused.push_back(frame);
+        }
+        self.check();
+    }
+
+    fn check(&self) {
+        if let Err(error) = self.broker.check() {
+            panic!("{error}");
+        }
+    }
+}
+
+impl Wire {
+    fn decode(&mut self) {
+        let limits = FrameLimits { message_max_bytes: u32::MAX, control_max_bytes: u32::MAX };
+        while let Some(header) = FrameHeader::decode(&self.received[self.decoded..], limits).unwrap() {
+            let Some(frame) = self.received[self.decoded..].get(..header.frame_bytes()) else { return };
+            self.heard.push_back(heard(&header, frame));
+            self.decoded += header.frame_bytes();
+        }
+    }
+}
+
+fn heard(header: &FrameHeader, frame: &[u8]) -> Heard {
+    let body = &frame[HEADER_BYTES..];
+    match header.kind {
+        Kind::Welcome => Heard::Welcome(read_control(header.kind, body).unwrap()),
+        Kind::Refused => Heard::Refused(read_control(header.kind, body).unwrap()),
+        Kind::Settled => Heard::Settled(read_control(header.kind, body).unwrap()),
+        Kind::Granted => Heard::Granted(read_control(header.kind, body).unwrap()),
+        Kind::Full => Heard::Full(read_control(header.kind, body).unwrap()),
+        Kind::Receivers => Heard::Receivers(read_control::<Receivers>(header.kind, body).unwrap().count),
+        Kind::Deliver => Heard::Delivery(delivery(header, body)),
+        Kind::Recall => Heard::Recall,
+        Kind::Seated => Heard::Seated,
+        Kind::Ended => Heard::Ended,
+        Kind::Peers => Heard::Peers(read_control(header.kind, body).unwrap()),
+        Kind::Reply => Heard::Reply(read_control(header.kind, body).unwrap()),
+        Kind::Closing => Heard::Closing(read_control(header.kind, body).unwrap()),
+        kind => panic!("a {kind:?} frame goes up, not down"),
+    }
+}
+
+fn delivery(header: &FrameHeader, body: &[u8]) -> Delivery {
+    let (origin, payload) = body.split_first_chunk::<ORIGIN_BYTES>().unwrap();
+    let Origin { sender, attempt, .. } = Origin::decode(origin);
+    let (value, filling) = payload.split_first_chunk::<8>().unwrap();
+    assert!(filling.iter().all(|byte| *byte == value[0]), "the content of a message must not change");
+    let (value, redelivered) = (u64::from_le_bytes(*value), header.flags.has(Flags::REDELIVERED));
+    Delivery { value, sender, sequence: header.sequence, attempt, redelivered }
+}
+
+/// A connection.
+#[derive(Clone)]
+pub(crate) struct Peer {
+    bench: Bench,
+    id: PeerId,
+}
+
+impl Peer {
+    pub(crate) fn hello(&self, role: Role) {
+        self.say(Kind::Hello, &Hello { name: "tester".to_owned(), pid: 1, role });
+    }
+
+    pub(crate) fn say<T: serde::Serialize>(&self, kind: Kind, body: &T) {
+        let mut frame = Vec::new();
+        put_control(kind, body, &mut frame);
+        self.say_bytes(frame);
+    }
+
+    pub(crate) fn say_bytes(&self, frame: Vec<u8>) {
+        let state = &mut *self.bench.0.borrow_mut();
+        state.hand_in(self.id, frame);
+        state.turn();
+    }
+
+    pub(crate) fn all_heard(&self) -> Vec<Heard> {
+        self.bench.0.borrow_mut().wires.get_mut(&self.id).map(|wire| wire.heard.drain(..).collect()).unwrap_or_default()
+    }
+
+    pub(crate) fn hear(&self) -> Heard {
+        let heard = self.bench.0.borrow_mut().wires.get_mut(&self.id).and_then(|wire| wire.heard.pop_front());
+        heard.expect("the peer has heard nothing")
+    }
+
+    pub(crate) fn hear_refusal(&self) -> Refused {
+        match self.hear() {
+            Heard::Refused(refused) => refused,
+            other => panic!("not refused, but {other:?}"),
+        }
+    }
+
+    /// Why the daemon has closed it, once it has.
+    pub(crate) fn closed(&self) -> Option<String> {
+        self.bench.0.borrow().wires.get(&self.id).and_then(|wire| wire.closed.clone())
+    }
+
+    pub(crate) fn is_paused(&self) -> bool {
+        self.bench.0.borrow().wires.get(&self.id).is_some_and(|wire| !wire.paused.is_empty())
+    }
+
+    /// Its process dies.
+    pub(crate) fn cut(&self) {
+        let id = self.id;
+        self.bench.event(|broker, now| broker.disconnected(now, id), false);
+        self.bench.0.borrow_mut().wires.remove(&id);
+    }
+
+    /// From now on its socket takes so many bytes, and no more.
+    pub(crate) fn give_room(&self, bytes: usize) {
+        let state = &mut *self.bench.0.borrow_mut();
+        state.with_wire(self.id, |wire| wire.room = Some(wire.room.unwrap_or(0) + bytes));
+        state.write(self.id);
+        state.turn();
+    }
+
+    /// Its socket takes everything again.
+    pub(crate) fn give_all_room(&self) {
+        let state = &mut *self.bench.0.borrow_mut();
+        state.with_wire(self.id, |wire| wire.room = None);
+        state.write(self.id);
+        state.turn();
+    }
+
+    fn into_sender(self) -> Sender {
+        let welcome = match self.hear() {
+            Heard::Welcome(Welcome { role: WelcomeRole::Sender(welcome), .. }) => welcome,
+            other => panic!("no welcome, but {other:?}"),
+        };
+        Sender { peer: self, welcome, next: 1.into() }
+    }
+}
+
+pub(crate) fn sender_hello(channel: &str) -> SenderHello {
+    SenderHello { channel: name(channel), declares: None, require_receiver: false, resume: None }
+}
+
+pub(crate) fn receiver_hello(channel: &str) -> ReceiverHello {
+    let channel = name(channel);
+    ReceiverHello { channel, declares: None, standby: false, until_disconnected: false, returning: None }
+}
+
+pub(crate) fn declares(type_name: &str) -> Option<TypeDeclaration> {
+    Some(TypeDeclaration { codec: Codec::Bincode, type_name: type_name.to_owned() })
+}
+
+pub(crate) struct Sender {
+    pub(crate) peer: Peer,
+    pub(crate) welcome: SenderWelcome,
+    next: std::cell::Cell<u64>,
+}
+
+/// A message as a test describes it.
+#[derive(Clone, Copy)]
+pub(crate) struct Outgoing {
+    pub(crate) sequence: u64,
+    pub(crate) value: u64,
+    pub(crate) bytes: usize,
+    pub(crate) flags: u8,
+}
+
+impl Sender {
+    /// Sends `value` as a message of eight bytes.
+    pub(crate) fn send(&self, value: u64) {
+        self.send_sized(value, 8);
+    }
+
+    pub(crate) fn send_all(&self, values: impl IntoIterator<Item = u64>) {
+        values.into_iter().for_each(|value| self.send(value));
+    }
+
+    pub(crate) fn send_sized(&self, value: u64, bytes: usize) {
+        self.send_with(Outgoing { sequence: self.next.get(), value, bytes, flags: 0 });
+    }
+
+    pub(crate) fn send_flagged(&self, value: u64, flags: u8) {
+        self.send_with(Outgoing { sequence: self.next.get(), value, bytes: 8, flags });
+    }
+
+    pub(crate) fn send_with(&self, message: Outgoing) {
+        self.next.set(message.sequence + 1);
+        self.peer.say_bytes(data(message));
+    }
+
+    pub(crate) fn want(&self, number: u64, bytes: u32, wait: bool) {
+        self.peer.say(Kind::Want, &Want { number, bytes, wait });
+    }
+
+    pub(crate) fn goodbye(&self) {
+        self.peer.say(Kind::Goodbye, &());
+        self.peer.cut();
+    }
+
+    pub(crate) fn id(&self) -> u64 {
+        self.welcome.sender
+    }
+
+    /// The last that it was told of its messages.
+    pub(crate) fn settled(&self) -> Settled {
+        let told = self.peer.all_heard().into_iter().filter_map(|heard| match heard {
+            Heard::Settled(settled) => Some(settled),
+            _ => None,
+        });
+        told.last().expect("the sender was told nothing of its messages")
+    }
+}
+
+pub(crate) fn data(Outgoing { sequence, value, bytes, flags }: Outgoing) -> Vec<u8> {
+    let header = FrameHeader {
+        kind: Kind::Data,
+        flags: Flags(flags),
+        codec: Codec::Raw,
+        sequence,
+        sent_at_ns: 5,
+        body_bytes: bytes as u32,
+        header_block_bytes: 0,
+    };
+    let value = value.to_le_bytes();
+    let mut frame = header.encode().to_vec();
+    frame.extend_from_slice(&value);
+    frame.resize(HEADER_BYTES + bytes, value[0]);
+    frame
+}
+
+pub(crate) struct Receiver {
+    pub(crate) peer: Peer,
+    pub(crate) welcome: ReceiverWelcome,
+    progress: std::cell::Cell<Progress>,
+}
+
+impl Receiver {
+    /// The deliveries that have come since this was asked last. Nothing else may have come.
+    pub(crate) fn deliveries(&self) -> Vec<Delivery> {
+        let expected = |heard| match heard {
+            Heard::Delivery(delivery) => delivery,
+            other => panic!("no delivery, but {other:?}"),
+        };
+        self.peer.all_heard().into_iter().map(expected).collect()
+    }
+
+    pub(crate) fn values(&self) -> Vec<u64> {
+        self.deliveries().into_iter().map(|delivery| delivery.value).collect()
+    }
+
+    /// Claims `count` more deliveries.
+    pub(crate) fn claim(&self, count: u64) {
+        let progress = self.progress.get();
+        self.tell(Progress { taken: progress.taken + count, ..progress });
+    }
+
+    /// Acknowledges `count` more deliveries.
+    pub(crate) fn ack(&self, count: u64) {
+        let Progress { taken, acked, .. } = self.progress.get();
+        let acked = acked + count;
+        self.tell(Progress { taken: taken.max(acked), acked, head_given_back: 0 });
+    }
+
+    /// Gives the head back that it has claimed.
+    pub(crate) fn give_back(&self) {
+        let Progress { acked, head_given_back, .. } = self.progress.get();
+        self.tell(Progress { taken: acked, acked, head_given_back: head_given_back + 1 });
+    }
+
+    pub(crate) fn tell(&self, progress: Progress) {
+        self.progress.set(progress);
+        self.peer.say(Kind::Progress, &progress);
+    }
+
+    pub(crate) fn answer_recall(&self) {
+        self.peer.say(Kind::Recalled, &self.progress.get());
+    }
+
+    pub(crate) fn goodbye(&self) {
+        self.peer.say(Kind::Goodbye, &self.progress.get());
+        self.peer.cut();
+    }
+}
+
+pub(crate) struct Control {
+    pub(crate) peer: Peer,
+}
+
+impl Control {
+    pub(crate) fn ask(&self, request: Request) -> Reply {
+        let (copies, reply) = self.ask_with_copies(request);
+        assert_eq!(copies, []);
+        reply
+    }
+
+    pub(crate) fn ask_with_copies(&self, request: Request) -> (Vec<Delivery>, Reply) {
+        self.peer.say(Kind::Request, &request);
+        let mut copies = Vec::new();
+        loop {
+            match self.peer.hear() {
+                Heard::Delivery(copy) => copies.push(copy),
+                Heard::Reply(reply) => return (copies, reply),
+                other => panic!("no reply, but {other:?}"),
+            }
+        }
+    }
+}
+
+/// A receiver that has had another daemon comes back.
+pub(crate) fn returning(seated: bool, senders: Vec<KnownSender>) -> Option<Returning> {
+    Some(Returning { senders, sender_seen: true, seated })
+}
+
+pub(crate) fn known(sender: u64, sequence: u64, seen: u64) -> KnownSender {
+    KnownSender { sender, pid: 100, sequence, seen, present: true }
+}

@@ -1,0 +1,174 @@
+//! What was sent against what was received.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+
+use super::journal::{Received, Sent};
+
+/// What one campaign has to show.
+#[derive(Debug, Default)]
+pub struct Record {
+    /// What each producer wrote down, by its id.
+    pub sent: BTreeMap<u64, Vec<Sent>>,
+    /// Producers that were killed; the others ended in order.
+    pub killed: Vec<u64>,
+    /// When a daemon was dead for certain.
+    pub daemon_deaths_ns: Vec<u64>,
+    /// What the receivers wrote down, in order.
+    pub received: Vec<Received>,
+}
+
+/// The figures of a campaign in which every promise was kept.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Figures {
+    /// Calls of `send` that returned `Ok` and were written down.
+    pub sent: u64,
+    /// First deliveries.
+    pub received: u64,
+    /// Deliveries of what had been delivered before, each marked.
+    pub again: u64,
+    /// What was gone with a daemon that held it alone, its sender being dead.
+    pub lost_with_both: u64,
+}
+
+impl fmt::Display for Figures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { sent, received, again, lost_with_both } = self;
+        write!(f, "{sent} sent, {received} received, {again} again, {lost_with_both} gone with sender and daemon")
+    }
+}
+
+/// A promise that was not kept.
+#[derive(Clone, Copy, Debug)]
+pub enum Broken {
+    /// What was received was never sent, or not like this.
+    Altered(Received),
+    /// A parcel came after a later one, or after a gap; `expected` was to come first.
+    OutOfOrder(Received, /* expected */ u64),
+    /// A parcel came again without being marked.
+    DoubledWithoutMark(Received),
+    /// A living receiver was handed a parcel that it had acknowledged.
+    DoubledForOneReceiver(Received),
+    /// Parcels that were sent have not come, or not yet.
+    Missing {
+        /// Who sent them.
+        producer: u64,
+        /// The last that came.
+        received: u64,
+        /// The last that was sent.
+        sent: u64,
+    },
+}
+
+impl Record {
+    /// Whether every promise was kept.
+    ///
+    /// # Errors
+    /// The first that was not.
+    pub fn check(&self) -> Result<Figures, Broken> {
+        let received = self.check_deliveries()?;
+        let mut figures = Figures { again: self.received.len() as u64, ..Figures::default() };
+        for (producer, sent) in &self.sent {
+            let numbers = sent.iter().map(|sent| sent.number);
+            assert!(numbers.eq(1..=sent.len() as u64), "producer {producer} wrote its journal without a gap");
+            let (sent, received) = (sent.len() as u64, received.get(producer).copied().unwrap_or(0));
+            let missing = sent.saturating_sub(received);
+            if missing > 0 && !self.is_excused(*producer, received + 1) {
+                return Err(Broken::Missing { producer: *producer, received, sent });
+            }
+            figures.sent += sent;
+            figures.received += received;
+            figures.again -= received;
+            figures.lost_with_both += missing;
+        }
+        Ok(figures)
+    }
+
+    /// Goes through what was received, and returns how far each producer's parcels came.
+    fn check_deliveries(&self) -> Result<HashMap<u64, u64>, Broken> {
+        let mut first: HashMap<u64, u64> = HashMap::new();
+        let mut by_receiver: HashMap<(u64, u64), u64> = HashMap::new();
+        for parcel in &self.received {
+            let Received { receiver, producer, number, redelivered, whole } = *parcel;
+            if !whole || number > self.last_possible(producer) {
+                return Err(Broken::Altered(*parcel));
+            }
+            let last = first.entry(producer).or_default();
+            if number > *last + 1 {
+                return Err(Broken::OutOfOrder(*parcel, *last + 1));
+            }
+            if number <= *last && !redelivered {
+                return Err(Broken::DoubledWithoutMark(*parcel));
+            }
+            *last = number.max(*last);
+            let last = by_receiver.entry((receiver, producer)).or_default();
+            if number <= *last {
+                return Err(Broken::DoubledForOneReceiver(*parcel));
+            }
+            *last = number;
+        }
+        Ok(first)
+    }
+
+    /// A producer that was killed may have sent one parcel more than it wrote down.
+    fn last_possible(&self, producer: u64) -> u64 {
+        let more = u64::from(self.killed.contains(&producer));
+        self.sent.get(&producer).map_or(0, |sent| sent.len() as u64 + more)
+    }
+
+    /// Whether nobody could hold a parcel: its sender was killed, and the daemon after it was sent.
+    fn is_excused(&self, producer: u64, number: u64) -> bool {
+        let called_at_ns = self.sent[&producer][number as usize - 1].called_at_ns;
+        self.killed.contains(&producer) && self.daemon_deaths_ns.iter().any(|death_ns| *death_ns >= called_at_ns)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(sent: u64, received: &[(u64, u64, bool)]) -> Record {
+        let sent = (1..=sent).map(|number| Sent { number, called_at_ns: number }).collect();
+        let parcel = |(receiver, number, redelivered): (u64, u64, bool)| Received {
+            receiver,
+            producer: 7,
+            number,
+            redelivered,
+            whole: true,
+        };
+        let received = received.iter().copied().map(parcel).collect();
+        Record { sent: [(7, sent)].into(), received, ..Record::default() }
+    }
+
+    #[test]
+    fn everything_once_and_in_order_is_right() {
+        let figures = record(2, &[(1, 1, false), (1, 2, false)]).check().expect("all is well");
+        assert_eq!((figures.sent, figures.received, figures.again), (2, 2, 0));
+    }
+
+    #[test]
+    fn a_marked_parcel_may_come_again_to_another_receiver() {
+        let figures = record(2, &[(1, 1, false), (2, 1, true), (2, 2, false)]).check().expect("all is well");
+        assert_eq!((figures.received, figures.again), (2, 1));
+    }
+
+    #[test]
+    fn each_broken_promise_is_found() {
+        assert!(matches!(record(2, &[(1, 1, false)]).check(), Err(Broken::Missing { received: 1, sent: 2, .. })));
+        assert!(matches!(record(2, &[(1, 2, false)]).check(), Err(Broken::OutOfOrder(_, 1))));
+        assert!(matches!(record(1, &[(1, 1, false), (2, 1, false)]).check(), Err(Broken::DoubledWithoutMark(_))));
+        assert!(matches!(record(1, &[(1, 1, false), (1, 1, true)]).check(), Err(Broken::DoubledForOneReceiver(_))));
+        assert!(matches!(record(1, &[(1, 1, false), (1, 2, false)]).check(), Err(Broken::Altered(_))));
+    }
+
+    #[test]
+    fn only_a_dead_sender_excuses_what_died_with_the_daemon() {
+        let mut record = record(2, &[(1, 1, false)]);
+        record.daemon_deaths_ns = vec![2];
+        assert!(record.check().is_err());
+        record.killed = vec![7];
+        assert_eq!(record.check().expect("nobody held it").lost_with_both, 1);
+        record.daemon_deaths_ns = vec![1];
+        assert!(record.check().is_err());
+    }
+}

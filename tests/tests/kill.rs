@@ -1,0 +1,134 @@
+//! Real processes, killed as by `kill -9` at random moments: nothing whose `send` returned `Ok` is
+//! lost, nothing comes twice without a mark, and everything comes in order.
+//!
+//! `BUS_KILL_ROUNDS=5000` kills more often; `BUS_KILL_SEED=...` makes the same choices again.
+
+use std::time::{Duration, Instant};
+use std::{env, thread};
+
+use bus_tests::PATIENCE;
+use bus_tests::processes::{CHANNEL, Dice, Stage};
+
+#[test]
+fn senders_that_are_killed_lose_nothing_that_they_had_sent() {
+    campaigns("senders", false, |stage| {
+        stage.kill_sender();
+        stage.add_sender();
+    });
+}
+
+#[test]
+fn a_receiver_that_is_killed_loses_nothing_to_the_next() {
+    campaigns("receiver", false, |stage| {
+        stage.kill_receiver();
+        stage.add_receiver(false);
+    });
+}
+
+#[test]
+fn a_receiver_that_is_killed_loses_nothing_to_its_standby() {
+    campaigns("standby", true, |stage| {
+        stage.kill_receiver();
+        stage.add_receiver(true);
+    });
+}
+
+#[test]
+fn a_daemon_that_is_killed_loses_nothing_that_living_senders_sent() {
+    campaigns("daemon", false, |stage| {
+        stage.kill_daemon();
+        stage.pass_time(Duration::from_millis(20));
+        stage.start_daemon();
+    });
+}
+
+#[test]
+fn whoever_is_killed_nothing_is_lost_that_anybody_held() {
+    campaigns("all", true, |stage| match stage.dice.roll(5) {
+        0 | 1 => {
+            stage.kill_sender();
+            stage.add_sender();
+        }
+        2 => {
+            stage.kill_receiver();
+            stage.add_receiver(true);
+        }
+        3 => {
+            stage.kill_daemon();
+            stage.pass_time(Duration::from_millis(20));
+            stage.start_daemon();
+        }
+        _ => {
+            stage.kill_daemon();
+            stage.kill_receiver();
+            stage.add_receiver(true);
+            stage.start_daemon();
+        }
+    });
+}
+
+#[test]
+fn a_standby_takes_over_within_a_second() {
+    let mut stage = Stage::new(Dice::from_environment());
+    let bus = stage.bus();
+    let seated = || bus.show(CHANNEL).ok().and_then(|info| info.receiver).map(|receiver| receiver.pid);
+    stage.add_sender();
+    stage.add_receiver(true);
+    for _ in 0..8 {
+        wait_until(PATIENCE, || seated() == Some(stage.receiver_pids()[0]));
+        stage.add_receiver(true);
+        wait_until(PATIENCE, || bus.show(CHANNEL).is_ok_and(|info| info.standby.len() == 1));
+        stage.kill_receiver();
+        wait_until(Duration::from_secs(1), || seated() == Some(stage.receiver_pids()[0]));
+        stage.wait_for_progress();
+    }
+    stage.finish();
+}
+
+/// Several stages, one after the other, on each of which `kill` does its work again and again.
+fn campaigns(name: &str, standby: bool, kill: fn(&mut Stage)) {
+    let rounds = match env::var("BUS_KILL_ROUNDS") {
+        Ok(rounds) => rounds.parse().expect("BUS_KILL_ROUNDS is a number"),
+        Err(_) => ROUNDS,
+    };
+    let mut done = 0;
+    while done < rounds {
+        let dice = Dice::from_environment();
+        let seed = dice.seed();
+        let mut stage = Stage::new(dice);
+        for _ in 0..SENDERS {
+            stage.add_sender();
+        }
+        stage.add_receiver(standby);
+        if standby {
+            stage.add_receiver(true);
+        }
+        for _ in 0..ROUNDS_PER_STAGE.min(rounds - done) {
+            // Mostly when traffic has come up again, and sometimes in the middle of that.
+            if stage.dice.roll(4) > 0 {
+                stage.wait_for_progress();
+            }
+            stage.pass_time(Duration::from_millis(20));
+            kill(&mut stage);
+            done += 1;
+        }
+        println!("{name}: {} by round {done}, seed {seed}", stage.finish());
+    }
+}
+
+fn wait_until(patience: Duration, mut condition: impl FnMut() -> bool) {
+    let begin = Instant::now();
+    while !condition() {
+        assert!(begin.elapsed() < patience, "it took longer than {patience:?}");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// How often each test kills in an ordinary run.
+const ROUNDS: u64 = 48;
+
+/// After how many kills everything is compared.
+const ROUNDS_PER_STAGE: u64 = 12;
+
+/// More than there are cores here, so that they stop each other in the middle.
+const SENDERS: u64 = 3;
