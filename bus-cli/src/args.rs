@@ -85,7 +85,7 @@ pub(crate) struct PublishArgs {
     /// The channel
     pub(crate) channel: ChannelName,
     /// What to publish, each as one message; read from the input when there is none
-    #[arg(value_name = "MESSAGE", conflicts_with_all = ["file", "framing"])]
+    #[arg(value_name = "MESSAGE", allow_negative_numbers = true, conflicts_with_all = ["file", "framing"])]
     pub(crate) messages: Vec<OsString>,
     /// Read this file instead of the input (- is the input); may be given several times
     #[arg(long, value_name = "PATH")]
@@ -148,7 +148,7 @@ pub(crate) struct ConsumeArgs {
     /// The channel
     pub(crate) channel: ChannelName,
     /// Write this for each message, with %p for the payload; see below
-    #[arg(long, value_name = "TEMPLATE", value_parser = Format::parse, conflicts_with = "framing")]
+    #[arg(long, value_name = "TEMPLATE", allow_hyphen_values = true, value_parser = Format::parse, conflicts_with = "framing")]
     pub(crate) format: Option<Format>,
     /// Run CMD by the shell for each message, with the payload as its input
     #[arg(long, value_name = "CMD", conflicts_with_all = ["framing", "format", "peek"])]
@@ -197,7 +197,7 @@ pub(crate) struct FramingArgs {
     #[arg(long)]
     null: bool,
     /// Messages are separated by STR, in which \n \r \t \0 \xHH are bytes
-    #[arg(long, value_name = "STR", value_parser = clap::builder::ValueParser::new(values::delimiter))]
+    #[arg(long, value_name = "STR", allow_hyphen_values = true, value_parser = clap::builder::ValueParser::new(values::delimiter))]
     delimiter: Option<Delimiter>,
     /// A 32-bit little-endian length stands before each message
     #[arg(long)]

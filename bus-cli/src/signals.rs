@@ -84,8 +84,7 @@ impl Signals {
         let mut state = self.lock();
         state.came = Some(exit_code);
         if let Some(handler) = &state.handler {
-            // It may have ended just now, which is as well.
-            let _ = pidfd_send_signal(handler, Signal::TERM);
+            terminate(handler);
         }
         self.changed.notify_all();
         // A verb that leaves ends the process, and this thread with it.
@@ -115,9 +114,13 @@ pub(crate) struct Work<'a> {
 }
 
 impl Work<'_> {
-    /// A process works for the verb now; a signal ends it too.
+    /// A process works for the verb now; a signal ends it too, also one that has come already.
     pub(crate) fn with_handler(&self, handler: OwnedFd) {
-        self.signals.lock().handler = Some(handler);
+        let mut state = self.signals.lock();
+        if state.came.is_some() {
+            terminate(&handler);
+        }
+        state.handler = Some(handler);
     }
 }
 
@@ -128,6 +131,11 @@ impl Drop for Work<'_> {
         state.handler = None;
         self.signals.changed.notify_all();
     }
+}
+
+fn terminate(handler: &OwnedFd) {
+    // It may have ended just now, which is as well.
+    let _ = pidfd_send_signal(handler, Signal::TERM);
 }
 
 /// How long a verb that is at work may take to come to an end: an output that nobody reads, or a

@@ -31,7 +31,7 @@ fn command() -> Command {
 }
 
 fn verb_page(bus: &Command, verb: &str) -> Result<Command, Failure> {
-    let found = bus.find_subcommand(verb).filter(|found| !found.is_hide_set());
+    let found = verbs(bus).find(|known| known.get_name() == verb || known.get_all_aliases().any(|alias| alias == verb));
     found.map(page_of).ok_or_else(|| {
         let verbs: Vec<&str> = verbs(bus).map(Command::get_name).collect();
         Failure::new(Exit::Usage, format!("no verb is called {verb:?}: there are {}", verbs.join(", ")))

@@ -26,7 +26,7 @@ impl Home {
 
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = bus_command();
-        command.env("XDG_RUNTIME_DIR", self.folder.path()).args(arguments);
+        command.env("XDG_RUNTIME_DIR", self.folder.path()).env_remove("BUS_AUTOSTART").args(arguments);
         command
     }
 

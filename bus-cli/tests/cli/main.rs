@@ -1,4 +1,6 @@
 //! Every verb of `bus` against a daemon: exact output, exact exit code.
+// Everything here is test code: a panic is how it fails.
+#![allow(clippy::unwrap_used)]
 
 mod admin;
 mod bad_input;

@@ -22,6 +22,13 @@ fn an_argument_may_be_any_bytes() {
 }
 
 #[test]
+fn a_negative_number_is_a_message_and_no_option() {
+    let world = World::new();
+    world.run(&["publish", "jobs", "-5", "-1.5", "--", "--x"]).is(0, "", "");
+    assert_eq!(world.drain("jobs"), "-5\n-1.5\n--x\n");
+}
+
+#[test]
 fn the_last_line_without_a_newline_is_a_message() {
     let world = World::new();
     world.run_with(&["publish", "jobs"], b"first\n\nlast").is(0, "", "");

@@ -21,9 +21,10 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// `bus`, away from the bus of whoever runs the tests.
 pub(crate) fn bus_command() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_bus"));
-    for variable in ["BUS_SOCKET", "BUS_AUTOSTART", "BUS_LOG", "XDG_RUNTIME_DIR"] {
+    for variable in ["BUS_SOCKET", "BUS_LOG", "XDG_RUNTIME_DIR"] {
         command.env_remove(variable);
     }
+    command.env("BUS_AUTOSTART", "0");
     command
 }
 
@@ -59,7 +60,7 @@ impl World {
     /// `bus` with these arguments, at this daemon.
     pub(crate) fn command<A: AsRef<OsStr>>(&self, arguments: &[A]) -> Command {
         let mut command = bus_command();
-        command.args(arguments).arg("--socket").arg(self.socket());
+        command.arg("--socket").arg(self.socket()).args(arguments);
         command
     }
 

@@ -112,7 +112,10 @@ impl Bench {
     }
 
     pub(crate) fn connect_as(&self, uid: u32) -> Peer {
-        let id = self.event(|broker, now| broker.connected(now, Credentials { pid: 100, uid }), true);
+        let state = &mut *self.0.borrow_mut();
+        let id = state.broker.connected(state.now(), Credentials { pid: 100, uid });
+        state.wires.insert(id, Wire::default());
+        state.turn();
         Peer { bench: self.clone(), id }
     }
 
@@ -183,11 +186,11 @@ impl Bench {
     }
 
     pub(crate) fn begin_shutdown(&self) {
-        self.event(|broker, _| broker.begin_shutdown(), false);
+        self.event(|broker, _| broker.begin_shutdown());
     }
 
     pub(crate) fn close_all(&self) {
-        self.event(|broker, _| broker.close_all(), false);
+        self.event(|broker, _| broker.close_all());
     }
 
     pub(crate) fn is_drained(&self) -> bool {
@@ -210,7 +213,7 @@ impl Bench {
     /// The event loop is idle again.
     pub(crate) fn be_idle(&self) {
         self.0.borrow_mut().busy = false;
-        self.event(|_, _| (), false);
+        self.event(|_, _| ());
     }
 
     /// Time passes, and the broker is ticked whenever it asks for it.
@@ -221,41 +224,17 @@ impl Bench {
             let Some(due_ms) = due_ms.filter(|due_ms| *due_ms <= end_ms) else { break };
             let now_ms = self.0.borrow().now_ms.max(due_ms);
             self.0.borrow_mut().now_ms = now_ms;
-            self.event(|broker, now| broker.tick(now), false);
+            self.event(|broker, now| broker.tick(now));
             let again_ms = self.0.borrow().broker.next_tick().map(|at| at.as_millis() as u64);
             assert!(again_ms.is_none_or(|again_ms| again_ms > now_ms), "a tick must not be due again at once");
         }
         self.0.borrow_mut().now_ms = end_ms;
     }
 
-    fn event<T>(&self, event: impl FnOnce(&mut Broker, Duration) -> T, connects: bool) -> T
-    where
-        T: Event,
-    {
+    fn event(&self, event: impl FnOnce(&mut Broker, Duration)) {
         let state = &mut *self.0.borrow_mut();
-        let outcome = event(&mut state.broker, Duration::from_millis(state.now_ms));
-        if connects && let Some(id) = outcome.peer() {
-            state.wires.insert(id, Wire::default());
-        }
+        event(&mut state.broker, Duration::from_millis(state.now_ms));
         state.turn();
-        outcome
-    }
-}
-
-/// What an event gives back.
-trait Event {
-    fn peer(&self) -> Option<PeerId>;
-}
-
-impl Event for () {
-    fn peer(&self) -> Option<PeerId> {
-        None
-    }
-}
-
-impl Event for PeerId {
-    fn peer(&self) -> Option<PeerId> {
-        Some(*self)
     }
 }
 
@@ -462,7 +441,7 @@ impl Peer {
     /// Its process dies.
     pub(crate) fn cut(&self) {
         let id = self.id;
-        self.bench.event(|broker, now| broker.disconnected(now, id), false);
+        self.bench.event(|broker, now| broker.disconnected(now, id));
         self.bench.0.borrow_mut().wires.remove(&id);
     }
 

@@ -205,6 +205,7 @@ impl Stage {
 
     /// Ends the test; the journals stay where they are, for whoever wants to know why.
     fn fail(&self, complaint: &str) -> ! {
+        if env::var_os("BUS_KILL_HOLD").is_some() { eprintln!("HOLD {complaint} {} {:?}", self.folder.path().display(), self.dice.seed()); thread::sleep(Duration::from_secs(600)); }
         let kept = env::temp_dir().join(format!("bus-kill-{}", self.dice.seed()));
         // A copy, because the folder itself goes in any case.
         let copied = copy_files(self.folder.path(), &kept);

@@ -1,0 +1,209 @@
+//! Senders and receivers that come back: to the same daemon, and to the next.
+
+use bus_core::wire::{Flags, ReceiverHello, RefusedCode, Resume, Role, SenderHello, Settled};
+
+use crate::bench::{Bench, Heard, Outgoing, Receiver, known, receiver_hello, returning, sender_hello};
+
+fn again(sequence: u64) -> Outgoing {
+    Outgoing { sequence, value: sequence, bytes: 8, flags: Flags::REDELIVERED }
+}
+
+fn marks(receiver: &Receiver) -> Vec<(u64, u32, bool)> {
+    receiver.deliveries().iter().map(|delivery| (delivery.value, delivery.attempt, delivery.redelivered)).collect()
+}
+
+#[test]
+fn a_resumed_sender_goes_on_and_what_is_known_is_not_doubled() {
+    let bench = Bench::new();
+    let (sender, receiver) = (bench.sender("jobs"), bench.receiver("jobs"));
+    sender.send_all(1..=3);
+    sender.peer.cut();
+    receiver.ack(1);
+    let resumed = bench.resume("jobs", &sender, 1);
+    assert_eq!(resumed.id(), sender.id());
+    assert_eq!(resumed.welcome.settled, Settled { accepted: 3, acked: 1, dropped: 0 });
+    (2..=4).for_each(|sequence| resumed.send_with(again(sequence)));
+    assert_eq!(receiver.values(), [1, 2, 3, 4]);
+    assert_eq!(bench.ledger("jobs").accepted, 4);
+}
+
+#[test]
+fn a_wrong_token_is_denied() {
+    let bench = Bench::new();
+    let sender = bench.sender("jobs");
+    let resume = |token| Some(Resume { sender: sender.id(), token, next_sequence: 1 });
+    let mut forged = sender.welcome.token;
+    forged[3] ^= 1;
+    for (channel, token) in [("jobs", forged), ("other", sender.welcome.token)] {
+        let peer = bench.connect();
+        peer.hello(Role::Sender(SenderHello { resume: resume(token), ..sender_hello(channel) }));
+        assert_eq!(peer.hear_refusal().code, RefusedCode::Denied);
+    }
+    assert_eq!(bench.channels(), ["jobs"]);
+}
+
+#[test]
+fn a_sender_that_comes_back_replaces_its_dead_connection() {
+    let bench = Bench::new();
+    let (sender, receiver) = (bench.sender("jobs"), bench.receiver("jobs"));
+    sender.send(1);
+    let resumed = bench.resume("jobs", &sender, 2);
+    assert!(sender.peer.closed().is_some());
+    resumed.send(2);
+    assert_eq!(receiver.values(), [1, 2]);
+}
+
+/// Its channel vanished beneath it, because the dead connection was the last thing there.
+#[test]
+fn the_only_end_of_a_channel_may_replace_its_dead_connection() {
+    let bench = Bench::new();
+    let sender = bench.sender("jobs");
+    let resumed = bench.resume("jobs", &sender, 1);
+    assert!(sender.peer.closed().is_some());
+    resumed.send(1);
+    assert_eq!(bench.receiver("jobs").values(), [1]);
+}
+
+/// As above: here its account was let go, because no departed sender was to be remembered.
+#[test]
+fn a_dead_connection_is_replaced_also_when_no_departed_sender_is_remembered() {
+    let bench = Bench::with(|rules| rules.departed_senders_max = 0);
+    let (sender, receiver) = (bench.sender("jobs"), bench.receiver("jobs"));
+    bench.resume("jobs", &sender, 1).send(1);
+    assert_eq!(receiver.values(), [1]);
+}
+
+#[test]
+fn room_granted_to_a_dead_connection_is_free_again() {
+    let bench = Bench::new();
+    bench.create("one", crate::bench::capacity(1));
+    let sender = bench.sender("one");
+    let other = bench.sender("one");
+    sender.want(1, 8, true);
+    other.want(1, 8, true);
+    let _resumed = bench.resume("one", &sender, 1);
+    assert!(matches!(other.peer.hear(), Heard::Granted(_)));
+}
+
+#[test]
+fn departed_senders_are_remembered_for_a_while_and_so_many() {
+    let bench = Bench::with(|rules| (rules.departed_senders_max, rules.departed_senders_ttl_ms) = (1, 100_000));
+    let receiver = bench.receiver("jobs");
+    let (first, second) = (bench.sender("jobs"), bench.sender("jobs"));
+    first.send(1);
+    second.send(2);
+    receiver.ack(2);
+    first.peer.cut();
+    bench.wait_ms(1);
+    second.peer.cut();
+    assert_eq!(bench.resume("jobs", &second, 1).welcome.settled.accepted, 1);
+    assert_eq!(bench.resume("jobs", &first, 1).welcome.settled.accepted, 0, "the oldest is forgotten first");
+}
+
+#[test]
+fn a_sender_that_said_goodbye_is_forgotten() {
+    let bench = Bench::new();
+    let (sender, receiver) = (bench.sender("jobs"), bench.receiver("jobs"));
+    sender.send(1);
+    receiver.ack(1);
+    sender.goodbye();
+    assert_eq!(bench.resume("jobs", &sender, 1).welcome.settled.accepted, 0);
+}
+
+#[test]
+fn the_next_daemon_takes_up_what_is_sent_again() {
+    let bench = Bench::new();
+    let sender = bench.sender("jobs");
+    sender.send_all(1..=5);
+    bench.next_daemon();
+    let resumed = bench.resume("jobs", &sender, 3);
+    assert_eq!(resumed.welcome.settled, Settled { accepted: 2, acked: 2, dropped: 0 });
+    (3..=5).for_each(|sequence| resumed.send_with(again(sequence)));
+    assert_eq!(marks(&bench.receiver("jobs")), [(3, 1, true), (4, 1, true), (5, 1, true)]);
+}
+
+#[test]
+fn a_returning_receiver_tells_what_it_has_and_what_it_never_saw() {
+    let bench = Bench::new();
+    let sender = bench.sender("jobs");
+    sender.send_all(1..=5);
+    bench.next_daemon();
+    let returning = returning(true, vec![known(sender.id(), 2, 3)]);
+    let receiver = bench.receiver_hello(ReceiverHello { returning, ..receiver_hello("jobs") });
+    let resumed = bench.resume("jobs", &sender, 1);
+    assert_eq!(resumed.welcome.settled.acked, 2);
+    (3..=5).for_each(|sequence| resumed.send_with(again(sequence)));
+    assert_eq!(marks(&receiver), [(3, 1, true), (4, 1, false), (5, 1, false)]);
+}
+
+#[test]
+fn it_is_the_same_when_the_sender_is_back_first() {
+    let bench = Bench::new();
+    let sender = bench.sender("jobs");
+    sender.send_all(1..=5);
+    bench.next_daemon();
+    let resumed = bench.resume("jobs", &sender, 1);
+    (1..=5).for_each(|sequence| resumed.send_with(again(sequence)));
+    let returning = returning(true, vec![known(sender.id(), 2, 3)]);
+    let receiver = bench.receiver_hello(ReceiverHello { returning, ..receiver_hello("jobs") });
+    assert_eq!(marks(&receiver), [(3, 1, true), (4, 1, false), (5, 1, false)]);
+    assert_eq!(resumed.settled().acked, 2);
+    assert_eq!(bench.ledger("jobs").acknowledged, 2);
+}
+
+#[test]
+fn who_held_the_channel_goes_before_those_who_were_in_line() {
+    let bench = Bench::new();
+    let came_first = ReceiverHello { standby: true, returning: returning(false, Vec::new()), ..receiver_hello("jobs") };
+    let waiting = bench.receiver_hello(came_first);
+    assert_eq!(waiting.welcome.place_in_line, 1);
+    let holder = ReceiverHello { returning: returning(true, Vec::new()), ..receiver_hello("jobs") };
+    let holder = bench.receiver_hello(holder);
+    assert_eq!(holder.welcome.place_in_line, 0, "it has the seat");
+    bench.wait_ms(2_000);
+    assert_eq!(waiting.peer.all_heard(), []);
+    holder.goodbye();
+    assert_eq!(waiting.peer.hear(), Heard::Seated);
+}
+
+#[test]
+fn the_line_moves_up_when_the_holder_does_not_come_back() {
+    let bench = Bench::new();
+    let returning = returning(false, Vec::new());
+    let waiting = bench.receiver_hello(ReceiverHello { standby: true, returning, ..receiver_hello("jobs") });
+    bench.wait_ms(1_000);
+    assert_eq!(waiting.peer.hear(), Heard::Seated);
+}
+
+/// A receiver that has seen only marked messages of a sender cannot know where the one before it
+/// had come: what follows keeps its mark.
+#[test]
+fn what_an_earlier_receiver_may_have_seen_keeps_its_mark() {
+    let bench = Bench::new();
+    let sender = bench.sender("jobs");
+    sender.send_all(1..=3);
+    let first = bench.receiver("jobs");
+    first.claim(3);
+    first.peer.cut();
+    let second = bench.receiver("jobs");
+    second.peer.give_room(0);
+    assert_eq!(second.deliveries()[0].attempt, 2);
+    // Of what was sent to the second receiver, only the first message has come.
+    bench.next_daemon();
+    let returning = returning(true, vec![known(sender.id(), 0, u64::MAX)]);
+    let second = bench.receiver_hello(ReceiverHello { returning, ..receiver_hello("jobs") });
+    let resumed = bench.resume("jobs", &sender, 1);
+    (1..=3).for_each(|sequence| resumed.send_with(again(sequence)));
+    assert_eq!(marks(&second), [(1, 1, true), (2, 1, true), (3, 1, true)]);
+}
+
+#[test]
+fn a_sender_of_another_daemon_can_be_anywhere_in_its_sequence() {
+    let bench = Bench::new();
+    let sender = bench.sender("jobs");
+    bench.next_daemon();
+    let resumed = bench.resume("jobs", &sender, u64::MAX);
+    resumed.send_with(again(u64::MAX - 1));
+    resumed.peer.say_bytes(crate::bench::data(again(u64::MAX)));
+    assert_eq!(bench.ledger("jobs").accepted, 1);
+}
