@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bus_core::{ChannelName, ChannelOptions, Codec, Headers, WhenFull};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Command, CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::exit::Exit;
@@ -16,7 +16,7 @@ use crate::values;
 
 /// Publish to, consume from and look after the named channels of a bus
 #[derive(Debug, Parser)]
-#[command(name = "bus", version, max_term_width = 100, after_help = after_help())]
+#[command(name = "bus", version, max_term_width = 100, disable_help_subcommand = true, after_help = after_help())]
 pub(crate) struct CommandLine {
     #[command(flatten)]
     pub(crate) global: GlobalArgs,
@@ -49,14 +49,23 @@ pub(crate) enum Verb {
     Show(ShowArgs),
     Create(CreateArgs),
     /// Remove a channel, what it holds and its ends
+    #[command(after_help = "Examples:\n  bus delete jobs")]
     Delete(OrderArgs),
     /// Remove what a channel holds
+    #[command(after_help = "Examples:\n  bus purge jobs\n  bus purge jobs --json | jq .messages")]
     Purge(OrderArgs),
     /// Remove the message at the head of a channel
+    #[command(after_help = "Examples:\n  bus consume jobs --peek -n 1    # what stands in the way?\n  bus skip jobs")]
     Skip(OrderArgs),
     /// Remove the receiver of a channel; what it has not acknowledged goes to the next
+    #[command(after_help = "Examples:\n  bus kick jobs")]
     Kick(OrderArgs),
     /// Serve a bus, as `busd` does, until told to end
+    #[command(after_help = "\
+Examples:
+  bus daemon
+  bus daemon --socket /tmp/mine/bus.sock --idle-exit 10m
+  bus daemon --config busd.toml --check-config")]
     Daemon(Box<bus_daemon::Args>),
     Demo(DemoArgs),
     Completions(CompletionsArgs),
@@ -227,6 +236,7 @@ impl FramingArgs {
 
 /// List the channels
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  bus list\n  bus list --json | jq '.[] | select(.ledger.queued > 0).channel'")]
 pub(crate) struct ListArgs {
     /// Write JSON
     #[arg(long)]
@@ -301,6 +311,7 @@ pub(crate) struct OrderArgs {
 
 /// Show the bus at work: a daemon, four producers and a consumer, each a process
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  bus demo\n  bus demo --messages 5000000")]
 pub(crate) struct DemoArgs {
     /// How many messages each producer sends at full speed
     #[arg(long, value_name = "N", default_value_t = 500_000, value_parser = clap::value_parser!(u64).range(1..))]
@@ -355,6 +366,19 @@ pub(crate) struct ManArgs {
     /// Write all pages into this folder
     #[arg(long, value_name = "DIR", conflicts_with = "verb")]
     pub(crate) dir: Option<PathBuf>,
+}
+
+/// The command line without the verbs that only this program types.
+pub(crate) fn public_command() -> Command {
+    let all = CommandLine::command();
+    let about = all.get_about().cloned().unwrap_or_default();
+    let after_help = all.get_after_help().cloned().unwrap_or_default();
+    Command::new("bus")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about(about)
+        .after_help(after_help)
+        .args(all.get_arguments().cloned())
+        .subcommands(all.get_subcommands().filter(|verb| !verb.is_hide_set()).cloned())
 }
 
 fn codec() -> impl TypedValueParser<Value = Codec> {

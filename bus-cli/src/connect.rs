@@ -8,6 +8,7 @@ use bus_core::{Address, Autostart, Bus, ConnectError, SOCKET_VARIABLE};
 
 use crate::args::GlobalArgs;
 use crate::exit::{Exit, Failure};
+use crate::stdio;
 
 /// What every verb needs to know besides its own arguments.
 #[derive(Clone, Debug)]
@@ -36,7 +37,7 @@ impl Surroundings {
     /// Tells the user something that is no error.
     pub(crate) fn note(&self, text: impl std::fmt::Display) {
         if !self.quiet {
-            eprintln!("bus: {text}");
+            stdio::tell(text);
         }
     }
 

@@ -25,7 +25,7 @@ fn main() -> ExitCode {
         Ok(exit) => exit.into(),
         Err(failure) => {
             if !failure.is_silent() {
-                eprintln!("bus: {failure}");
+                stdio::tell(&failure);
             }
             failure.exit.into()
         }

@@ -1,6 +1,7 @@
 //! The process's own input and output, without the buffers of the standard library: this program
 //! has better ones, and must know what was really read and written.
 
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
@@ -20,6 +21,11 @@ pub(crate) fn input() -> io::Result<Patient> {
 /// The standard output.
 pub(crate) fn output() -> io::Result<Patient> {
     Ok(Patient(File::from(io::stdout().as_fd().try_clone_to_owned()?)))
+}
+
+/// Tells the user something. Where nobody can be told, that is no reason to stop.
+pub(crate) fn tell(text: impl fmt::Display) {
+    let _ = writeln!(io::stderr(), "bus: {text}");
 }
 
 impl From<File> for Patient {

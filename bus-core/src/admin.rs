@@ -7,7 +7,7 @@ use crate::limits::HELLO_TIMEOUT_MS;
 use crate::message::{Message, MessageInfo};
 use crate::stream::session::{Asking, Dialer};
 use crate::wire::{
-    Flags, FrameHeader, HEADER_BYTES, Kind, ORIGIN_BYTES, Origin, RefusedCode, Reply, Request, Role, decode_headers,
+    Flags, FrameHeader, FrameLimits, HEADER_BYTES, Kind, ORIGIN_BYTES, Origin, RefusedCode, Reply, Request, Role, decode_headers,
     read_control,
 };
 
@@ -26,9 +26,9 @@ impl ControlConnection {
     pub(crate) fn ask(mut self, request: &Request) -> Result<(Vec<Message>, Reply), AdminError> {
         let deadline = Instant::now() + Duration::from_millis(HELLO_TIMEOUT_MS);
         let mut messages = Vec::new();
-        let answer = self.asking.ask(request, deadline, |header, frame| {
-            if header.kind == Kind::Deliver {
-                messages.extend(message(header, frame));
+        let answer = self.asking.ask(request, deadline, |kind, frame| {
+            if kind == Kind::Deliver {
+                messages.extend(message(frame));
             }
         });
         let body = answer.map_err(|error| self.dialer.connect_error(error))?;
@@ -40,7 +40,9 @@ impl ControlConnection {
     }
 }
 
-fn message(header: &FrameHeader, frame: &[u8]) -> Option<Message> {
+fn message(frame: &[u8]) -> Option<Message> {
+    let limits = FrameLimits { message_max_bytes: u32::MAX, control_max_bytes: 0 };
+    let header = FrameHeader::decode(frame, limits).ok()??;
     let origin = Origin::decode(frame[HEADER_BYTES..].first_chunk()?);
     let (block, payload) = frame[HEADER_BYTES + ORIGIN_BYTES..].split_at_checked(header.header_block_bytes as usize)?;
     let info = MessageInfo::from_wire(

@@ -15,6 +15,7 @@ use crate::connect::Surroundings;
 use crate::exit::{Exit, Failure};
 use crate::printer::Printer;
 use crate::signals::Signals;
+use crate::stdio;
 
 /// Consumes until one of the ends that were asked for.
 pub(crate) fn run(args: &ConsumeArgs, around: &Surroundings) -> Result<Exit, Failure> {
@@ -159,7 +160,7 @@ impl Ends {
 pub(super) fn headers(message: &BytesItem<'_>) -> Headers {
     message.headers().unwrap_or_else(|error| {
         let info = message.info();
-        eprintln!("bus: message {} of sender {} (pid {}): {error}", info.sequence, info.sender, info.pid);
+        stdio::tell(format_args!("message {} of sender {} (pid {}): {error}", info.sequence, info.sender, info.pid));
         Headers::new()
     })
 }

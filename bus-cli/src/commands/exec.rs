@@ -15,6 +15,7 @@ use crate::args::ConsumeArgs;
 use crate::exit::{Exit, Failure};
 use crate::jsonl;
 use crate::signals::{Signals, Work};
+use crate::stdio;
 
 /// Runs the command for each message.
 pub(super) fn run(
@@ -53,7 +54,10 @@ pub(super) fn run(
             let text = format!("{message}: {reason} at attempt {attempt} of {}; given back", args.max_attempts);
             return Err(Failure::new(Exit::HandlerFailed, text).at(&args.channel));
         }
-        eprintln!("bus: {}: {message}: {reason} at attempt {attempt} of {}", args.channel, args.max_attempts);
+        stdio::tell(format_args!(
+            "{}: {message}: {reason} at attempt {attempt} of {}",
+            args.channel, args.max_attempts
+        ));
         signals.sleep(args.retry_delay)?;
     }
     Ok(Exit::Done)

@@ -3,10 +3,10 @@
 use std::fs;
 use std::path::Path;
 
-use clap::{Command, CommandFactory as _};
+use clap::Command;
 use clap_mangen::Man;
 
-use crate::args::{CommandLine, ManArgs};
+use crate::args::{ManArgs, public_command};
 use crate::exit::{Exit, Failure};
 use crate::output;
 
@@ -25,7 +25,7 @@ pub(crate) fn run(args: &ManArgs) -> Result<Exit, Failure> {
 
 /// The command line with its global options in every verb.
 fn command() -> Command {
-    let mut bus = CommandLine::command();
+    let mut bus = public_command().disable_help_subcommand(true);
     bus.build();
     bus
 }
@@ -45,7 +45,7 @@ fn page_of(verb: &Command) -> Command {
 }
 
 fn verbs(bus: &Command) -> impl Iterator<Item = &Command> {
-    bus.get_subcommands().filter(|verb| !verb.is_hide_set() && verb.get_name() != "help")
+    bus.get_subcommands()
 }
 
 fn write_all(bus: &Command, folder: &Path) -> Result<Exit, Failure> {

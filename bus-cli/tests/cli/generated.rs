@@ -29,7 +29,8 @@ fn the_help_lists_every_verb_and_every_exit_code() {
     let help = output(&["--help"]);
     for verb in VERBS {
         assert!(help.contains(&format!("\n  {verb} ")), "{verb} is not in {help}");
-        assert!(output(&[verb, "--help"]).contains(&format!("Usage: bus {verb}")), "{verb}");
+        let of_verb = output(&[verb, "--help"]);
+        assert!(of_verb.contains(&format!("Usage: bus {verb}")) && of_verb.contains("Examples:\n  "), "{of_verb}");
     }
     for code in ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "130", "143"] {
         assert!(help.contains(&format!("\n  {code:>3}  ")), "{code} is not in {help}");
@@ -47,6 +48,7 @@ fn every_shell_has_completions() {
     for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
         let script = output(&["completions", shell]);
         assert!(script.contains("publish") && script.contains("until-empty"), "{shell}");
+        assert!(!script.contains("demo-") && !script.contains("demo__"), "{shell}");
     }
     // Where a shell can be told of them, values are completed too.
     assert!(output(&["completions", "bash"]).contains("block reject drop-oldest drop-newest"));
@@ -57,6 +59,7 @@ fn every_verb_has_a_manual() {
     let main = output(&["man"]);
     assert!(main.contains(".TH bus 1"), "{main}");
     assert!(main.contains("the channel has a receiver") && main.contains("bus\\-publish"), "{main}");
+    assert!(!main.contains("demo\\-"), "{main}");
     for verb in VERBS {
         let page = output(&["man", verb]);
         assert!(page.contains(&format!(".TH bus-{verb} 1")), "{verb}: {page}");

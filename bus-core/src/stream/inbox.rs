@@ -1,9 +1,10 @@
 //! What a socket has given and nobody has used yet: bytes in, whole frames out.
 
+use std::collections::VecDeque;
 use std::io;
 
 use crate::transport::Connection;
-use crate::wire::{FrameError, FrameHeader, FrameLimits};
+use crate::wire::{FrameError, FrameHeader, FrameLimits, Kind};
 
 /// What is read at once at most, unless one frame needs more, in bytes.
 const READ_BYTES: usize = 256 * 1024;
@@ -16,10 +17,23 @@ pub(super) struct Inbox {
     buffer: Vec<u8>,
     start: usize,
     end: usize,
-    /// How far [`Self::scan`] has come, from `start`.
-    scanned: usize,
+    /// The frames that are here whole, each checked once, in order from `start`.
+    frames: VecDeque<Indexed>,
+    /// How many bytes those frames have.
+    indexed_bytes: usize,
+    deliveries: usize,
+    orders: usize,
+    /// What comes next is no frame: nothing further can be read.
+    fault: Option<FrameError>,
     read_bytes: usize,
     limits: FrameLimits,
+}
+
+/// A frame that is here whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Indexed {
+    pub(super) kind: Kind,
+    pub(super) bytes: usize,
 }
 
 /// Where a reading ended.
@@ -36,51 +50,85 @@ impl Inbox {
     }
 
     pub(super) fn with_read_bytes(limits: FrameLimits, read_bytes: usize) -> Self {
-        Self { buffer: Vec::new(), start: 0, end: 0, scanned: 0, read_bytes, limits }
+        Self {
+            buffer: Vec::new(),
+            start: 0,
+            end: 0,
+            frames: VecDeque::new(),
+            indexed_bytes: 0,
+            deliveries: 0,
+            orders: 0,
+            fault: None,
+            read_bytes,
+            limits,
+        }
     }
 
     /// Begins with what another inbox has already read.
     pub(super) fn take_over(&mut self, early: Self) {
-        self.buffer = early.buffer;
-        (self.start, self.end, self.scanned) = (early.start, early.end, 0);
+        *self = Self {
+            buffer: early.buffer,
+            start: early.start,
+            end: early.end,
+            ..Self::with_read_bytes(self.limits, self.read_bytes)
+        };
+        self.index();
     }
 
     /// Forgets everything.
     pub(super) fn clear(&mut self) {
-        (self.start, self.end, self.scanned) = (0, 0, 0);
+        (self.start, self.end, self.indexed_bytes) = (0, 0, 0);
+        (self.deliveries, self.orders, self.fault) = (0, 0, None);
+        self.frames.clear();
     }
 
-    /// Shows each whole frame once, as soon as it is here.
-    pub(super) fn scan(&mut self, mut see: impl FnMut(&FrameHeader)) -> Result<(), FrameError> {
-        while let Some((header, frame_bytes)) = self.frame_at(self.scanned)? {
-            see(&header);
-            self.scanned += frame_bytes;
+    /// How many messages are here whole.
+    pub(super) fn deliveries(&self) -> usize {
+        self.deliveries
+    }
+
+    /// Whether an order is here that is not to wait behind messages: `Recall` or `Closing`.
+    pub(super) fn has_order(&self) -> bool {
+        self.orders > 0
+    }
+
+    /// The first frame, if it is here whole.
+    pub(super) fn front(&self) -> Result<Option<Indexed>, FrameError> {
+        match (self.frames.front(), self.fault) {
+            (Some(frame), _) => Ok(Some(*frame)),
+            (None, Some(fault)) => Err(fault),
+            (None, None) => Ok(None),
         }
-        Ok(())
     }
 
-    /// What is here, from the first byte that is not used.
-    pub(super) fn bytes(&self) -> &[u8] {
-        &self.buffer[self.start..self.end]
+    /// The bytes of the first frame; empty when there is none.
+    pub(super) fn front_bytes(&self) -> &[u8] {
+        let bytes = self.frames.front().map_or(0, |frame| frame.bytes);
+        &self.buffer[self.start..self.start + bytes]
     }
 
-    /// Header and length of the frame at `offset`, when it is here whole.
-    pub(super) fn frame_at(&self, offset: usize) -> Result<Option<(FrameHeader, usize)>, FrameError> {
-        let bytes = &self.bytes()[offset..];
-        if bytes.is_empty() {
-            return Ok(None);
+    /// All frames that are here whole, with their bytes.
+    pub(super) fn frames(&self) -> impl Iterator<Item = (Kind, &[u8])> {
+        let mut at = self.start;
+        self.frames.iter().map(move |frame| {
+            let bytes = &self.buffer[at..at + frame.bytes];
+            at += frame.bytes;
+            (frame.kind, bytes)
+        })
+    }
+
+    /// Lets the first frame go.
+    pub(super) fn pop_front(&mut self) {
+        let Some(frame) = self.frames.pop_front() else { return };
+        self.start += frame.bytes;
+        self.indexed_bytes -= frame.bytes;
+        match frame.kind {
+            Kind::Deliver => self.deliveries -= 1,
+            Kind::Recall | Kind::Closing => self.orders -= 1,
+            _ => {}
         }
-        let Some(header) = FrameHeader::decode(bytes, self.limits)? else { return Ok(None) };
-        let frame_bytes = header.frame_bytes();
-        Ok((bytes.len() >= frame_bytes).then_some((header, frame_bytes)))
-    }
-
-    /// Lets the first `bytes` go.
-    pub(super) fn consume(&mut self, bytes: usize) {
-        self.start += bytes;
-        self.scanned = self.scanned.saturating_sub(bytes);
         if self.start == self.end {
-            self.clear();
+            (self.start, self.end) = (0, 0);
         }
     }
 
@@ -102,21 +150,50 @@ impl Inbox {
 
     fn filled(&mut self, bytes: usize) -> Fill {
         self.end += bytes;
+        self.index();
         if bytes == 0 { Fill::Closed } else { Fill::Bytes }
+    }
+
+    /// Checks the frames that have become whole.
+    fn index(&mut self) {
+        while self.fault.is_none() {
+            let rest = &self.buffer[self.start + self.indexed_bytes..self.end];
+            let header = match FrameHeader::decode(rest, self.limits) {
+                Ok(Some(header)) => header,
+                Ok(None) => return,
+                Err(fault) => {
+                    // No bytes at all are no fault.
+                    self.fault = Some(fault).filter(|_| !rest.is_empty());
+                    return;
+                }
+            };
+            let bytes = header.frame_bytes();
+            if rest.len() < bytes {
+                return;
+            }
+            self.frames.push_back(Indexed { kind: header.kind, bytes });
+            self.indexed_bytes += bytes;
+            match header.kind {
+                Kind::Deliver => self.deliveries += 1,
+                Kind::Recall | Kind::Closing => self.orders += 1,
+                _ => {}
+            }
+        }
     }
 
     /// Makes room behind what is here: for the frame that has begun, and at least half a reading.
     fn make_room(&mut self) {
-        let begun = match FrameHeader::decode(self.bytes(), self.limits) {
+        let begun = match FrameHeader::decode(&self.buffer[self.start + self.indexed_bytes..self.end], self.limits) {
             Ok(Some(header)) => header.frame_bytes(),
             Ok(None) | Err(_) => 0,
         };
-        let needed = begun.max(self.end - self.start + self.read_bytes / 2);
+        let here = self.end - self.start;
+        let needed = (self.indexed_bytes + begun).max(here + self.read_bytes / 2);
         if self.buffer.len() - self.start >= needed {
             return;
         }
         self.buffer.copy_within(self.start..self.end, 0);
-        (self.start, self.end) = (0, self.end - self.start);
+        (self.start, self.end) = (0, here);
         let wanted = needed.max(self.read_bytes);
         if self.buffer.len() < wanted {
             self.buffer.resize(wanted, 0);

@@ -12,14 +12,18 @@ use crate::wire::{Flags, FrameHeader, HEADER_BYTES, Kind};
 /// What a chunk holds when no single frame needs more, in bytes.
 const CHUNK_BYTES: usize = 128 * 1024;
 
+/// How many used chunks are kept at most.
+const SPARES_MAX: usize = 16;
+
 /// How many slices one write takes at most.
 pub(super) const SLICES_MAX: usize = 16;
 
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
     chunks: VecDeque<Vec<u8>>,
-    /// A used chunk, kept so that a steady flow allocates nothing.
-    spare: Option<Vec<u8>>,
+    /// Used chunks, kept so that a steady flow allocates nothing: acknowledgements come for an eighth
+    /// of a window at once.
+    spares: Vec<Vec<u8>>,
     /// Acknowledged bytes at the start of the first chunk.
     front: usize,
     /// Where writing goes on: a chunk and a place in it.
@@ -82,7 +86,7 @@ impl Outbox {
     fn chunk_with_room(&mut self, bytes: usize) -> &mut Vec<u8> {
         let fits = self.chunks.back().is_some_and(|chunk| chunk.capacity() - chunk.len() >= bytes);
         if !fits {
-            let spare = self.spare.take().filter(|spare| spare.capacity() >= bytes);
+            let spare = if bytes <= CHUNK_BYTES { self.spares.pop() } else { None };
             self.chunks.push_back(spare.unwrap_or_else(|| Vec::with_capacity(bytes.max(CHUNK_BYTES))));
         }
         self.chunks.back_mut().expect("a chunk was pushed where there was none")
@@ -138,10 +142,11 @@ impl Outbox {
         if self.front == self.chunks[0].len() {
             if self.chunks.len() > 1 {
                 self.drop_front();
-            } else if self.chunks[0].capacity() <= CHUNK_BYTES {
+            } else if self.chunks[0].capacity() == CHUNK_BYTES {
                 self.chunks[0].clear();
                 self.front = 0;
                 self.written = (0, 0);
+                self.spares.truncate(1);
             } else {
                 self.chunks.clear();
                 self.front = 0;
@@ -153,9 +158,10 @@ impl Outbox {
     fn drop_front(&mut self) {
         if let Some(mut chunk) = self.chunks.pop_front()
             && chunk.capacity() == CHUNK_BYTES
+            && self.spares.len() < SPARES_MAX
         {
             chunk.clear();
-            self.spare = Some(chunk);
+            self.spares.push(chunk);
         }
         self.front = 0;
         self.written = match self.written {

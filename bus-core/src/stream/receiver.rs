@@ -82,10 +82,6 @@ pub(crate) struct State {
     given_back: u32,
     given_back_span: usize,
     known: KnownSenders,
-    /// Deliveries that are whole in the inbox, those that are lent included.
-    ready: u64,
-    /// The inbox holds an order that is not to wait behind messages: `Recall` or `Closing`.
-    ordered: bool,
     seated: bool,
     sender_seen: bool,
     peers: Option<Peers>,
@@ -96,9 +92,8 @@ pub(crate) struct State {
 /// A message at the head of the inbox.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Head {
-    header: FrameHeader,
+    sequence: u64,
     origin: Origin,
-    frame_bytes: usize,
     orphan: bool,
 }
 
@@ -125,8 +120,6 @@ impl StreamReceiver {
             given_back: 0,
             given_back_span: 0,
             known: KnownSenders::default(),
-            ready: 0,
-            ordered: false,
             seated: false,
             sender_seen: false,
             peers: None,
@@ -153,7 +146,6 @@ impl StreamReceiver {
         let mut inbox = Inbox::new(limits(welcome.message_max_bytes));
         inbox.take_over(session.inbox);
         state.inbox = inbox;
-        (state.ready, state.ordered) = (0, false);
         state.progress = Progress::default();
         state.told = Progress::default();
         state.seated = welcome.place_in_line == 0;
@@ -216,17 +208,13 @@ impl StreamReceiver {
             return Ok(());
         }
         // With several messages here, orders may wait unread: a slow consumer looks before each.
-        if state.ready > 1
+        if state.inbox.deliveries() > 1
             && state.told_at != CoarseTime::now()
             && let Some(connection) = state.connection.clone()
         {
             let _ = state.inbox.fill(&connection);
         }
-        state.scan()?;
-        if state.ordered {
-            state.obey()?;
-        }
-        Ok(())
+        if state.inbox.has_order() { state.obey() } else { Ok(()) }
     }
 
     /// Lends also those that follow the head and are here already: `count` in all, at most.
@@ -234,15 +222,10 @@ impl StreamReceiver {
         if head.orphan {
             return 1;
         }
-        let mut offset = head.frame_bytes;
-        while state.lent < count {
-            let Ok(Some((header, frame_bytes))) = state.inbox.frame_at(offset) else { break };
-            if header.kind != Kind::Deliver || state.is_known_frame(offset, &header) {
-                break;
-            }
-            offset += frame_bytes;
-            state.lent += 1;
-        }
+        let known = |frame: &[u8]| state.known.sequence(origin(frame).sender) >= sequence(frame);
+        let follow = state.inbox.frames().take(count).skip(1);
+        let lent = 1 + follow.take_while(|(kind, frame)| *kind == Kind::Deliver && !known(frame)).count();
+        state.lent = lent;
         let lent = state.lent as u64;
         if state.progress.taken < state.progress.acked + lent {
             state.progress.taken = state.progress.acked + lent;
@@ -280,7 +263,7 @@ impl StreamReceiver {
         }
         let busy = state.told_at == CoarseTime::now();
         let most = if busy { CLAIM_MESSAGES } else { 1 };
-        state.progress.taken = state.progress.acked + state.ready.clamp(1, most);
+        state.progress.taken = state.progress.acked + (state.inbox.deliveries() as u64).clamp(1, most);
         self.tell(state, true);
         state.connection.is_some()
     }
@@ -293,7 +276,7 @@ impl StreamReceiver {
         }
         let pending = state.progress.acked - state.told.acked;
         let now = CoarseTime::now();
-        let idle = state.ready == 0;
+        let idle = state.inbox.deliveries() == 0;
         if !(must || idle || now != state.told_at || pending >= CLAIM_MESSAGES) {
             return;
         }
@@ -382,8 +365,7 @@ impl StreamReceiver {
         {
             let _ = state.inbox.fill(&connection);
         }
-        let _ = state.scan();
-        state.orphans.len() + (state.ready as usize).saturating_sub(state.lent)
+        (state.orphans.len() + state.inbox.deliveries()).saturating_sub(state.lent)
     }
 
     pub(crate) fn is_seated(&self) -> bool {
@@ -438,18 +420,17 @@ impl State {
     /// The next message, after taking notice of every control frame before it.
     fn head(&mut self) -> Result<Option<Head>, Broken> {
         if let Some(frame) = self.orphans.front() {
-            let header = FrameHeader::decode(frame, limits(u32::MAX)).ok().flatten().ok_or(Broken)?;
-            return Ok(Some(Head { header, origin: origin(frame), frame_bytes: frame.len(), orphan: true }));
+            return Ok(Some(Head { sequence: sequence(frame), origin: origin(frame), orphan: true }));
         }
-        while let Some((header, frame_bytes)) = self.inbox.frame_at(0).map_err(|_| Broken)? {
-            if header.kind == Kind::Deliver {
-                let origin = origin(self.inbox.bytes());
+        while let Some(frame) = self.inbox.front().map_err(|_| Broken)? {
+            if frame.kind == Kind::Deliver {
                 self.sender_seen = true;
-                return Ok(Some(Head { header, origin, frame_bytes, orphan: false }));
+                let bytes = self.inbox.front_bytes();
+                return Ok(Some(Head { sequence: sequence(bytes), origin: origin(bytes), orphan: false }));
             }
-            let body = self.inbox.bytes()[HEADER_BYTES..frame_bytes].to_vec();
-            self.inbox.consume(frame_bytes);
-            self.notice(header.kind, &body)?;
+            let body = self.inbox.front_bytes()[HEADER_BYTES..].to_vec();
+            self.inbox.pop_front();
+            self.notice(frame.kind, &body)?;
         }
         Ok(None)
     }
@@ -474,33 +455,17 @@ impl State {
         Ok(())
     }
 
-    /// Counts the messages that have come, and looks out for orders.
-    fn scan(&mut self) -> Result<(), Broken> {
-        let (ready, ordered) = (&mut self.ready, &mut self.ordered);
-        let scanned = self.inbox.scan(|header| match header.kind {
-            Kind::Deliver => *ready += 1,
-            Kind::Recall | Kind::Closing => *ordered = true,
-            _ => {}
-        });
-        scanned.map_err(|_| Broken)
-    }
-
     /// Gives back every message before the order, and takes notice of all else there. Nothing is
     /// claimed or lent.
     fn obey(&mut self) -> Result<(), Broken> {
-        self.ordered = false;
-        while let Some((header, frame_bytes)) = self.inbox.frame_at(0).map_err(|_| Broken)? {
-            let body = match header.kind {
+        while let Some(frame) = self.inbox.front().map_err(|_| Broken)?.filter(|_| self.inbox.has_order()) {
+            let body = match frame.kind {
                 Kind::Deliver => Vec::new(),
-                _ => self.inbox.bytes()[HEADER_BYTES..frame_bytes].to_vec(),
+                _ => self.inbox.front_bytes()[HEADER_BYTES..].to_vec(),
             };
-            self.inbox.consume(frame_bytes);
-            match header.kind {
-                Kind::Deliver => {
-                    self.ready -= 1;
-                    (self.given_back, self.given_back_span) = (0, 0);
-                }
-                Kind::Recall => return self.answer_recall(),
+            self.inbox.pop_front();
+            match frame.kind {
+                Kind::Deliver => (self.given_back, self.given_back_span) = (0, 0),
                 kind => self.notice(kind, &body)?,
             }
         }
@@ -514,8 +479,6 @@ impl State {
         send_small(&connection, &frame).map_err(|_| Broken)?;
         self.progress.head_given_back = 0;
         self.told = self.progress;
-        // There may be another order behind this one.
-        self.ordered = true;
         Ok(())
     }
 
@@ -523,9 +486,8 @@ impl State {
     fn known_senders(&self) -> Vec<KnownSender> {
         let mut senders = self.known.all();
         for frame in &self.orphans {
-            let Ok(Some(header)) = FrameHeader::decode(frame, limits(u32::MAX)) else { continue };
             let Origin { sender, pid, .. } = origin(frame);
-            let seen = header.sequence;
+            let seen = sequence(frame);
             match senders.iter_mut().find(|known| known.sender == sender) {
                 Some(known) => known.seen = known.seen.max(seen),
                 None => senders.push(KnownSender { sender, pid, sequence: 0, seen, present: true }),
@@ -536,11 +498,7 @@ impl State {
 
     /// Whether this receiver has acknowledged the message before, over an earlier connection.
     fn is_known(&self, head: &Head) -> bool {
-        self.known.sequence(head.origin.sender) >= head.header.sequence
-    }
-
-    fn is_known_frame(&self, offset: usize, header: &FrameHeader) -> bool {
-        self.known.sequence(origin(&self.inbox.bytes()[offset..]).sender) >= header.sequence
+        self.known.sequence(head.origin.sender) >= head.sequence
     }
 
     /// The first `span` messages are not lent any more: they come again, first.
@@ -566,7 +524,7 @@ impl State {
 
     /// Acknowledges the head.
     fn settle_head(&mut self, head: &Head) {
-        self.known.note(head.origin, head.header.sequence);
+        self.known.note(head.origin, head.sequence);
         self.given_back_span = self.given_back_span.saturating_sub(1);
         if self.given_back_span == 0 {
             self.given_back = 0;
@@ -576,8 +534,7 @@ impl State {
             self.orphans.pop_front();
             return;
         }
-        self.inbox.consume(head.frame_bytes);
-        self.ready = self.ready.saturating_sub(1);
+        self.inbox.pop_front();
         self.progress.acked += 1;
         self.progress.taken = self.progress.taken.max(self.progress.acked);
     }
@@ -585,13 +542,8 @@ impl State {
     /// Moves what is here whole out of the inbox of a connection that broke. When the daemon closed
     /// it by order, what is not claimed is the next receiver's, and goes.
     fn keep_orphans(&mut self) {
-        let mut frames = Vec::new();
-        while let Ok(Some((header, frame_bytes))) = self.inbox.frame_at(0) {
-            frames.push((header.kind, self.inbox.bytes()[..frame_bytes].to_vec()));
-            self.inbox.consume(frame_bytes);
-        }
+        let frames: Vec<_> = self.inbox.frames().map(|(kind, frame)| (kind, frame.to_vec())).collect();
         self.inbox.clear();
-        (self.ready, self.ordered) = (0, false);
         for (kind, frame) in &frames {
             if matches!(kind, Kind::Ended | Kind::Closing) {
                 // An end in order is noticed by this; any other close is what has just happened.
@@ -610,15 +562,8 @@ impl State {
 
     /// The last `Peers` frame among those that are here, wherever it stands.
     fn find_peers(&self) -> Option<Peers> {
-        let (mut found, mut offset) = (None, 0);
-        while let Ok(Some((header, frame_bytes))) = self.inbox.frame_at(offset) {
-            if header.kind == Kind::Peers {
-                let body = &self.inbox.bytes()[offset + HEADER_BYTES..offset + frame_bytes];
-                found = read_control(Kind::Peers, body).ok().or(found);
-            }
-            offset += frame_bytes;
-        }
-        found
+        let told = self.inbox.frames().filter(|(kind, _)| *kind == Kind::Peers).last();
+        told.and_then(|(kind, frame)| read_control(kind, &frame[HEADER_BYTES..]).ok())
     }
 
     /// How many messages are lent.
@@ -628,31 +573,25 @@ impl State {
 
     /// The frame of the head, which is lent.
     pub(crate) fn lent_frame(&self) -> LentFrame<'_> {
-        let bytes = self.orphans.front().map_or(self.inbox.bytes(), Vec::as_slice);
-        self.lent_frame_in(bytes, 0)
+        let frame = self.orphans.front().map_or(self.inbox.front_bytes(), Vec::as_slice);
+        self.lent_frame_in(frame, 0)
     }
 
     /// The frames that are lent, in order.
     pub(crate) fn lent_frames(&self) -> impl Iterator<Item = LentFrame<'_>> {
-        let mut rest = match self.orphans.front() {
-            Some(frame) => &frame[..],
-            None => self.inbox.bytes(),
-        };
-        (0..self.lent).map(move |index| {
-            let frame = self.lent_frame_in(rest, index);
-            rest = &rest[frame.frame_bytes..];
-            frame
-        })
+        let orphan = self.orphans.front().map(Vec::as_slice);
+        let here = self.inbox.frames().map(|(_, frame)| frame).skip(if orphan.is_some() { usize::MAX } else { 0 });
+        let lent = orphan.into_iter().chain(here).take(self.lent);
+        lent.enumerate().map(|(index, frame)| self.lent_frame_in(frame, index))
     }
 
-    fn lent_frame_in<'a>(&self, bytes: &'a [u8], index: usize) -> LentFrame<'a> {
-        // Checked when it was lent; a frame that has changed since cannot be.
-        let header = FrameHeader::decode(bytes, limits(u32::MAX)).ok().flatten().expect("a lent frame is whole");
-        let frame_bytes = header.frame_bytes();
-        let content = &bytes[HEADER_BYTES + ORIGIN_BYTES..frame_bytes];
+    fn lent_frame_in<'a>(&self, frame: &'a [u8], index: usize) -> LentFrame<'a> {
+        // Checked when it was indexed; nobody has written to it since.
+        let header = FrameHeader::decode(frame, limits(u32::MAX)).ok().flatten().expect("a lent frame is whole");
+        let content = &frame[HEADER_BYTES + ORIGIN_BYTES..];
         let (header_block, payload) = content.split_at(header.header_block_bytes as usize);
         let given_back = if index < self.given_back_span { self.given_back } else { 0 };
-        LentFrame { header, origin: origin(bytes), given_back, frame_bytes, header_block, payload }
+        LentFrame { header, origin: origin(frame), given_back, header_block, payload }
     }
 }
 
@@ -662,7 +601,6 @@ pub(crate) struct LentFrame<'a> {
     header: FrameHeader,
     origin: Origin,
     given_back: u32,
-    frame_bytes: usize,
     pub(crate) header_block: &'a [u8],
     pub(crate) payload: &'a [u8],
 }
@@ -806,6 +744,10 @@ fn limits(message_max_bytes: u32) -> FrameLimits {
 
 fn origin(frame: &[u8]) -> Origin {
     frame[HEADER_BYTES..].first_chunk().map(Origin::decode).expect("a Deliver frame holds its origin")
+}
+
+fn sequence(frame: &[u8]) -> u64 {
+    frame[FrameHeader::SEQUENCE_AT..].first_chunk().map(|bytes| u64::from_le_bytes(*bytes)).expect("a frame holds its header")
 }
 
 fn hello(options: &ReceiverOptions, returning: Option<Returning>) -> ReceiverHello {

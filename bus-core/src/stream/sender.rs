@@ -113,6 +113,13 @@ struct PendingWant {
     answer: Option<Kind>,
 }
 
+/// What came of asking for room.
+enum Room<'a> {
+    Granted(MutexGuard<'a, State>),
+    /// There is none, and the channel drops what is newest.
+    Dropped { last_sequence: u64 },
+}
+
 /// How far a write came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Written {
@@ -180,7 +187,10 @@ impl StreamSender {
         }
         state = self.await_room(state, bytes, wait)?;
         if state.rules.exact {
-            state = self.await_grant(state, bytes as u32, wait)?;
+            match self.await_grant(state, bytes as u32, wait)? {
+                Room::Granted(granted) => state = granted,
+                Room::Dropped { last_sequence } => return Ok(last_sequence),
+            }
         }
         state.last_sequence += 1;
         let sequence = state.last_sequence;
@@ -245,7 +255,7 @@ impl StreamSender {
         mut state: MutexGuard<'a, State>,
         bytes: u32,
         wait: Wait,
-    ) -> Result<MutexGuard<'a, State>, PushError> {
+    ) -> Result<Room<'a>, PushError> {
         // The daemon answers a try at once; the bound is for one that does not answer at all.
         let deadline = match wait {
             Wait::Never => Some(Instant::now() + TRY_PATIENCE),
@@ -259,7 +269,7 @@ impl StreamSender {
             state = self.wait_for_news(state, deadline);
         }
         state.wants += 1;
-        let waits = wait != Wait::Never && state.rules.when_full != WhenFull::Reject;
+        let waits = wait != Wait::Never && state.rules.when_full == WhenFull::Block;
         let want = Want { number: state.wants, bytes, wait: waits };
         state.want = Some(PendingWant { want, asked: false, answer: None });
         let outcome = loop {
@@ -292,7 +302,14 @@ impl StreamSender {
             self.write_control(&mut state, Kind::Unwant, &want);
         }
         self.changed.notify_all();
-        outcome.map(|()| state)
+        match outcome {
+            Ok(()) => Ok(Room::Granted(state)),
+            // The policy has its way, and the daemon has counted it.
+            Err(PushError::Full) if !asked && state.rules.when_full == WhenFull::DropNewest => {
+                Ok(Room::Dropped { last_sequence: state.last_sequence })
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Writes until the frame that was pushed last is in the socket.
@@ -574,10 +591,10 @@ impl State {
 
     /// Takes notice of every frame that is here whole.
     fn process(&mut self) -> Result<(), Broken> {
-        while let Some((header, frame_bytes)) = self.inbox.frame_at(0).map_err(|_| Broken)? {
-            let body = self.inbox.bytes()[HEADER_BYTES..frame_bytes].to_vec();
-            self.inbox.consume(frame_bytes);
-            self.notice(header.kind, &body)?;
+        while let Some(frame) = self.inbox.front().map_err(|_| Broken)? {
+            let body = self.inbox.front_bytes()[HEADER_BYTES..].to_vec();
+            self.inbox.pop_front();
+            self.notice(frame.kind, &body)?;
         }
         Ok(())
     }

@@ -171,17 +171,16 @@ fn nobody_listens(error: &io::Error) -> bool {
 
 fn await_welcome(connection: &Connection, inbox: &mut Inbox, deadline: Instant) -> Result<Welcome, DialError> {
     loop {
-        let frame = inbox.frame_at(0).map_err(|error| DialError::Protocol(error.to_string()))?;
-        if let Some((header, frame_bytes)) = frame {
-            let body = &inbox.bytes()[crate::wire::HEADER_BYTES..frame_bytes];
+        if let Some(frame) = inbox.front().map_err(|error| DialError::Protocol(error.to_string()))? {
+            let body = &inbox.front_bytes()[crate::wire::HEADER_BYTES..];
             let protocol = |error: crate::wire::ControlError| DialError::Protocol(error.to_string());
-            let answer = match header.kind {
+            let answer = match frame.kind {
                 Kind::Welcome => Ok(read_control::<Welcome>(Kind::Welcome, body).map_err(protocol)?),
                 Kind::Refused => Err(DialError::Refused(read_control(Kind::Refused, body).map_err(protocol)?)),
                 Kind::Closing => Err(DialError::Unreachable(io::ErrorKind::ConnectionRefused.into())),
                 kind => Err(DialError::Protocol(format!("a {kind:?} frame came in place of a welcome"))),
             };
-            inbox.consume(frame_bytes);
+            inbox.pop_front();
             return answer;
         }
         if !connection.wait(Interest::Readable, Some(deadline)).map_err(DialError::Unreachable)? {
@@ -227,8 +226,9 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Nanoseconds since the Unix epoch.
 pub(crate) fn wall_clock_ns() -> u64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
+    // Before 1970 there is no bus.
+    (now.tv_sec as u64).wrapping_mul(1_000_000_000).wrapping_add(now.tv_nsec as u64)
 }
 
 /// A session that asks questions.
@@ -250,20 +250,18 @@ impl Asking {
         &mut self,
         request: &crate::wire::Request,
         deadline: Instant,
-        mut before: impl FnMut(&crate::wire::FrameHeader, &[u8]),
+        mut before: impl FnMut(Kind, &[u8]),
     ) -> Result<Vec<u8>, DialError> {
         let mut bytes = Vec::new();
         put_control(Kind::Request, request, &mut bytes);
         self.connection.send_all(&bytes, deadline).map_err(DialError::Unreachable)?;
         loop {
-            let frame = self.inbox.frame_at(0).map_err(|error| DialError::Protocol(error.to_string()))?;
-            if let Some((header, frame_bytes)) = frame {
-                let frame = &self.inbox.bytes()[..frame_bytes];
-                if header.kind == Kind::Reply {
-                    return Ok(frame[crate::wire::HEADER_BYTES..].to_vec());
+            if let Some(frame) = self.inbox.front().map_err(|error| DialError::Protocol(error.to_string()))? {
+                if frame.kind == Kind::Reply {
+                    return Ok(self.inbox.front_bytes()[crate::wire::HEADER_BYTES..].to_vec());
                 }
-                before(&header, frame);
-                self.inbox.consume(frame_bytes);
+                before(frame.kind, self.inbox.front_bytes());
+                self.inbox.pop_front();
                 continue;
             }
             if !self.connection.wait(Interest::Readable, Some(deadline)).map_err(DialError::Unreachable)? {

@@ -67,7 +67,9 @@ impl Broker {
         let account = channel.account_mut(account_id);
         if let Some(earlier) = account.peer {
             // The same sender over a new connection: the old one is dead, whatever it looks like.
-            self.close_replaced(earlier, channel_id, account_id);
+            self.detach_sender(earlier, channel_id, account_id);
+            self.give_room(channel_id);
+            self.end_peer(earlier, "the sender came back over another connection".to_owned());
         }
         let channel = self.channel_mut(channel_id);
         let account = channel.account_mut(account_id);
@@ -111,11 +113,6 @@ impl Broker {
         Ok(())
     }
 
-    fn close_replaced(&mut self, earlier: PeerId, channel: ChannelId, account: AccountId) {
-        self.sender_leaves(earlier, channel, account, false);
-        self.end_peer(earlier, "the sender came back over another connection".to_owned());
-    }
-
     fn greet_receiver(&mut self, id: PeerId, hello: ReceiverHello) -> Result<(), Refusal> {
         let returns = hello.returning.is_some();
         let held_seat = hello.returning.as_ref().is_some_and(|returning| returning.seated);
@@ -155,7 +152,8 @@ impl Broker {
             channel.line.push_back(id);
         }
         let seat_is_free = channel.seat.is_none() && channel.seat_reserved_until_ms <= now_ms;
-        let place_in_line = channel.line.len() as u32 - u32::from(seat_is_free);
+        let before_it = channel.line.iter().take_while(|other| **other != id).count() as u32;
+        let place_in_line = before_it + u32::from(!seat_is_free);
         let message_max_bytes = channel.bounds.message_max_bytes;
         self.welcome(id, WelcomeRole::Receiver(ReceiverWelcome { message_max_bytes, place_in_line }));
         self.seat_next(channel_id, place_in_line == 0);
@@ -306,11 +304,11 @@ impl Broker {
 /// in milliseconds: less than the second within which a standby takes over.
 const SEAT_RESERVED_MS: u64 = 700;
 
-/// Whether senders ask for room first: not where what does not fit is dropped.
+/// Whether senders ask for room first: not where the oldest makes room.
 fn asks_first(when_full: bus_core::WhenFull) -> bool {
     match when_full {
-        bus_core::WhenFull::Block | bus_core::WhenFull::Reject => true,
-        bus_core::WhenFull::DropOldest | bus_core::WhenFull::DropNewest => false,
+        bus_core::WhenFull::Block | bus_core::WhenFull::Reject | bus_core::WhenFull::DropNewest => true,
+        bus_core::WhenFull::DropOldest => false,
     }
 }
 

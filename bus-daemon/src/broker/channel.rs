@@ -51,8 +51,8 @@ pub(super) struct Channel {
     pub(super) requirers: Vec<PeerId>,
     /// Ends that are told when the peers change.
     pub(super) watchers: Vec<PeerId>,
-    /// Purging waits for what the receiver gives back.
-    pub(super) recall: Option<RecallPurpose>,
+    /// What waits for the receiver to give messages back.
+    pub(super) recall: Recall,
     /// Who made it, and is charged for it.
     pub(super) uid: u32,
 }
@@ -104,13 +104,13 @@ pub(super) struct Seat {
     pub(super) messages: u64,
 }
 
-/// Why messages were recalled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum RecallPurpose {
-    /// All that was held at that position goes.
-    Purge { before: u64 },
-    /// The head goes.
-    Skip,
+/// What is to be done with messages that the receiver gives back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Recall {
+    /// All before this position go.
+    pub(super) purge_before: u64,
+    /// So many of the first go.
+    pub(super) skips: u64,
 }
 
 /// Why a message leaves the log.
@@ -145,7 +145,7 @@ impl Channel {
             granted_bytes: 0,
             requirers: Vec::new(),
             watchers: Vec::new(),
-            recall: None,
+            recall: Recall::default(),
             uid,
         }
     }
@@ -240,7 +240,8 @@ impl Channel {
         let mut limit = seat.written;
         while let Some(entry) = self.log.entry(limit).filter(|_| limit < most) {
             ahead += u64::from(entry.message_bytes);
-            if ahead > self.bounds.push_ahead_bytes && limit > self.log.first() && seat.offset == 0 {
+            let has_begun = limit == seat.written && seat.offset > 0;
+            if ahead > self.bounds.push_ahead_bytes && limit > self.log.first() && !has_begun {
                 break;
             }
             limit += 1;
@@ -248,18 +249,19 @@ impl Channel {
         limit
     }
 
-    /// The receiver is gone, or has given back what it had not claimed.
-    pub(super) fn vacate(&mut self, certain: bool) {
-        let Some(seat) = self.seat.take() else { return };
+    /// The receiver is gone. Returns the position behind what it had claimed.
+    pub(super) fn vacate(&mut self, certain: bool) -> u64 {
         let first = self.log.first();
+        let Some(seat) = self.seat.take() else { return first };
         // Where we cannot know what it has claimed, all that was sent may have been seen.
-        let handed_out = if certain { seat.taken } else { seat.written };
+        let handed_out = if certain { seat.taken } else { seat.written + u64::from(seat.offset > 0) };
         for position in first..handed_out.max(first) {
             self.log.count_attempts(position, 1);
         }
         if seat.head_given_back > 0 && !self.log.is_empty() {
             self.log.count_attempts(first, seat.head_given_back);
         }
+        seat.taken
     }
 
     pub(super) fn ledger(&self) -> Ledger {

@@ -4,7 +4,7 @@ use std::io::IoSlice;
 
 use bus_core::wire::{Kind, Progress};
 
-use super::channel::{ChannelId, Leaves, RecallPurpose};
+use super::channel::{ChannelId, Leaves};
 use super::peer::{PeerId, PeerRole};
 use super::{Broker, Fault};
 
@@ -51,7 +51,6 @@ impl Broker {
         }
         if let Some(channel_id) = channel_id {
             self.wrote_messages(channel_id, bytes);
-            self.end_if_deserted(channel_id);
         }
     }
 
@@ -149,15 +148,15 @@ impl Broker {
             self.charge(channel_id, before);
             self.give_room(channel_id);
             self.write(id);
+            self.end_if_deserted(channel_id);
         }
         Ok(())
     }
 
     /// Asks the receiver to give back what it has not claimed.
-    pub(super) fn recall(&mut self, channel_id: ChannelId, purpose: RecallPurpose) {
+    pub(super) fn recall(&mut self, channel_id: ChannelId) {
         let channel = self.channel_mut(channel_id);
         let Some(seat) = &mut channel.seat else { return };
-        channel.recall = Some(purpose);
         if !std::mem::replace(&mut seat.recalling, true) {
             let id = seat.peer;
             self.put(id, Kind::Recall, &());
@@ -167,7 +166,6 @@ impl Broker {
     /// The receiver has given back what it had not claimed.
     pub(super) fn recalled(&mut self, id: PeerId, channel_id: ChannelId, progress: Progress) -> Result<(), Fault> {
         self.progress(id, channel_id, progress)?;
-        let before = self.channel(channel_id).log.bytes();
         let channel = self.channel_mut(channel_id);
         let Some(seat) = channel.seat.as_mut().filter(|seat| seat.peer == id && seat.recalling) else {
             return Err(Fault("nothing was recalled".to_owned()));
@@ -176,32 +174,16 @@ impl Broker {
         // It answers after everything that was written before, so nothing is half written.
         seat.written = seat.taken;
         seat.offset = 0;
-        let (from, taken) = (seat.taken, seat.taken);
+        let taken = seat.taken;
         let given_back = std::mem::take(&mut seat.head_given_back);
-        if given_back > 0 {
-            channel.log.count_attempts(channel.log.first(), given_back);
-        }
         seat.ahead_bytes = (channel.log.first()..taken)
             .filter_map(|position| channel.log.entry(position))
             .map(|entry| u64::from(entry.message_bytes))
             .sum();
-        let gone = match channel.recall.take() {
-            Some(RecallPurpose::Purge { before }) => {
-                let mut position = from;
-                channel.log.remove_where(from, |_| {
-                    position += 1;
-                    position <= before
-                })
-            }
-            Some(RecallPurpose::Skip) => channel.log.remove(from).into_iter().collect(),
-            None => Vec::new(),
-        };
-        for entry in &gone {
-            self.channel_mut(channel_id).count(entry, Leaves::Purged, true);
-            self.tell_later(channel_id, entry.account);
+        if given_back > 0 {
+            channel.log.count_attempts(channel.log.first(), given_back);
         }
-        self.charge(channel_id, before);
-        self.give_room(channel_id);
+        self.remove_recalled(channel_id, taken);
         self.write(id);
         self.end_if_deserted(channel_id);
         Ok(())

@@ -20,20 +20,12 @@ impl Broker {
     pub(super) fn sender_leaves(&mut self, id: PeerId, channel_id: ChannelId, account_id: AccountId, goodbye: bool) {
         let now_ms = self.now_ms;
         self.due(now_ms + HOUSEKEEPING_MS);
-        self.release_grant(channel_id, account_id);
+        self.detach_sender(id, channel_id, account_id);
         if let Some(peer) = self.peer_mut(id) {
-            peer.role = PeerRole::Control;
-            peer.want = None;
             peer.closing = true;
         }
         let channel = self.channel_mut(channel_id);
-        channel.senders -= 1;
-        channel.wants.retain(|other| *other != id);
-        channel.paused.retain(|other| *other != id);
-        channel.requirers.retain(|other| *other != id);
-        channel.watchers.retain(|other| *other != id);
         let account = channel.account_mut(account_id);
-        account.peer = None;
         account.departed_at_ms = Some(if goodbye { 0 } else { now_ms });
         self.prune_accounts(channel_id);
         self.give_room(channel_id);
@@ -42,8 +34,28 @@ impl Broker {
         self.vanish_if_idle(channel_id);
     }
 
+    /// Takes a sender's connection out of its channel. The account stays.
+    pub(super) fn detach_sender(&mut self, id: PeerId, channel_id: ChannelId, account_id: AccountId) {
+        self.release_grant(channel_id, account_id);
+        if let Some(peer) = self.peer_mut(id) {
+            peer.role = PeerRole::Control;
+            (peer.want, peer.paused_at_ms) = (None, None);
+        }
+        let channel = self.channel_mut(channel_id);
+        channel.senders -= 1;
+        channel.wants.retain(|other| *other != id);
+        channel.paused.retain(|other| *other != id);
+        channel.requirers.retain(|other| *other != id);
+        channel.watchers.retain(|other| *other != id);
+        channel.account_mut(account_id).peer = None;
+    }
+
     /// A receiver goes. `certain` when everything that it had claimed has been told.
     pub(super) fn receiver_leaves(&mut self, id: PeerId, channel_id: ChannelId, certain: bool) {
+        if !certain {
+            // It is still connected: what has begun must end before anything else is said.
+            self.finish_frame(id);
+        }
         if let Some(peer) = self.peer_mut(id) {
             peer.role = PeerRole::Control;
             peer.closing = true;
@@ -55,12 +67,26 @@ impl Broker {
             if channel.seat.as_ref().is_some_and(|seat| seat.ended) {
                 channel.sender_seen = channel.senders > 0;
             }
-            channel.vacate(certain);
-            self.purge_recalled(channel_id);
+            let claimed = self.channel_mut(channel_id).vacate(certain);
+            self.remove_recalled(channel_id, claimed);
             self.seat_next(channel_id, false);
         }
         self.tell_peers(channel_id);
         self.vanish_if_idle(channel_id);
+    }
+
+    /// Moves the rest of a half-written message into the receiver's outbox, because its log goes.
+    pub(super) fn finish_frame(&mut self, id: PeerId) {
+        let Some(channel_id) = self.seated_at(id) else { return };
+        let channel = &self.channels[channel_id.0 as usize];
+        let Some(seat) = channel.seat.as_ref().filter(|seat| seat.offset > 0) else { return };
+        let rest = channel.log.frame_at(seat.written).map(|frame| frame[seat.offset..].to_vec()).unwrap_or_default();
+        if let Some(peer) = self.peer_mut(id) {
+            let said = peer.control.split_off(peer.control_written);
+            peer.control = rest;
+            peer.control_written = 0;
+            peer.control.extend_from_slice(&said);
+        }
     }
 
     /// Lets accounts go whose senders left for good or long ago.
@@ -120,7 +146,7 @@ impl Broker {
         let Some(channel) = self.channels.get(channel_id.0 as usize) else { return };
         let Some(seat) = &channel.seat else { return };
         let id = seat.peer;
-        let drained = seat.written == channel.log.end() && seat.offset == 0 && !seat.recalling;
+        let drained = channel.log.is_empty() && !seat.recalling;
         let deserted = channel.sender_seen && channel.senders == 0 && channel.awaited.is_empty();
         let wishes =
             self.peer(id).is_some_and(|peer| matches!(peer.role, PeerRole::Receiver { until_disconnected: true, .. }));

@@ -163,12 +163,10 @@ impl MessageLog {
         Some(entry)
     }
 
-    /// Takes the message at `position` out; those behind it move up by one.
+    /// Takes the message at `position` out, which no receiver was sent; those behind it move up by
+    /// one, also when it is the first: positions count what was sent.
     pub(super) fn remove(&mut self, position: u64) -> Option<Entry> {
         let index = usize::try_from(position.checked_sub(self.first)?).ok()?;
-        if index == 0 {
-            return self.pop_front();
-        }
         let entry = self.entries.remove(index)?;
         self.forget(&entry);
         Some(entry)

@@ -247,22 +247,22 @@ impl Broker {
     /// A peer has sent a frame, whose lengths were checked against [`Self::frame_limits`].
     pub fn frame<'a>(&mut self, now: Duration, id: PeerId, header: &FrameHeader, content: Content<'a>) -> Handled<'a> {
         self.now_ms = millis(now);
-        let Some(peer) = self.peer(id) else { return Handled::Taken };
-        if peer.closing {
-            return Handled::Taken;
-        }
+        let Some(peer) = self.peer(id).filter(|peer| !peer.closing) else { return Handled::Taken };
         let role = peer.role;
-        let body = content.bytes();
-        let done = match (role, header.kind) {
-            (PeerRole::Sender { channel, account, .. }, Kind::Data) => {
-                return match self.publish(id, channel, account, header, content) {
-                    Ok(handled) => handled,
-                    Err(fault) => {
-                        self.fault(id, fault);
-                        Handled::Taken
-                    }
-                };
-            }
+        if let (PeerRole::Sender { channel, account, .. }, Kind::Data) = (role, header.kind) {
+            return self.publish(id, channel, account, header, content).unwrap_or_else(|fault| {
+                self.fault(id, fault);
+                Handled::Taken
+            });
+        }
+        if let Err(fault) = self.control_frame(id, role, header.kind, content.bytes()) {
+            self.fault(id, fault);
+        }
+        Handled::Taken
+    }
+
+    fn control_frame(&mut self, id: PeerId, role: PeerRole, kind: Kind, body: &[u8]) -> Result<(), Fault> {
+        match (role, kind) {
             (PeerRole::Greeting { .. }, Kind::Hello) => read(Kind::Hello, body).map(|hello| self.greet(id, hello)),
             (PeerRole::Sender { channel, account, .. }, Kind::Want) => {
                 read::<Want>(Kind::Want, body).map(|want| self.want(id, channel, account, want))
@@ -299,11 +299,7 @@ impl Broker {
                 Err(Fault(format!("the first frame of a connection must be a Hello, and this one is a {kind:?}")))
             }
             (_, kind) => Err(Fault(format!("a {kind:?} frame does not belong here"))),
-        };
-        if let Err(fault) = done {
-            self.fault(id, fault);
         }
-        Handled::Taken
     }
 
     /// A connection is gone, and everything that it had sent has been handed in.
@@ -504,6 +500,9 @@ impl Broker {
     }
 
     fn refuse(&mut self, id: PeerId, code: RefusedCode, text: String) {
+        if self.peer(id).is_none_or(|peer| peer.closing) {
+            return;
+        }
         self.put(id, Kind::Refused, &Refused { code, text: text.clone() });
         self.end_peer(id, text);
     }

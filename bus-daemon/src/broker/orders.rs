@@ -3,7 +3,7 @@
 use bus_core::wire::{ClosingCode, Kind, Refused, RefusedCode, Reply, Request};
 use bus_core::{ChannelInfo, ChannelName, ChannelOptions, ChannelSummary, PeerInfo, Removed};
 
-use super::channel::{Channel, ChannelId, Leaves, RecallPurpose};
+use super::channel::{Channel, ChannelId, Leaves, Recall};
 use super::leave::peers;
 use super::log::PREFIX_BYTES;
 use super::peer::{PeerId, PeerRole};
@@ -183,57 +183,42 @@ impl Broker {
         }
     }
 
-    /// Moves the rest of a half-written message into the receiver's outbox, because its log goes.
-    fn finish_frame(&mut self, id: PeerId) {
-        let Some(channel_id) = self.seated_at(id) else { return };
-        let channel = &self.channels[channel_id.0 as usize];
-        let Some(seat) = channel.seat.as_ref().filter(|seat| seat.offset > 0) else { return };
-        let rest = channel.log.frame_at(seat.written).map(|frame| frame[seat.offset..].to_vec()).unwrap_or_default();
-        if let Some(peer) = self.peer_mut(id) {
-            let said = peer.control.split_off(peer.control_written);
-            peer.control = rest;
-            peer.control_written = 0;
-            peer.control.extend_from_slice(&said);
-        }
-    }
-
     fn purge(&mut self, id: ChannelId) -> Reply {
         let from = self.channel(id).unsent_from();
-        let messages = self.remove_unsent(id, |_| true);
-        let channel = self.channel(id);
-        let recalled = channel.seat.as_ref().map_or(0, |seat| from - seat.taken);
+        let messages = self.remove_from(id, from, |_| true);
+        let recalled = self.channel(id).seat.as_ref().map_or(0, |seat| from - seat.taken);
         if recalled > 0 {
-            self.recall(id, RecallPurpose::Purge { before: from });
+            self.channel_mut(id).recall.purge_before = from;
+            self.recall(id);
         }
         Reply::Removed(Removed { messages, recalled })
     }
 
     fn skip(&mut self, id: ChannelId) -> Reply {
-        let channel = self.channel(id);
-        let unclaimed = channel.seat.as_ref().map_or(0, |seat| channel.unsent_from() - seat.taken);
-        if unclaimed > 0 {
-            self.recall(id, RecallPurpose::Skip);
+        let channel = self.channel_mut(id);
+        let from = channel.unsent_from();
+        let taken = channel.seat.as_ref().map_or(from, |seat| seat.taken);
+        if channel.recall.purge_before > taken {
+            // The head is about to go already.
+            return Reply::Removed(Removed::default());
+        }
+        if from - taken > channel.recall.skips {
+            channel.recall.skips += 1;
+            self.recall(id);
             return Reply::Removed(Removed { messages: 0, recalled: 1 });
         }
-        let head = channel.unsent_from();
-        let mut position = head;
-        let messages = self.remove_unsent(id, |_| {
-            position += 1;
-            position == head + 1
-        });
+        let mut first = true;
+        let messages = self.remove_from(id, from, |_| std::mem::take(&mut first));
         Reply::Removed(Removed { messages, recalled: 0 })
     }
 
-    /// Removes messages that are not on their way.
-    fn remove_unsent(&mut self, id: ChannelId, goes: impl FnMut(&super::log::Entry) -> bool) -> u64 {
+    /// Removes messages that no receiver has, from a position on.
+    fn remove_from(&mut self, id: ChannelId, from: u64, goes: impl FnMut(&super::log::Entry) -> bool) -> u64 {
         let before = self.channel(id).log.bytes();
-        let channel = self.channel_mut(id);
-        let gone = channel.log.remove_where(channel.unsent_from(), goes);
+        let gone = self.channel_mut(id).log.remove_where(from, goes);
         for entry in &gone {
-            let channel = self.channel_mut(id);
-            let was_oldest =
-                !channel.log.entries().any(|other| other.account == entry.account && other.sequence < entry.sequence);
-            channel.count(entry, Leaves::Purged, was_oldest);
+            // What stays of the same sender is older: its acknowledgement covers this one.
+            self.channel_mut(id).count(entry, Leaves::Purged, false);
             self.tell_later(id, entry.account);
         }
         self.charge(id, before);
@@ -242,24 +227,14 @@ impl Broker {
         gone.len() as u64
     }
 
-    /// A receiver has gone that still owed an answer to a recall: what it had not claimed goes now.
-    pub(super) fn purge_recalled(&mut self, id: ChannelId) {
-        match self.channel_mut(id).recall.take() {
-            Some(RecallPurpose::Purge { before }) => {
-                let mut position = self.channel(id).log.first();
-                // What it had claimed comes again, as always; purging was about the rest.
-                self.remove_unsent(id, |entry| {
-                    position += 1;
-                    let _ = entry;
-                    position <= before
-                });
-            }
-            Some(RecallPurpose::Skip) => {
-                let mut first = true;
-                self.remove_unsent(id, |_| std::mem::take(&mut first));
-            }
-            None => {}
-        }
+    /// The receiver has given back what it had not claimed, or is gone: now it can be removed.
+    pub(super) fn remove_recalled(&mut self, id: ChannelId, claimed: u64) {
+        let Recall { purge_before, skips } = std::mem::take(&mut self.channel_mut(id).recall);
+        let mut position = claimed;
+        self.remove_from(id, claimed, |_| {
+            position += 1;
+            position <= purge_before || position <= claimed + skips
+        });
     }
 
     fn kick(&mut self, id: ChannelId) -> Result<Reply, Refusal> {

@@ -50,11 +50,16 @@ impl Broker {
                 header.sequence, account.accepted
             )));
         }
-        let granted = account.granted;
+        if account.granted.is_some_and(|bytes| u64::from(bytes) < message_bytes) {
+            // It asked for less room than it needs: as if it had not asked.
+            self.release_grant(channel_id, account_id);
+            self.give_room(channel_id);
+        }
         let channel = &self.channels[channel_id.0 as usize];
         let over_user = self.users.get(&channel.uid).is_some_and(|user| user.bytes + message_bytes > user_bytes_max)
             && !channel.log.is_empty();
-        let full = granted.is_none_or(|bytes| u64::from(bytes) < message_bytes) && !channel.has_room(message_bytes);
+        let granted = channel.account(account_id).granted.is_some();
+        let full = !granted && !channel.has_room(message_bytes);
         if shutting_down || over_user || full {
             let channel = &mut self.channels[channel_id.0 as usize];
             let account = &mut channel.accounts[account_id.0 as usize];
@@ -134,9 +139,9 @@ impl Broker {
             let channel = self.channel_mut(channel_id);
             let position = channel.unsent_from();
             let Some(entry) = channel.log.remove(position) else { break };
-            let was_oldest =
-                !channel.log.entries().any(|other| other.account == entry.account && other.sequence < entry.sequence);
-            channel.count(&entry, Leaves::Dropped, was_oldest);
+            // Its sender need not keep what is older either: a receiver has that, or it was dropped.
+            // Else one stalled delivery would fill the sender's window, and dropping is not to block.
+            channel.count(&entry, Leaves::Dropped, true);
             self.tell_later(channel_id, entry.account);
         }
         self.charge(channel_id, before);
@@ -160,9 +165,26 @@ impl Broker {
             && !want.wait
         {
             peer.want = None;
-            self.channel_mut(channel_id).wants.retain(|other| *other != id);
+            let channel = self.channel_mut(channel_id);
+            channel.wants.retain(|other| *other != id);
+            if channel.bounds.when_full == WhenFull::DropNewest {
+                self.drop_unsent(id, channel_id, account_id);
+            }
             self.put(id, Kind::Full, &want);
         }
+    }
+
+    /// The message for which there is no room is dropped before it is sent: counted here, and its
+    /// sender keeps nothing of it.
+    fn drop_unsent(&mut self, id: PeerId, channel_id: ChannelId, account_id: AccountId) {
+        let channel = self.channel_mut(channel_id);
+        channel.tally.accepted += 1;
+        channel.tally.dropped += 1;
+        let account = channel.account_mut(account_id);
+        account.dropped += 1;
+        account.told = account.settled();
+        let settled = account.told;
+        self.put(id, Kind::Settled, &settled);
     }
 
     /// A sender does not want room any more.

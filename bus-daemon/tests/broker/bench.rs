@@ -96,7 +96,7 @@ impl Bench {
         let mut rules = rules();
         change(&mut rules);
         let broker = Broker::new(rules.clone());
-        Self(Rc::new(RefCell::new(State { broker, rules, now_ms: 0, busy: false, wires: BTreeMap::new() })))
+        Self(Rc::new(RefCell::new(State { broker, rules, now_ms: 1_000, busy: false, wires: BTreeMap::new() })))
     }
 
     /// The daemon dies, and the next begins with nothing but the key.

@@ -16,5 +16,8 @@ pub use dice::Dice;
 pub use parcel::Parcel;
 pub use stage::Stage;
 
-/// The channel on which everything happens.
+/// The channel on which the processes meet.
 pub const CHANNEL: &str = "parcels";
+
+/// A channel that holds two messages.
+pub const NARROW: &str = "narrow";

@@ -10,7 +10,7 @@ use std::{env, thread};
 use bus_core::{Address, Bus};
 use tempfile::TempDir;
 
-use super::CHANNEL;
+use super::{CHANNEL, NARROW};
 use super::dice::Dice;
 use super::journal::{Received, Sent, now_ns};
 use super::verdict::{Broken, Figures, Record};
@@ -33,8 +33,8 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// An empty stage with a daemon. Senders may have few parcels unacknowledged, so that they wait
-    /// for room again and again.
+    /// An empty stage with a daemon. Each daemon declares the two channels: senders of [`CHANNEL`] may
+    /// have few parcels unacknowledged, so that they wait for room again and again.
     ///
     /// # Panics
     /// When there is no temporary folder.
@@ -42,7 +42,8 @@ impl Stage {
     pub fn new(dice: Dice) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let address = Address::new(folder.path().join("bus.sock")).expect("a short path");
-        fs::write(folder.path().join("busd.toml"), format!("[channels.{CHANNEL}]\nwindow = 256\n")).expect("a file");
+        let channels = format!("[channels.{CHANNEL}]\nwindow = 256\n[channels.{NARROW}]\ncapacity = 2\n");
+        fs::write(folder.path().join("busd.toml"), channels).expect("a file");
         let mut stage = Self {
             dice,
             address,

@@ -1,10 +1,10 @@
 //! The forms of sending and receiving: block, try, with a deadline. What comes back is the value.
 
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use bus_core::{RecvTimeoutError, SendTimeoutError, TryRecvError, TrySendError, WhenFull};
-use bus_tests::{MOMENT, World};
+use bus_core::{ChannelOptions, RecvTimeoutError, SendTimeoutError, TryRecvError, TrySendError, WhenFull};
+use bus_tests::{MOMENT, World, eventually};
 
 use crate::ends::{JOBS, create, in_time, next, receiver, sender, until_disconnected};
 
@@ -47,12 +47,13 @@ pub(crate) fn a_blocked_send_goes_on_when_a_message_is_received(world: &World) {
 
 /// A receiver that does something else for a while must not leave its acknowledgements lying.
 pub(crate) fn what_was_received_makes_room_without_another_call(world: &World) {
-    create(world, 4, WhenFull::Block);
+    world.bus().create(JOBS, ChannelOptions { window: Some(4), ..Default::default() }).unwrap();
     let (sender, receiver) = (sender::<u32>(world), receiver::<u32>(world));
-    for round in 0..20 {
+    for round in 0..10 {
         for number in 0..4 {
             sender.send_deadline(number, in_time()).unwrap();
         }
+        eventually("all four are here", || receiver.len() == 4);
         for number in 0..3 {
             assert_eq!(next(&receiver), number, "round {round}");
         }
@@ -69,12 +70,13 @@ pub(crate) fn what_was_received_makes_room_without_another_call(world: &World) {
 
 /// The same while a delivery is read, which may take long.
 pub(crate) fn what_was_acknowledged_makes_room_while_the_next_is_read(world: &World) {
-    create(world, 3, WhenFull::Block);
+    world.bus().create(JOBS, ChannelOptions { window: Some(3), ..Default::default() }).unwrap();
     let (sender, mut receiver) = (sender::<u32>(world), receiver::<u32>(world));
-    for round in 0..20 {
+    for round in 0..10 {
         for number in 0..3 {
             sender.send_deadline(number, in_time()).unwrap();
         }
+        eventually("all three are here", || receiver.len() == 3);
         for _ in 0..2 {
             receiver.next_delivery_deadline(in_time()).unwrap().ack();
         }
@@ -119,6 +121,16 @@ pub(crate) fn a_deadline_that_has_passed_still_takes_what_is_there(world: &World
     assert_eq!(receiver.recv_deadline(past).unwrap(), 2);
 }
 
+pub(crate) fn a_timeout_beyond_all_clocks_waits_for_ever(world: &World) {
+    let (sender, mut receiver) = (sender::<u32>(world), until_disconnected::<u32>(world));
+    sender.send_timeout(1, Duration::MAX).unwrap();
+    assert_eq!(receiver.recv_timeout(Duration::MAX).unwrap(), 1);
+    sender.send(2).unwrap();
+    receiver.next_delivery().unwrap().ack();
+    drop(sender);
+    assert!(matches!(receiver.recv_timeout(Duration::MAX), Err(RecvTimeoutError::Disconnected)));
+}
+
 pub(crate) fn what_is_fed_arrives_at_the_latest_after_a_flush(world: &World) {
     let (sender, receiver) = (sender::<u32>(world), receiver::<u32>(world));
     sender.feed(1).unwrap();
@@ -157,7 +169,7 @@ pub(crate) fn iterators_end_where_the_channel_does(world: &World) {
     assert_eq!(by_reference, [1, 2]);
     assert_eq!(receiver.iter().next(), Some(3));
     let mut tried = Vec::new();
-    bus_tests::eventually("the fourth is here", || {
+    eventually("the fourth is here", || {
         tried.extend(receiver.try_iter().take(1));
         tried == [4]
     });
@@ -182,8 +194,8 @@ pub(crate) fn both_ends_know_how_much_is_on_its_way(world: &World) {
         sender.send(number).unwrap();
     }
     assert_eq!(sender.len(), 3);
-    bus_tests::eventually("all three are here", || receiver.len() == 3);
+    eventually("all three are here", || receiver.len() == 3);
     next(&receiver);
     assert_eq!(receiver.len(), 2);
-    bus_tests::eventually("the sender hears of it", || sender.len() == 2);
+    eventually("the sender hears of it", || sender.len() == 2);
 }

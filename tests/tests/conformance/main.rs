@@ -3,6 +3,9 @@
 //! A test is a function of a [`World`]; the lists below say over which routes it runs.
 //! A route that is added is one more line in `over_every_route`.
 
+// The functions are tests, whatever the lint sees of it: a failure is to point at its line.
+#![allow(clippy::unwrap_used)]
+
 mod blocking;
 mod bounds;
 mod bytes;
@@ -53,6 +56,7 @@ over_every_route! {
         a_blocked_receiver_gets_what_is_sent_later
         an_empty_channel_is_told_from_one_that_took_too_long
         a_deadline_that_has_passed_still_takes_what_is_there
+        a_timeout_beyond_all_clocks_waits_for_ever
         what_is_fed_arrives_at_the_latest_after_a_flush
         dropping_a_sender_sends_what_it_had_buffered
         iterators_end_where_the_channel_does
@@ -100,12 +104,14 @@ over_every_route! {
         messages_are_kept_while_the_peers_are_asked_for
         deletion_wakes_a_blocked_sender_with_its_value
         deletion_wakes_a_blocked_receiver_and_those_in_line
+        after_deletion_a_confirmation_fails_too
         a_deleted_channel_keeps_nothing_and_its_name_is_free
         a_channel_that_nobody_declared_vanishes_when_empty_and_unattached
         a_channel_that_holds_a_message_stays
     }
     types {
         every_codec_carries_a_value_whole
+        a_value_without_bytes_is_a_message_all_the_same
         another_type_is_refused_at_open_naming_both
         another_codec_is_refused_at_open_naming_both
         a_type_name_that_was_set_counts

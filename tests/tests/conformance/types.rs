@@ -39,6 +39,15 @@ pub(crate) fn every_codec_carries_a_value_whole(world: &World) {
     }
 }
 
+pub(crate) fn a_value_without_bytes_is_a_message_all_the_same(world: &World) {
+    let (sender, receiver) = (sender::<()>(world), receiver::<()>(world));
+    for _ in 0..3 {
+        sender.send(()).unwrap();
+    }
+    assert_eq!(receiver.iter().take(3).count(), 3);
+    eventually("all are acknowledged", || sender.is_empty());
+}
+
 pub(crate) fn another_type_is_refused_at_open_naming_both(world: &World) {
     let _sender = sender::<Job>(world);
     let refused = world.bus().receiver::<String>(JOBS).open().unwrap_err();

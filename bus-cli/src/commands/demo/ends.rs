@@ -21,7 +21,7 @@ pub(super) struct Sample {
     pub(super) number: u64,
     /// By the monotonic clock, which all processes of a machine share.
     pub(super) sent_at_ns: u64,
-    filler: [u8; 32],
+    value: f64,
 }
 
 /// Sends the samples of one producer.
@@ -29,7 +29,7 @@ pub(crate) fn produce(args: &DemoProducerArgs, around: &Surroundings) -> Result<
     let sender: Sender<Sample> = around.connect()?.sender(&args.channel).open()?;
     let begun = Instant::now();
     for number in 1..=args.messages {
-        let sample = |sent_at_ns| Sample { producer: args.producer, number, sent_at_ns, filler: [0; 32] };
+        let sample = |sent_at_ns| Sample { producer: args.producer, number, sent_at_ns, value: number as f64 };
         let sent = match args.rate {
             None => sender.feed(sample(monotonic_ns())),
             Some(rate) => {
@@ -50,17 +50,22 @@ pub(crate) fn consume(args: &DemoConsumerArgs, around: &Surroundings) -> Result<
     let total = args.messages * u64::from(args.producers);
     let mut audit = Audit::new(args.producers);
     let mut told_at = Instant::now();
+    let mut deadline = told_at + PATIENCE;
     for count in 1..=total {
-        let sample = match receiver.recv_timeout(PATIENCE) {
+        let sample = match receiver.recv_deadline(deadline) {
             Ok(sample) => sample,
             // The report says what is missing.
             Err(RecvTimeoutError::Timeout) => break,
             Err(error) => return Err(error.into()),
         };
         audit.note(&sample, monotonic_ns());
-        if count % COUNTED_TOGETHER == 0 && told_at.elapsed() >= TELL_INTERVAL {
-            told_at = Instant::now();
-            tell(&Progress::Received(count))?;
+        if count % COUNTED_TOGETHER == 0 {
+            let now = Instant::now();
+            deadline = now + PATIENCE;
+            if now - told_at >= TELL_INTERVAL {
+                told_at = now;
+                tell(&Progress::Received(count))?;
+            }
         }
     }
     tell(&Progress::Done(audit.report()))?;

@@ -125,7 +125,7 @@ mod tests {
     fn report(numbers: &[u64]) -> Report {
         let mut audit = Audit::new(1);
         for number in numbers {
-            let sample = serde_json::json!({"producer": 0, "number": number, "sent_at_ns": 0, "filler": vec![0; 32]});
+            let sample = serde_json::json!({"producer": 0, "number": number, "sent_at_ns": 0, "value": 0.5});
             audit.note(&serde_json::from_value(sample).unwrap(), 1000 * number);
         }
         audit.report()

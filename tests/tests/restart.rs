@@ -1,0 +1,148 @@
+//! Calls that are under way when the daemon is killed: what waits goes on waiting, what tries says
+//! that the daemon is away, and deadlines are kept.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bus_core::{
+    Bus, FlushError, Receiver, RecvError, RecvTimeoutError, SendTimeoutError, Sender, TryRecvError, TrySendError,
+};
+use bus_tests::processes::{CHANNEL, Dice, NARROW, Stage};
+use bus_tests::{PATIENCE, eventually, watch};
+
+#[test]
+fn a_blocked_send_outlives_the_daemon() {
+    on_stage("a_blocked_send_outlives_the_daemon", |stage, bus| {
+        let sender = sender(bus, NARROW);
+        sender.send(1).expect("there is room");
+        sender.send(2).expect("there is room");
+        let third = sender.clone();
+        let blocked = thread::spawn(move || third.send(3));
+        let waits = |bus: &Bus| bus.show(NARROW).is_ok_and(|info| info.senders.iter().any(|s| s.blocked_ms.is_some()));
+        eventually("the third message waits for room", || waits(bus));
+        stage.kill_daemon();
+        stage.start_daemon();
+        eventually("it waits at the next daemon", || waits(bus));
+
+        let receiver = receiver(bus, NARROW);
+        assert_eq!([next(&receiver), next(&receiver), next(&receiver)], [1, 2, 3]);
+        blocked.join().expect("no panic").expect("it was sent in the end");
+        sender.flush().expect("all is accepted");
+    });
+}
+
+#[test]
+fn a_blocked_recv_outlives_the_daemon() {
+    on_stage("a_blocked_recv_outlives_the_daemon", |stage, bus| {
+        let receiver = receiver(bus, CHANNEL);
+        let blocked = thread::spawn(move || receiver.recv());
+        stage.kill_daemon();
+        stage.start_daemon();
+        let bus = stage.bus();
+        eventually("the receiver is at the next daemon", || {
+            bus.show(CHANNEL).is_ok_and(|info| info.receiver.is_some())
+        });
+        sender(&bus, CHANNEL).send(7).expect("the channel is there");
+        assert_eq!(blocked.join().expect("no panic").expect("a message comes"), 7);
+    });
+}
+
+#[test]
+fn a_try_says_at_once_that_the_daemon_is_away() {
+    on_stage("a_try_says_at_once_that_the_daemon_is_away", |stage, bus| {
+        let (sender, receiver) = (sender(bus, CHANNEL), receiver(bus, CHANNEL));
+        stage.kill_daemon();
+        for _ in 0..3 {
+            at_once(|| assert!(matches!(sender.try_send(1), Err(TrySendError::Away(1)))));
+            at_once(|| assert!(matches!(receiver.try_recv(), Err(TryRecvError::Away))));
+        }
+        stage.start_daemon();
+        // What came back was never sent.
+        sender.send(2).expect("the daemon comes back");
+        assert_eq!(next(&receiver), 2);
+    });
+}
+
+#[test]
+fn deadlines_are_kept_while_the_daemon_is_away() {
+    on_stage("deadlines_are_kept_while_the_daemon_is_away", |stage, bus| {
+        let (sender, narrow, receiver) = (sender(bus, CHANNEL), sender(bus, NARROW), receiver(bus, CHANNEL));
+        stage.kill_daemon();
+        in_time(|d| assert!(matches!(sender.send_timeout(1, d), Err(SendTimeoutError::Timeout(1)))));
+        in_time(|d| assert!(matches!(narrow.send_timeout(1, d), Err(SendTimeoutError::Timeout(1)))));
+        in_time(|d| assert!(matches!(receiver.recv_timeout(d), Err(RecvTimeoutError::Timeout))));
+        stage.start_daemon();
+        sender.send(2).expect("the daemon comes back");
+        assert_eq!(next(&receiver), 2);
+    });
+}
+
+#[test]
+fn a_ticket_is_good_at_the_next_daemon() {
+    on_stage("a_ticket_is_good_at_the_next_daemon", |stage, bus| {
+        let sender = sender(bus, CHANNEL);
+        stage.kill_daemon();
+        sender.feed(1).expect("it stays in the buffer");
+        let mut ticket = sender.ticket();
+        in_time(|d| match sender.flush_deadline(Instant::now() + d) {
+            Err(FlushError::Unknown(unknown)) => ticket = unknown,
+            other => panic!("nobody can have accepted it: {other:?}"),
+        });
+        stage.start_daemon();
+        sender.wait(&ticket, Some(Instant::now() + PATIENCE)).expect("it is accepted at last");
+        assert_eq!(next(&receiver(bus, CHANNEL)), 1);
+    });
+}
+
+#[test]
+fn a_daemon_that_dies_is_not_the_last_sender_that_leaves() {
+    on_stage("a_daemon_that_dies_is_not_the_last_sender_that_leaves", |stage, bus| {
+        let sender = sender(bus, CHANNEL);
+        let receiver = bus.receiver::<u64>(CHANNEL).until_disconnected().open().expect("the seat is free");
+        sender.send(1).expect("the channel is there");
+        assert_eq!(next(&receiver), 1);
+        stage.kill_daemon();
+        stage.start_daemon();
+        sender.send(2).expect("the daemon comes back");
+        drop(sender);
+        assert_eq!(next(&receiver), 2);
+        assert!(matches!(receiver.recv(), Err(RecvError::Disconnected)));
+    });
+}
+
+/// A test with a daemon that it may kill, under the watchdog.
+fn on_stage(name: &str, test: fn(&mut Stage, &Bus)) {
+    let body = move || {
+        let mut stage = Stage::new(Dice::from_environment());
+        let bus = stage.bus();
+        test(&mut stage, &bus);
+    };
+    watch(name, body, || ());
+}
+
+fn sender(bus: &Bus, channel: &str) -> Sender<u64> {
+    bus.sender(channel).open().expect("a sender opens")
+}
+
+fn receiver(bus: &Bus, channel: &str) -> Receiver<u64> {
+    bus.receiver(channel).open().expect("the seat is free")
+}
+
+fn next(receiver: &Receiver<u64>) -> u64 {
+    receiver.recv_timeout(PATIENCE).expect("a message comes")
+}
+
+/// What must not wait for anything may be held up by a busy machine, but not for long.
+fn at_once(call: impl FnOnce()) {
+    let begin = Instant::now();
+    call();
+    assert!(begin.elapsed() < Duration::from_millis(500), "it took {:?}", begin.elapsed());
+}
+
+/// What has a deadline returns then: not before, and not long after.
+fn in_time(call: impl FnOnce(Duration)) {
+    let (begin, deadline) = (Instant::now(), Duration::from_millis(100));
+    call(deadline);
+    let took = begin.elapsed();
+    assert!(took >= deadline && took < deadline + Duration::from_millis(500), "it took {took:?}");
+}
