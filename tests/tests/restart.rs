@@ -95,6 +95,26 @@ fn a_ticket_is_good_at_the_next_daemon() {
 }
 
 #[test]
+fn a_sender_that_nobody_uses_sends_everything_again() {
+    on_stage("a_sender_that_nobody_uses_sends_everything_again", |stage, bus| {
+        // Far more than a socket holds, and nobody calls the sender any more.
+        let (messages, filling) = (100, vec![7_u8; 50_000]);
+        let sender = bus.raw_sender("large").open().expect("a sender opens");
+        for _ in 0..messages {
+            sender.send(filling.clone()).expect("the window has room");
+        }
+        stage.kill_daemon();
+        stage.start_daemon();
+        let receiver = stage.bus().raw_receiver("large").open().expect("the seat is free");
+        for number in 0..messages {
+            let message = receiver.recv_timeout(PATIENCE);
+            assert!(message.is_ok_and(|bytes| bytes == filling), "message {number} of {messages} does not come");
+        }
+        drop(sender);
+    });
+}
+
+#[test]
 fn a_daemon_that_dies_is_not_the_last_sender_that_leaves() {
     on_stage("a_daemon_that_dies_is_not_the_last_sender_that_leaves", |stage, bus| {
         let sender = sender(bus, CHANNEL);

@@ -162,6 +162,10 @@ impl Sender {
             Kind::Settled => self.settle(decode(kind, body)?),
             Kind::Granted | Kind::Full => {
                 let answered: Want = decode(kind, body)?;
+                let drops = self.rules.as_ref().is_some_and(|rules| rules.when_full == WhenFull::DropNewest);
+                if kind == Kind::Full && drops {
+                    model.dropped_unsent(self.channel);
+                }
                 if let Some((want, answer)) = &mut self.want
                     && want.number == answered.number
                 {
@@ -240,7 +244,7 @@ impl Sender {
             match self.want {
                 None => {
                     self.wants += 1;
-                    let wait = rules.when_full != WhenFull::Reject && rng.chance(70);
+                    let wait = rules.when_full == WhenFull::Block && rng.chance(70);
                     let want = Want { number: self.wants, bytes: bytes as u32, wait };
                     self.want = Some((want, None));
                     self.put(Kind::Want, &want);
