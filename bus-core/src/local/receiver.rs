@@ -102,7 +102,7 @@ impl<T> Endpoint<T> {
         let mailbox = &*self.mailbox;
         loop {
             let mut control = mailbox.control();
-            if let Some(ended) = self.ended(&control) {
+            if let Some(ended) = self.ended() {
                 return Err(NoMessage::Ended(ended));
             }
             if control.lent.is_some() || !control.is_seated(self.id) {
@@ -125,7 +125,7 @@ impl<T> Endpoint<T> {
         }
     }
 
-    fn ended(&self, _control: &Control<T>) -> Option<Ended> {
+    fn ended(&self) -> Option<Ended> {
         if self.mailbox.is_deleted() {
             return Some(self.ended.get_or_init(|| Ended::Deleted).clone());
         }
@@ -135,7 +135,12 @@ impl<T> Endpoint<T> {
     /// Ends for good, and makes room for the next.
     fn end(&self, ended: Ended) {
         self.ended.get_or_init(|| ended);
+        self.leave();
+    }
+
+    fn leave(&self) {
         self.mailbox.dismiss_receiver(self.id);
+        self.registry.left(&self.mailbox);
     }
 
     /// Waits for the seat, or for a loan to be settled.
@@ -159,8 +164,7 @@ impl<T> Clone for LocalReceiver<T> {
 
 impl<T> Drop for Endpoint<T> {
     fn drop(&mut self) {
-        self.mailbox.dismiss_receiver(self.id);
-        self.registry.left(&self.mailbox);
+        self.leave();
     }
 }
 

@@ -114,7 +114,6 @@ impl<T> LocalSender<T> {
 
 impl<T> Endpoint<T> {
     /// Asks for a place in the queue, by the rules of the channel.
-    #[inline]
     fn admit(&self) -> Result<Admission<'_>, Refusal<T>> {
         let mailbox = &*self.mailbox;
         let turn = (mailbox.when_full == WhenFull::DropOldest).then(|| lock(&mailbox.turn));
@@ -139,7 +138,6 @@ impl<T> Endpoint<T> {
         })
     }
 
-    #[inline]
     fn enqueue(&self, mut admission: Admission<'_>, message: Outgoing<T>) -> u64 {
         let sequence = admission.order.next_sequence();
         let Outgoing { value, headers, codec, sent_at } = message;
@@ -151,7 +149,6 @@ impl<T> Endpoint<T> {
         sequence
     }
 
-    #[inline]
     fn is_closed(&self) -> bool {
         self.mailbox.is_deleted() || (self.require_receiver && !self.mailbox.has_receiver())
     }
