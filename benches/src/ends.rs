@@ -82,19 +82,6 @@ impl Inlet {
         }
     }
 
-    /// Waits for the next message and gives it to `look` where it lies.
-    pub(crate) fn borrow<R>(&mut self, look: impl FnOnce(&[u8]) -> Result<R>) -> Result<R> {
-        match self {
-            Self::Relay(receiver) => look(receiver.next()?),
-            Self::Bus(receiver) => {
-                let delivery = receiver.next_bytes(None)?;
-                let looked = look(&delivery)?;
-                delivery.ack();
-                Ok(looked)
-            }
-        }
-    }
-
     /// Waits for the next messages, and gives each of those that have come to `look` where it lies.
     pub(crate) fn borrow_batch(&mut self, mut look: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
         match self {

@@ -90,9 +90,12 @@ impl Flow {
         }
         let consumed: Consumed = consumer.report()?;
         let mut sent = 0;
-        for player in &mut players {
+        for mut player in players {
             sent += player.report::<Produced>()?.messages;
+            player.finish()?;
         }
+        // It leaves in order: one that is killed may leave messages that it has not acknowledged.
+        consumer.finish()?;
         ensure!(consumed.messages == sent, "{sent} messages were sent and {} came", consumed.messages);
         Ok(consumed)
     }
@@ -120,7 +123,6 @@ const PING_BYTES: usize = 64;
 
 fn ping_pong(server: &Server, lasts: Duration) -> Result<Vec<Figure>> {
     let place = server.place();
-    // The ping process opens the way back before it says that it is ready.
     let mut pong = Player::start(&Role::Pong(Pong { place: place.clone(), payload_bytes: PING_BYTES }))?;
     let mut ping = Player::start(&Role::Ping(Ping { place, payload_bytes: PING_BYTES, lasts }))?;
     ping.go()?;

@@ -86,12 +86,12 @@ pub(crate) fn print(row: &Row) {
 
 /// Prints a row that could not be measured, and why.
 pub(crate) fn print_failed(name: &str, error: &anyhow::Error) {
-    println!("{name:<34} not measured: {error:#}");
+    println!("{name:<46} not measured: {error:#}");
 }
 
 fn print_line(columns: &[String; 7]) {
     let [name, unit, floor, subject, ratio, need, verdict] = columns;
-    let line = format!("{name:<34} {unit:<6} {floor:>24} {subject:>24} {ratio:>6} {need:>10} {verdict}");
+    let line = format!("{name:<46} {unit:<5} {floor:>24} {subject:>24} {ratio:>6} {need:>9} {verdict}");
     println!("{}", line.trim_end());
 }
 

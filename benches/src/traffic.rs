@@ -108,13 +108,11 @@ pub(crate) struct Consume {
     pub(crate) taking: Taking,
 }
 
-/// How a consumer takes what has come. A relay's knows no difference between the first two.
+/// How a consumer takes what has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Taking {
     /// Each message as a value of its own.
     Value,
-    /// Each message on its own, where it lies.
-    Loan,
     /// All that are here, where they lie.
     Batch,
 }
@@ -165,7 +163,6 @@ impl Consume {
         while watch.producers > 0 {
             match self.taking {
                 Taking::Value => inlet.take(|payload| watch.look(payload))?,
-                Taking::Loan => inlet.borrow(|payload| watch.look(payload))?,
                 Taking::Batch => inlet.borrow_batch(|payload| watch.look(payload))?,
             }
         }

@@ -7,8 +7,8 @@ use crate::limits::HELLO_TIMEOUT_MS;
 use crate::message::{Message, MessageInfo};
 use crate::stream::session::{Asking, Dialer};
 use crate::wire::{
-    Flags, FrameHeader, FrameLimits, HEADER_BYTES, Kind, ORIGIN_BYTES, Origin, RefusedCode, Reply, Request, Role, decode_headers,
-    read_control,
+    Flags, FrameHeader, FrameLimits, HEADER_BYTES, Kind, ORIGIN_BYTES, Origin, RefusedCode, Reply, Request, Role,
+    decode_headers, read_control,
 };
 
 pub(crate) struct ControlConnection {

@@ -98,7 +98,9 @@ impl<T: Send + 'static> Receiver<T> {
     /// # Errors
     /// [`RecvTimeoutError`].
     pub fn recv_timeout(&self, timeout: Duration) -> Result<T, RecvTimeoutError> {
-        self.recv_deadline(Instant::now() + timeout)
+        // A timeout beyond all clocks is none.
+        let wait = Instant::now().checked_add(timeout).map_or(Wait::Forever, Wait::Until);
+        self.take(wait).map_err(Into::into)
     }
 
     /// Waits for the next value, until `deadline` at most.

@@ -105,7 +105,9 @@ impl<T: Send + 'static> Sender<T> {
     /// # Errors
     /// [`SendTimeoutError`]; the value is in it.
     pub fn send_timeout(&self, value: T, timeout: Duration) -> Result<(), SendTimeoutError<T>> {
-        self.send_deadline(value, Instant::now() + timeout)
+        // A timeout beyond all clocks is none.
+        let wait = Instant::now().checked_add(timeout).map_or(Wait::Forever, Wait::Until);
+        self.outgoing().push(value, wait, Until::Written).map(drop).map_err(Into::into)
     }
 
     /// Sends `value`; waits until `deadline` at most. After `Timeout` it was never sent.

@@ -17,6 +17,11 @@ pub(super) trait Kept: Send + Sync {
     /// How it stands. Never waits.
     fn standing(&self) -> Standing;
 
+    /// Tells the daemon what was put off. Never waits. Returns whether to look in again soon.
+    fn tend(&self) -> bool {
+        false
+    }
+
     /// The connection has hung up: read what is left, and take notice. Never waits; `false` when a
     /// thread is using the endpoint, which takes notice itself.
     fn hung_up(&self) -> bool;
@@ -96,6 +101,9 @@ fn look_after(keeper: &Keeper) -> (Vec<Watched>, Option<Duration>) {
     lock(&keeper.entries).retain_mut(|entry| {
         let Some(endpoint) = entry.endpoint.upgrade() else { return false };
         let resting = entry.again_at.filter(|at| *at > now);
+        if endpoint.tend() {
+            look_at(now + TEND_PAUSE);
+        }
         match endpoint.standing() {
             Standing::Over => return false,
             Standing::Up(connection) => match resting {
@@ -156,6 +164,10 @@ fn wait_for_hang_up(keeper: &Keeper, watched: &[Watched], pause: Option<Duration
         let _ = rustix::io::read(waker, &mut [0_u8; 8]);
     }
 }
+
+/// How long an acknowledgement may be put off, when it is not told with the next ones: a tick of the
+/// kernel's clock.
+const TEND_PAUSE: Duration = Duration::from_millis(4);
 
 /// How long to leave an endpoint alone that has hung up while a thread was using it.
 const BUSY_PAUSE: Duration = Duration::from_millis(20);

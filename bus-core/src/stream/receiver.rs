@@ -10,6 +10,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, IoSlice};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
@@ -57,6 +58,8 @@ pub(crate) struct StreamReceiver {
     state: Mutex<State>,
     /// How the endpoint stands, readable while a thread waits with the state locked.
     link: Mutex<Link>,
+    /// Something was put off that the daemon is to be told; changed with the state locked.
+    deferred: AtomicBool,
     changed: Condvar,
 }
 
@@ -126,8 +129,13 @@ impl StreamReceiver {
             watching: false,
             ended: None,
         };
-        let receiver =
-            Arc::new(Self { options, state: Mutex::new(state), link: Mutex::new(Link::Away), changed: Condvar::new() });
+        let receiver = Arc::new(Self {
+            options,
+            state: Mutex::new(state),
+            link: Mutex::new(Link::Away),
+            deferred: AtomicBool::new(false),
+            changed: Condvar::new(),
+        });
         let mut state = lock(&receiver.state);
         if !receiver.begin(&mut state, session) {
             let text = "the daemon did not welcome a receiver".to_owned();
@@ -278,6 +286,10 @@ impl StreamReceiver {
         let now = CoarseTime::now();
         let idle = state.inbox.deliveries() == 0;
         if !(must || idle || now != state.told_at || pending >= CLAIM_MESSAGES) {
+            // There may be no further call for long: then the keeper tells it.
+            if !self.deferred.swap(true, Ordering::Relaxed) {
+                keeper::wake();
+            }
             return;
         }
         state.told_at = now;
@@ -296,6 +308,7 @@ impl StreamReceiver {
         wait: Wait,
     ) -> Result<MutexGuard<'a, State>, NoMessage> {
         self.tell(&mut state, true);
+        self.deferred.store(false, Ordering::Relaxed);
         let Some(connection) = state.connection.clone() else {
             return match wait {
                 Wait::Never => Err(NoMessage::Away),
@@ -384,6 +397,10 @@ impl StreamReceiver {
     pub(crate) fn peers(&self, from: Option<Peers>, deadline: Option<Instant>) -> Result<Peers, PeersError> {
         let mut state = self.state();
         loop {
+            if let Some(connection) = state.connection.clone() {
+                // A failure shows again below, where it is handled.
+                let _ = state.inbox.fill(&connection);
+            }
             if let Some(told) = state.find_peers() {
                 state.peers = Some(told);
             }
@@ -669,6 +686,20 @@ impl Kept for StreamReceiver {
         }
     }
 
+    fn tend(&self) -> bool {
+        if !self.deferred.load(Ordering::Relaxed) {
+            return false;
+        }
+        // In use: look again soon, its user may stop.
+        let Ok(mut state) = self.state.try_lock() else { return true };
+        if state.progress == state.told {
+            self.deferred.store(false, Ordering::Relaxed);
+            return false;
+        }
+        self.tell(&mut state, true);
+        true
+    }
+
     fn hung_up(&self) -> bool {
         let Ok(mut state) = self.state.try_lock() else { return false };
         let Some(connection) = state.connection.clone() else { return true };
@@ -747,7 +778,10 @@ fn origin(frame: &[u8]) -> Origin {
 }
 
 fn sequence(frame: &[u8]) -> u64 {
-    frame[FrameHeader::SEQUENCE_AT..].first_chunk().map(|bytes| u64::from_le_bytes(*bytes)).expect("a frame holds its header")
+    frame[FrameHeader::SEQUENCE_AT..]
+        .first_chunk()
+        .map(|bytes| u64::from_le_bytes(*bytes))
+        .expect("a frame holds its header")
 }
 
 fn hello(options: &ReceiverOptions, returning: Option<Returning>) -> ReceiverHello {

@@ -117,7 +117,9 @@ struct PendingWant {
 enum Room<'a> {
     Granted(MutexGuard<'a, State>),
     /// There is none, and the channel drops what is newest.
-    Dropped { last_sequence: u64 },
+    Dropped {
+        last_sequence: u64,
+    },
 }
 
 /// How far a write came.

@@ -21,7 +21,12 @@ pub(crate) struct Daemon {
     started_ms: u64,
     /// A peer that asks and orders without a wire.
     auditor: PeerId,
+    /// The frames of this step, for the journal.
+    pub(crate) frames: Frames,
 }
+
+/// Kinds and sequences of frames that were read.
+pub(crate) type Frames = Vec<(Kind, u64)>;
 
 pub(crate) struct Connection {
     peer: PeerId,
@@ -42,7 +47,7 @@ impl Daemon {
             }
         }
         let auditor = broker.connected(Duration::ZERO, Credentials { pid: 1, uid: UID });
-        let mut daemon = Self { broker, connections: Vec::new(), started_ms: now_ms, auditor };
+        let mut daemon = Self { broker, connections: Vec::new(), started_ms: now_ms, auditor, frames: Frames::new() };
         let mut hello = Vec::new();
         put_control(Kind::Hello, &Hello { name: "auditor".to_owned(), pid: 1, role: Role::Control }, &mut hello);
         daemon.tell_auditors_frame(&hello, now_ms);
@@ -104,6 +109,7 @@ impl Daemon {
             } else {
                 Content::Borrowed(content)
             };
+            self.frames.push((header.kind, header.sequence));
             match self.broker.frame(now, peer, &header, content) {
                 Handled::Taken => done += header.frame_bytes(),
                 Handled::NotNow(_) => {
@@ -118,10 +124,11 @@ impl Daemon {
 
     /// Writes up to `most` bytes to a connection, if the broker has asked for it; closes it when
     /// everything is said that was to be said.
-    pub(crate) fn write(&mut self, index: usize, most: usize, wires: &mut Wires, now_ms: u64) {
+    /// Returns how many bytes it was.
+    pub(crate) fn write(&mut self, index: usize, most: usize, wires: &mut Wires, now_ms: u64) -> usize {
         let connection = &mut self.connections[index];
         if !connection.wants_write {
-            return;
+            return 0;
         }
         let mut slices: Vec<IoSlice<'_>> = Vec::new();
         self.broker.output(connection.peer, &mut slices);
@@ -142,6 +149,7 @@ impl Daemon {
             self.drop_connection(index, wires, now_ms);
         }
         self.carry_out();
+        taken
     }
 
     /// A connection that is to be closed has had its time.

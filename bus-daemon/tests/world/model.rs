@@ -53,6 +53,7 @@ enum Fate {
 /// The messages of one sender id.
 #[derive(Debug)]
 struct Stream {
+    channel: usize,
     /// By sequence, from 1.
     values: Vec<u64>,
     /// The highest that was handed out.
@@ -74,6 +75,8 @@ struct Ledgers {
     purged_before: u64,
     deleted: u64,
     passed_over: u64,
+    /// It was deleted under the living daemon: if it comes again, then with the options of any other.
+    is_undeclared: bool,
 }
 
 impl Ledgers {
@@ -129,7 +132,7 @@ impl Model {
             handed_out: 0,
             passed_over: false,
         });
-        let stream = self.streams.entry(sender).or_insert(Stream { values: Vec::new(), handed_out: 0 });
+        let stream = self.streams.entry(sender).or_insert(Stream { channel, values: Vec::new(), handed_out: 0 });
         assert_eq!(stream.values.len() as u64 + 1, sequence, "a sender of the world counts");
         stream.values.push(value);
         value
@@ -171,7 +174,16 @@ impl Model {
 
     /// A daemon has died: whatever it held of senders that are not `alive` is lost with it.
     pub(crate) fn daemon_died(&mut self, alive: &[u64]) {
-        let dead: Vec<u64> = self.streams.keys().copied().filter(|sender| !alive.contains(sender)).collect();
+        for channel in 0..self.channels.len() {
+            self.end_life(channel);
+            self.channels[channel].is_undeclared = false;
+        }
+        self.dead_lost(alive, |_| true);
+    }
+
+    fn dead_lost(&mut self, alive: &[u64], concerns: impl Fn(&Stream) -> bool) {
+        let dead = self.streams.iter().filter(|(sender, stream)| !alive.contains(sender) && concerns(stream));
+        let dead: Vec<u64> = dead.map(|(sender, _)| *sender).collect();
         dead.into_iter().for_each(|sender| self.lost_after(sender, 0));
     }
 
@@ -256,18 +268,26 @@ impl Model {
         self.channels[channel].ordered += removed.messages + removed.recalled;
     }
 
-    /// A channel was deleted with what it held.
-    pub(crate) fn deleted(&mut self, channel: usize, removed: Removed) {
+    /// A channel was deleted with what it held. What senders that are not `alive` had still in their
+    /// sockets is refused, and nobody is there to be told.
+    pub(crate) fn deleted(&mut self, channel: usize, removed: Removed, alive: &[u64]) {
+        self.dead_lost(alive, |stream| stream.channel == channel);
         self.channels[channel].deleted += removed.messages + removed.recalled;
+        self.channels[channel].is_undeclared = true;
         self.end_life(channel);
     }
 
     /// The channel is gone: what it counted stays counted.
-    pub(crate) fn end_life(&mut self, channel: usize) {
+    fn end_life(&mut self, channel: usize) {
         let ledgers = &mut self.channels[channel];
         ledgers.dropped_before += std::mem::take(&mut ledgers.dropped);
         ledgers.purged_before += std::mem::take(&mut ledgers.purged);
         ledgers.accepted = 0;
+    }
+
+    /// Whether a channel stays when it is empty and nobody is there.
+    pub(crate) fn is_declared(&self, options: &Options, channel: usize) -> bool {
+        options.channels[channel].declared.is_some() && !self.channels[channel].is_undeclared
     }
 
     /// What the daemon says of its channels now.
@@ -289,7 +309,7 @@ impl Model {
             if ledgers.purged_before + ledgers.purged > ledgers.ordered {
                 return Err(format!("{} has purged more than orders said: {ledger:?}, {ledgers:?}", plan.name));
             }
-            let declared = plan.declared.as_ref();
+            let declared = plan.declared.as_ref().filter(|_| !ledgers.is_undeclared);
             let capacity = declared.and_then(|it| it.capacity).unwrap_or(options.capacity_messages);
             let capacity_bytes = declared.and_then(|it| it.capacity_bytes).unwrap_or(options.capacity_bytes);
             let held = ledger.queued + ledger.in_delivery;

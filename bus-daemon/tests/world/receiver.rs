@@ -8,7 +8,7 @@ use bus_core::wire::{
     Origin, Progress, ReceiverHello, Refused, RefusedCode, Returning, Role, Welcome, WelcomeRole, put_control,
 };
 
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, Frames};
 use crate::model::{HandedOut, Model};
 use crate::options::{Bug, Options};
 use crate::sender::{Link, Outcome, decode};
@@ -34,6 +34,8 @@ pub(crate) struct Receiver {
     sender_seen: bool,
     has_connected: bool,
     ended: Option<Ended>,
+    /// The frames of this step, for the journal.
+    pub(crate) frames: Frames,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,6 +86,7 @@ impl Receiver {
             sender_seen: false,
             has_connected: false,
             ended: None,
+            frames: Frames::new(),
         }
     }
 
@@ -109,6 +112,7 @@ impl Receiver {
             returning,
         };
         self.begun.clear();
+        self.progress = Progress::default();
         self.link = Link::Greeting(wire);
         self.say(Kind::Hello, &Hello { name: "receiver".to_owned(), pid: 4, role: Role::Receiver(hello) }, wires);
     }
@@ -120,6 +124,9 @@ impl Receiver {
             let seen = frame.header.sequence;
             let known = senders.entry(sender).or_insert(KnownSender { sender, pid, sequence: 0, seen, present: true });
             known.seen = known.seen.max(seen);
+        }
+        if IGNORE_SEEN {
+            senders.values_mut().for_each(|known| known.seen = u64::MAX);
         }
         Returning { senders: senders.into_values().collect(), sender_seen: self.sender_seen, seated: self.seated }
     }
@@ -158,6 +165,7 @@ impl Receiver {
             FrameHeader::decode(&self.begun[at..], limits).map_err(|error| format!("I1: a receiver reads: {error}"))?
         {
             let Some(frame) = self.begun[at..].get(..header.frame_bytes()) else { break };
+            self.frames.push((header.kind, header.sequence));
             self.inbox.push_back(Frame { header, body: frame[HEADER_BYTES..].to_vec() });
             at += header.frame_bytes();
         }
@@ -195,6 +203,7 @@ impl Receiver {
             }
             self.lent = true;
             let handed_out = self.handed_out(&head, bug);
+            self.frames.push((Kind::Deliver, handed_out.sequence));
             if bug == Some(Bug::ReceiverLosesOne) && handed_out.sequence == 3 {
                 return Ok(());
             }
@@ -267,7 +276,6 @@ impl Receiver {
                 };
                 let Link::Greeting(wire) = self.link else { return Err("a second welcome".to_owned()) };
                 self.link = Link::Up(wire);
-                self.progress = Progress::default();
                 self.seated = welcome.place_in_line == 0;
                 self.has_connected = true;
             }
@@ -327,6 +335,7 @@ impl Receiver {
     /// The message in its hands is done with.
     pub(crate) fn acknowledge(&mut self, wires: &mut Wires) {
         if std::mem::take(&mut self.lent) {
+            self.frames.push((Kind::Progress, self.progress.acked + 1));
             self.settle_head();
             self.tell(wires);
         }
@@ -453,3 +462,5 @@ impl Receiver {
         )
     }
 }
+
+const IGNORE_SEEN: bool = true;

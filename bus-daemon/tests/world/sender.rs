@@ -8,7 +8,7 @@ use bus_core::wire::{
 };
 use bus_core::{Codec, WhenFull};
 
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, Frames};
 use crate::model::Model;
 use crate::options::{Bug, Options};
 use crate::rng::Rng;
@@ -28,6 +28,8 @@ pub(crate) struct Sender {
     wants: u64,
     /// Up to here its messages are in the living daemon's hands.
     safe: u64,
+    /// The frames of this step, for the journal.
+    pub(crate) frames: Frames,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +44,15 @@ pub(crate) enum Link {
 
 struct Kept {
     frame: Vec<u8>,
+    /// It was written whole, over this connection or an earlier one.
+    written: bool,
     message_bytes: u64,
+}
+
+impl Kept {
+    fn was_sent_before(&self) -> bool {
+        Flags(self.frame[FrameHeader::FLAGS_AT]).has(Flags::REDELIVERED)
+    }
 }
 
 struct Piece {
@@ -69,6 +79,7 @@ impl Sender {
             want: None,
             wants: 0,
             safe: 0,
+            frames: Frames::new(),
         }
     }
 
@@ -111,22 +122,29 @@ impl Sender {
         self.unwritten.push_back(Piece { bytes, written: 0, sequence: None });
     }
 
-    /// Writes up to `most` bytes.
-    pub(crate) fn write(&mut self, mut most: usize, wires: &mut Wires) {
+    /// Writes up to `most` bytes, and returns how many it was.
+    pub(crate) fn write(&mut self, most: usize, wires: &mut Wires) -> usize {
+        let mut all = 0;
         while let (Some(wire), Some(piece)) = (self.wire(), self.unwritten.front_mut()) {
             let rest = &piece.bytes[piece.written..];
-            let asked = rest.len().min(most);
-            let Ok(taken) = wires.write_up(wire, &rest[..asked]) else { return };
-            most -= taken;
+            let asked = rest.len().min(most - all);
+            let Ok(taken) = wires.write_up(wire, &rest[..asked]) else { break };
+            all += taken;
             piece.written += taken;
             if piece.written < piece.bytes.len() {
-                return;
+                break;
             }
             if let Some(sequence) = piece.sequence {
                 self.safe = self.safe.max(sequence);
+                if sequence == self.last_sequence
+                    && let Some(last) = self.outbox.back_mut()
+                {
+                    last.written = true;
+                }
             }
             self.unwritten.pop_front();
         }
+        all
     }
 
     /// Reads up to `most` bytes, and takes notice.
@@ -142,6 +160,7 @@ impl Sender {
                 FrameHeader::decode(&self.inbox, limits).map_err(|error| format!("a sender reads: {error}"))?;
             let Some(header) = header.filter(|header| self.inbox.len() >= header.frame_bytes()) else { return Ok(()) };
             let frame: Vec<u8> = self.inbox.drain(..header.frame_bytes()).collect();
+            self.frames.push((header.kind, 0));
             self.notice(header.kind, &frame[HEADER_BYTES..], wires, model)?;
         }
     }
@@ -179,7 +198,11 @@ impl Sender {
                 match (code, self.id()) {
                     (ClosingCode::Deleted, Some(id)) => {
                         self.link = Link::Over;
-                        model.refused_after(id, self.settled.accepted)
+                        let again = self.outbox.iter().filter(|kept| kept.was_sent_before()).count() as u64;
+                        let first = self.last_sequence + 1 - self.outbox.len() as u64;
+                        // What an earlier daemon may have delivered is not refused, whatever this one says.
+                        model.lost_after(id, self.settled.accepted);
+                        model.refused_after(id, self.settled.accepted.max(first + again - 1))
                     }
                     (ClosingCode::ShuttingDown, _) => Ok(()),
                     _ => Err(format!("an honest sender is closed: {text}")),
@@ -280,7 +303,7 @@ impl Sender {
         }
         let flags = Flags(if rng.chance(10) { Flags::CONFIRM } else { 0 });
         let frame = data(sequence, value, bytes, flags);
-        self.outbox.push_back(Kept { frame: frame.clone(), message_bytes: bytes as u64 });
+        self.outbox.push_back(Kept { frame: frame.clone(), written: false, message_bytes: bytes as u64 });
         self.unwritten.push_back(Piece { bytes: frame, written: 0, sequence: Some(sequence) });
     }
 
@@ -322,8 +345,8 @@ impl Sender {
     /// The time of the last message is up before it is written whole: the connection is given up, and
     /// the message was never sent.
     pub(crate) fn give_up(&mut self, wires: &mut Wires, model: &mut Model) -> Outcome {
-        let last_is_unwritten = self.unwritten.back().is_some_and(|piece| piece.sequence == Some(self.last_sequence));
-        let (true, Link::Up(_), Some(id)) = (last_is_unwritten, self.link, self.id()) else { return Ok(()) };
+        let was_written = self.outbox.back().is_none_or(|last| last.written);
+        let (false, Link::Up(_), Some(id)) = (was_written, self.link, self.id()) else { return Ok(()) };
         self.lose_link(wires);
         self.outbox.pop_back();
         self.last_sequence -= 1;

@@ -5,9 +5,10 @@
 
 use std::collections::VecDeque;
 
+use bus_core::ChannelName;
 use bus_core::wire::{Reply, Request};
 
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, Frames};
 use crate::hostile::Hostile;
 use crate::model::Model;
 use crate::options::{Fault, Options};
@@ -36,7 +37,15 @@ pub(crate) struct World {
     hostiles: Vec<Hostile>,
     model: Model,
     step: u64,
-    journal: VecDeque<(u64, u64, Step)>,
+    journal: VecDeque<Entry>,
+}
+
+/// A step that changed something.
+struct Entry {
+    number: u64,
+    now_ms: u64,
+    step: Step,
+    frames: Frames,
 }
 
 /// What moves, and how.
@@ -129,8 +138,8 @@ impl World {
     /// The last steps, and how everybody stands.
     pub(crate) fn describe(&self) -> String {
         let mut text = String::new();
-        for (step, now_ms, what) in &self.journal {
-            text.push_str(&format!("  {step} at {now_ms} ms: {what:?}\n"));
+        for Entry { number, now_ms, step, frames } in &self.journal {
+            text.push_str(&format!("  {number} at {now_ms} ms: {step:?} {frames:?}\n"));
         }
         let senders = self.senders.iter().map(Sender::describe);
         let receivers = self.receivers.iter().map(Receiver::describe);
@@ -224,12 +233,32 @@ impl World {
 
     fn perform(&mut self, step: Step) -> Outcome {
         self.step += 1;
-        self.journal.push_back((self.step, self.now_ms, step));
+        let outcome = self.carry_out(step);
+        self.note(step);
+        outcome?;
+        self.check()
+    }
+
+    /// Writes a step down, if it did anything.
+    fn note(&mut self, step: Step) {
+        let frames = match step {
+            Step::DaemonReads(..) => self.daemon.as_mut().map(|daemon| std::mem::take(&mut daemon.frames)),
+            Step::SenderReads(sender, _) => Some(std::mem::take(&mut self.senders[sender].frames)),
+            Step::ReceiverReads(receiver, _)
+            | Step::ReceiverTakes(receiver, _)
+            | Step::ReceiverAcknowledges(receiver) => Some(std::mem::take(&mut self.receivers[receiver].frames)),
+            Step::DaemonIdles | Step::SenderSends(_) | Step::DaemonWrites(..) | Step::SenderWrites(..) => return,
+            _ => {
+                self.journal.push_back(Entry { number: self.step, now_ms: self.now_ms, step, frames: Frames::new() });
+                None
+            }
+        };
+        if let Some(frames) = frames.filter(|frames| !frames.is_empty()) {
+            self.journal.push_back(Entry { number: self.step, now_ms: self.now_ms, step, frames });
+        }
         if self.journal.len() > SHOWN_STEPS {
             self.journal.pop_front();
         }
-        self.carry_out(step)?;
-        self.check()
     }
 
     fn carry_out(&mut self, step: Step) -> Outcome {
@@ -241,7 +270,7 @@ impl World {
                 self.daemon = Some(Daemon::start(options, self.generation, now_ms));
             }
             Step::TimePasses(ms) => self.now_ms += ms,
-            Step::SenderWrites(sender, bytes) => senders[sender].write(bytes, wires),
+            Step::SenderWrites(sender, bytes) => drop(senders[sender].write(bytes, wires)),
             Step::SenderReads(sender, bytes) => senders[sender].read(bytes, wires, model)?,
             Step::SenderSends(sender) => senders[sender].send(rng, options, model)?,
             Step::SenderAsksForConfirmation(sender) => senders[sender].ask_for_confirmation(),
@@ -277,7 +306,7 @@ impl World {
         let now_ms = *now_ms;
         match step {
             Step::DaemonReads(index, bytes) => daemon.read(index, bytes, wires, now_ms),
-            Step::DaemonWrites(index, bytes) => daemon.write(index, bytes, wires, now_ms),
+            Step::DaemonWrites(index, bytes) => drop(daemon.write(index, bytes, wires, now_ms)),
             Step::DaemonCutsLingering(index) => daemon.cut_lingering(index, wires, now_ms),
             Step::DaemonIdles => daemon.be_idle(),
             Step::DaemonDies => self.kill_daemon(),
@@ -310,12 +339,13 @@ impl World {
         Ok(())
     }
 
-    fn order(&mut self, channel: usize, order: fn(bus_core::ChannelName) -> Request) {
+    fn order(&mut self, channel: usize, order: fn(ChannelName) -> Request) {
         let Some(daemon) = &mut self.daemon else { return };
+        let alive: Vec<u64> = self.senders.iter().filter_map(Sender::id_to_resume).collect();
         let request = order(self.options.channels[channel].name.clone());
         if let Reply::Removed(removed) = daemon.ask(&request, self.now_ms) {
             match request {
-                Request::Delete(_) => self.model.deleted(channel, removed),
+                Request::Delete(_) => self.model.deleted(channel, removed, &alive),
                 _ => self.model.ordered(channel, removed),
             }
         }
@@ -324,9 +354,6 @@ impl World {
     fn kill_daemon(&mut self) {
         let Some(daemon) = self.daemon.take() else { return };
         daemon.die(&mut self.wires);
-        for channel in 0..self.options.channels.len() {
-            self.model.end_life(channel);
-        }
         // Whoever is dead had left its messages to this daemon alone.
         let alive: Vec<u64> = self.senders.iter().filter_map(Sender::id_to_resume).collect();
         self.model.daemon_died(&alive);
@@ -431,8 +458,11 @@ impl World {
             reply => return Err(format!("I9: everybody has left but the auditor, and {reply:?}")),
         }
         let Reply::Channels(left) = daemon.ask(&Request::List, self.now_ms) else { return Ok(()) };
-        let is_declared = |name| self.options.channels.iter().any(|it| it.name == name && it.declared.is_some());
-        match left.into_iter().find(|summary| summary.held_bytes > 0 || !is_declared(summary.channel.clone())) {
+        let is_declared = |name: &ChannelName| {
+            let index = self.options.channels.iter().position(|plan| plan.name == *name);
+            index.is_some_and(|index| self.model.is_declared(&self.options, index))
+        };
+        match left.into_iter().find(|summary| summary.held_bytes > 0 || !is_declared(&summary.channel)) {
             Some(summary) => Err(format!("I9: everybody has left, and {summary:?} is there")),
             None => Ok(()),
         }
