@@ -50,18 +50,7 @@ pub(crate) fn run(args: &PublishArgs, around: &Surroundings) -> Result<Exit, Fai
         // Dropping the sender would wait once more for what has not come in time.
         std::mem::forget(sender.clone());
     }
-    match (published, accepted) {
-        (Ok(()), Ok(())) => {}
-        (Ok(()), Err(error)) => return Err(publisher.not_accepted(error)),
-        (Err(failure), Ok(())) if publisher.sent == 0 => return Err(failure),
-        (Err(failure), Ok(())) => return Err(failure.and(publisher.before_it("was accepted", "were accepted"))),
-        (Err(failure), Err(FlushError::Disconnected { refused })) => {
-            return Err(failure.and(format_args!("{} before it not accepted", counted(refused as u64, "message"))));
-        }
-        (Err(failure), Err(_)) => {
-            return Err(failure.and(publisher.before_it("may not be accepted", "may not all be accepted")));
-        }
-    }
+    publisher.conclude(published, accepted)?;
     if sender.dropped() > 0 {
         let dropped = counted(sender.dropped(), "message");
         around.note(format_args!("{dropped} of {} dropped: {} was full", publisher.sent, args.channel));
@@ -207,6 +196,23 @@ impl Publisher<'_> {
 
     fn not_accepted(&self, error: FlushError) -> Failure {
         Failure::from(error).at(self.channel)
+    }
+
+    /// What the user is told in the end: why it stopped, and what became of what came before.
+    fn conclude(&self, published: Result<(), Failure>, accepted: Result<(), FlushError>) -> Result<(), Failure> {
+        match (published, accepted) {
+            (Ok(()), Ok(())) => Ok(()),
+            (Ok(()), Err(error)) => Err(self.not_accepted(error)),
+            (Err(failure), _) if self.sent == 0 => Err(failure),
+            (Err(failure), Ok(())) => Err(failure.and(self.before_it("was accepted", "were accepted"))),
+            (Err(failure), Err(FlushError::Disconnected { refused })) => {
+                let refused = counted(refused as u64, "message");
+                Err(failure.and(format_args!("{refused} before it not accepted")))
+            }
+            (Err(failure), Err(_)) => {
+                Err(failure.and(self.before_it("may not be accepted", "may not all be accepted")))
+            }
+        }
     }
 
     /// `the message before it was accepted`, `the 7 messages before it were accepted`.

@@ -58,8 +58,10 @@ pub(crate) struct StreamReceiver {
     state: Mutex<State>,
     /// How the endpoint stands, readable while a thread waits with the state locked.
     link: Mutex<Link>,
-    /// Something was put off that the daemon is to be told; changed with the state locked.
+    /// Something was put off that the daemon is to be told: the keeper looks in.
     deferred: AtomicBool,
+    /// A thread waits for the daemon with the state locked. It has put nothing off.
+    asleep: AtomicBool,
     changed: Condvar,
 }
 
@@ -134,6 +136,7 @@ impl StreamReceiver {
             state: Mutex::new(state),
             link: Mutex::new(Link::Away),
             deferred: AtomicBool::new(false),
+            asleep: AtomicBool::new(false),
             changed: Condvar::new(),
         });
         let mut state = lock(&receiver.state);
@@ -287,7 +290,7 @@ impl StreamReceiver {
         let idle = state.inbox.deliveries() == 0;
         if !(must || idle || now != state.told_at || pending >= CLAIM_MESSAGES) {
             // There may be no further call for long: then the keeper tells it.
-            if !self.deferred.swap(true, Ordering::Relaxed) {
+            if !self.deferred.swap(true, Ordering::SeqCst) {
                 keeper::wake();
             }
             return;
@@ -308,7 +311,6 @@ impl StreamReceiver {
         wait: Wait,
     ) -> Result<MutexGuard<'a, State>, NoMessage> {
         self.tell(&mut state, true);
-        self.deferred.store(false, Ordering::Relaxed);
         let Some(connection) = state.connection.clone() else {
             return match wait {
                 Wait::Never => Err(NoMessage::Away),
@@ -316,10 +318,10 @@ impl StreamReceiver {
             };
         };
         let filled = match wait {
-            Wait::Forever => state.inbox.fill_blocking(&connection),
+            Wait::Forever => self.asleep(|| state.inbox.fill_blocking(&connection)),
             Wait::Never => state.inbox.fill(&connection),
             Wait::Until(deadline) => match state.inbox.fill(&connection) {
-                Ok(Fill::Nothing) => match connection.wait(Interest::Readable, Some(deadline)) {
+                Ok(Fill::Nothing) => match self.asleep(|| connection.wait(Interest::Readable, Some(deadline))) {
                     Ok(true) => state.inbox.fill(&connection),
                     Ok(false) => return Err(NoMessage::Timeout),
                     Err(error) => Err(error),
@@ -333,6 +335,13 @@ impl StreamReceiver {
             Ok(Fill::Closed) | Err(_) => self.lose_link(&mut state),
         }
         Ok(state)
+    }
+
+    fn asleep<T>(&self, wait: impl FnOnce() -> T) -> T {
+        self.asleep.store(true, Ordering::SeqCst);
+        let woken = wait();
+        self.asleep.store(false, Ordering::SeqCst);
+        woken
     }
 
     fn wait_for_change<'a>(
@@ -687,13 +696,25 @@ impl Kept for StreamReceiver {
     }
 
     fn tend(&self) -> bool {
-        if !self.deferred.load(Ordering::Relaxed) {
+        if !self.deferred.load(Ordering::SeqCst) {
             return false;
         }
-        // In use: look again soon, its user may stop.
-        let Ok(mut state) = self.state.try_lock() else { return true };
+        let Ok(mut state) = self.state.try_lock() else {
+            if !self.asleep.load(Ordering::SeqCst) {
+                // In use: look again soon, its user may stop.
+                return true;
+            }
+            // Asleep it needs nobody. Should it wake at this very moment and put something off, one of
+            // the two sees the other: it sets `asleep` before `deferred`, and here it is the reverse.
+            self.deferred.store(false, Ordering::SeqCst);
+            let woke = !self.asleep.load(Ordering::SeqCst);
+            if woke {
+                self.deferred.store(true, Ordering::SeqCst);
+            }
+            return woke;
+        };
         if state.progress == state.told {
-            self.deferred.store(false, Ordering::Relaxed);
+            self.deferred.store(false, Ordering::SeqCst);
             return false;
         }
         self.tell(&mut state, true);
