@@ -287,7 +287,7 @@ impl<T: Send + 'static> Receiver<T> {
             Route::Stream(stream) => {
                 let (mut state, _) = stream.next(stream.state(), wait, false)?;
                 let decoded = self.decode(&state.lent_frame());
-                stream.settle(&mut state, 1);
+                stream.take(&mut state);
                 decoded.map(|(value, _)| value)
             }
         }

@@ -12,8 +12,8 @@ use crate::logging::{LogFormat, LogLevel};
 /// Serves a bus at a local socket until it is told to end.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct Args {
-    /// Path of the socket [default: bus/bus.sock in the user's runtime folder]
-    #[arg(long, value_name = "PATH", env = bus_core::SOCKET_VARIABLE)]
+    /// Path of the socket [env: BUS_SOCKET] [default: bus/bus.sock in the user's runtime folder]
+    #[arg(long, value_name = "PATH")]
     pub socket: Option<PathBuf>,
 
     /// TOML file with settings; the flags here win over it
@@ -56,7 +56,9 @@ impl Args {
             Some(path) => Config::load(path)?,
             None => Config::default(),
         };
-        if let Some(path) = &self.socket {
+        // Read here and not by clap, for which an empty variable is an error.
+        let variable = || std::env::var_os(bus_core::SOCKET_VARIABLE).filter(|value| !value.is_empty());
+        if let Some(path) = self.socket.clone().or_else(|| variable().map(PathBuf::from)) {
             config.socket = Some(Address::new(path)?);
         }
         if let Some(idle) = self.idle_exit {

@@ -31,6 +31,8 @@ pub(crate) struct Connection {
     rest: Vec<u8>,
     large: Option<Large>,
     last_was_large: bool,
+    /// The other side is gone: what it sent is read to its end.
+    pub(crate) hung_up: bool,
     pub(crate) write_blocked: bool,
     pub(crate) write_closed: bool,
     /// Being closed; cut then, even if not everything could be said.
@@ -73,6 +75,7 @@ impl Connection {
             rest: Vec::new(),
             large: None,
             last_was_large: false,
+            hung_up: false,
             write_blocked: false,
             write_closed: false,
             close_by: None,
@@ -115,7 +118,7 @@ impl Connection {
             if let Some(outcome) = self.hand_on(buffer, filled, limits, handle) {
                 return outcome;
             }
-            if bytes < asked {
+            if bytes < asked && !self.hung_up {
                 return Read::Drained;
             }
         }

@@ -292,6 +292,8 @@ impl<O: Outside> EventLoop<O> {
             return;
         }
         if event.is_readable() || event.is_read_closed() || event.is_error() {
+            // No further event follows a hang-up: its end has to be read now, or after a pause.
+            self.connections[key].connection.hung_up |= event.is_read_closed() || event.is_error();
             self.read(key);
         }
         if event.is_writable() && self.connections.contains(key) {

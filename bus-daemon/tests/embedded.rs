@@ -1,5 +1,7 @@
 //! A daemon within an app: the whole way of a message, and the ends of both sides.
 
+#![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
+
 use std::time::{Duration, Instant};
 
 use bus_core::{

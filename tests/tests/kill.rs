@@ -125,7 +125,7 @@ fn wait_until(patience: Duration, mut condition: impl FnMut() -> bool) {
 }
 
 /// How often each test kills in an ordinary run.
-const ROUNDS: u64 = 48;
+const ROUNDS: u64 = 120;
 
 /// After how many kills everything is compared.
 const ROUNDS_PER_STAGE: u64 = 12;

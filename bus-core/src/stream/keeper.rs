@@ -17,6 +17,9 @@ pub(super) trait Kept: Send + Sync {
     /// How it stands. Never waits.
     fn standing(&self) -> Standing;
 
+    /// The socket takes more. Never waits.
+    fn room(&self) {}
+
     /// Tells the daemon what was put off. Never waits. Returns whether to look in again soon.
     fn tend(&self) -> bool {
         false
@@ -33,7 +36,11 @@ pub(super) trait Kept: Send + Sync {
 /// How an endpoint stands.
 pub(super) enum Standing {
     /// Connected: watch this.
-    Up(Arc<Connection>),
+    Up {
+        connection: Arc<Connection>,
+        /// There is more to write as soon as the socket takes it, and nobody else does it.
+        wants_room: bool,
+    },
     /// Its daemon is away.
     Away,
     /// Closed for good.
@@ -89,6 +96,7 @@ fn run() {
 struct Watched {
     endpoint: Weak<dyn Kept>,
     connection: Arc<Connection>,
+    wants_room: bool,
 }
 
 /// Goes through all endpoints once. Returns what to watch, and when to look again.
@@ -106,13 +114,13 @@ fn look_after(keeper: &Keeper) -> (Vec<Watched>, Option<Duration>) {
         }
         match endpoint.standing() {
             Standing::Over => return false,
-            Standing::Up(connection) => match resting {
+            Standing::Up { connection, wants_room } => match resting {
                 Some(at) => look_at(at),
                 // Memory ends with this process, and has no descriptor to watch.
                 None if connection.fd().is_none() => {}
                 None => {
                     (entry.backoff, entry.again_at) = (Backoff::default(), None);
-                    watched.push(Watched { endpoint: entry.endpoint.clone(), connection });
+                    watched.push(Watched { endpoint: entry.endpoint.clone(), connection, wants_room });
                 }
             },
             Standing::Away => {
@@ -137,8 +145,11 @@ fn look_after(keeper: &Keeper) -> (Vec<Watched>, Option<Duration>) {
 fn wait_for_hang_up(keeper: &Keeper, watched: &[Watched], pause: Option<Duration>) {
     let mut polled: Vec<PollFd<'_>> = watched
         .iter()
-        .filter_map(|watched| watched.connection.fd())
-        .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::empty()))
+        .filter_map(|watched| Some((watched.connection.fd()?, watched.wants_room)))
+        .map(|(fd, wants_room)| {
+            let flags = if wants_room { PollFlags::OUT } else { PollFlags::empty() };
+            PollFd::from_borrowed_fd(fd, flags)
+        })
         .collect();
     if let Some(waker) = keeper.waker.get() {
         polled.push(PollFd::new(waker, PollFlags::IN));
@@ -152,7 +163,9 @@ fn wait_for_hang_up(keeper: &Keeper, watched: &[Watched], pause: Option<Duration
             continue;
         }
         let Some(endpoint) = watched.endpoint.upgrade() else { continue };
-        if !endpoint.hung_up() {
+        if fd.revents() == PollFlags::OUT {
+            endpoint.room();
+        } else if !endpoint.hung_up() {
             let mut entries = lock(&keeper.entries);
             let entry = entries.iter_mut().find(|entry| entry.endpoint.ptr_eq(&watched.endpoint));
             if let Some(entry) = entry {

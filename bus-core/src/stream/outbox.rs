@@ -56,6 +56,16 @@ impl Outbox {
         self.message_bytes
     }
 
+    /// How many frames are written whole.
+    pub(super) fn written_frames(&self) -> usize {
+        let (mut unwritten, mut frames) = (self.unwritten, self.frames.len());
+        while unwritten > 0 && frames > 0 {
+            frames -= 1;
+            unwritten = unwritten.saturating_sub(self.frames[frames].0 as usize);
+        }
+        frames
+    }
+
     /// Bytes that are not written yet.
     pub(super) fn unwritten(&self) -> usize {
         self.unwritten

@@ -83,6 +83,8 @@ pub(crate) struct State {
     told_at: CoarseTime,
     /// Deliveries at the head of the inbox that are handed out and not settled.
     lent: usize,
+    /// A thread waits until what is lent is settled.
+    waiting: bool,
     /// How often the first `given_back_span` messages here were given back.
     given_back: u32,
     given_back_span: usize,
@@ -122,6 +124,7 @@ impl StreamReceiver {
             told: Progress::default(),
             told_at: CoarseTime::default(),
             lent: 0,
+            waiting: false,
             given_back: 0,
             given_back_span: 0,
             known: KnownSenders::default(),
@@ -249,6 +252,21 @@ impl StreamReceiver {
         state.lent
     }
 
+    /// Acknowledges the one that is lent and was not claimed, before its user sees it.
+    pub(crate) fn take(&self, state: &mut State) {
+        state.lent = 0;
+        if let Ok(Some(head)) = state.head() {
+            state.settle_head(&head);
+        }
+        let unclaimed = state.told.taken < state.progress.acked;
+        if unclaimed && state.told_at == CoarseTime::now() {
+            // Busy: those that follow are claimed with it, and acknowledged together.
+            let follow = (state.inbox.deliveries() as u64).min(CLAIM_MESSAGES);
+            state.progress.taken = state.progress.taken.max(state.progress.acked + follow);
+        }
+        self.tell(state, unclaimed);
+    }
+
     /// Acknowledges the first `count` of those that are lent, and takes the others back.
     pub(crate) fn settle(&self, state: &mut State, count: usize) {
         let lent = std::mem::take(&mut state.lent);
@@ -263,7 +281,9 @@ impl StreamReceiver {
         } else {
             self.tell(state, false);
         }
-        self.changed.notify_all();
+        if state.waiting {
+            self.changed.notify_all();
+        }
     }
 
     /// Tells the daemon that the receiver claims the head, before it is handed out. A busy receiver
@@ -346,20 +366,27 @@ impl StreamReceiver {
 
     fn wait_for_change<'a>(
         &'a self,
-        state: MutexGuard<'a, State>,
+        mut state: MutexGuard<'a, State>,
         wait: Wait,
     ) -> Result<MutexGuard<'a, State>, NoMessage> {
-        match wait {
-            Wait::Never => Err(NoMessage::Empty),
-            Wait::Forever => Ok(self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)),
-            Wait::Until(deadline) => {
+        let deadline = match wait {
+            Wait::Never => return Err(NoMessage::Empty),
+            Wait::Forever => None,
+            Wait::Until(deadline) => Some(deadline),
+        };
+        state.waiting = true;
+        let mut state = match deadline {
+            None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+            Some(deadline) => {
                 let rest = deadline.saturating_duration_since(Instant::now());
                 if rest.is_zero() {
                     return Err(NoMessage::Timeout);
                 }
-                Ok(self.changed.wait_timeout(state, rest).unwrap_or_else(PoisonError::into_inner).0)
+                self.changed.wait_timeout(state, rest).unwrap_or_else(PoisonError::into_inner).0
             }
-        }
+        };
+        state.waiting = false;
+        Ok(state)
     }
 
     /// The connection is gone. What it had brought whole stays, to be handed out first; unless the
@@ -506,20 +533,6 @@ impl State {
         self.progress.head_given_back = 0;
         self.told = self.progress;
         Ok(())
-    }
-
-    /// What this receiver tells a new daemon: what it has acknowledged, and what it may have seen.
-    fn known_senders(&self) -> Vec<KnownSender> {
-        let mut senders = self.known.all();
-        for frame in &self.orphans {
-            let Origin { sender, pid, .. } = origin(frame);
-            let seen = sequence(frame);
-            match senders.iter_mut().find(|known| known.sender == sender) {
-                Some(known) => known.seen = known.seen.max(seen),
-                None => senders.push(KnownSender { sender, pid, sequence: 0, seen, present: true }),
-            }
-        }
-        senders
     }
 
     /// Whether this receiver has acknowledged the message before, over an earlier connection.
@@ -678,7 +691,7 @@ impl KnownSenders {
             self.others.insert(earlier.sender, earlier);
         }
         let Origin { sender, pid, .. } = origin;
-        self.last = Some(KnownSender { sender, pid, sequence, seen: sequence, present: true });
+        self.last = Some(KnownSender { sender, pid, sequence, present: true });
     }
 
     fn all(&self) -> Vec<KnownSender> {
@@ -689,7 +702,7 @@ impl KnownSenders {
 impl Kept for StreamReceiver {
     fn standing(&self) -> Standing {
         match &*lock(&self.link) {
-            Link::Up(connection) => Standing::Up(Arc::clone(connection)),
+            Link::Up(connection) => Standing::Up { connection: Arc::clone(connection), wants_room: false },
             Link::Away => Standing::Away,
             Link::Over => Standing::Over,
         }
@@ -741,7 +754,7 @@ impl Kept for StreamReceiver {
     fn reattach(&self) -> bool {
         let returning = {
             let Ok(state) = self.state.try_lock() else { return false };
-            Returning { senders: state.known_senders(), sender_seen: state.sender_seen, seated: state.seated }
+            Returning { senders: state.known.all(), sender_seen: state.sender_seen, seated: state.seated }
         };
         let session = match self.options.dialer.dial(&Role::Receiver(hello(&self.options, Some(returning)))) {
             Ok(session) => session,

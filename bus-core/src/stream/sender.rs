@@ -95,6 +95,8 @@ struct State {
     watching: bool,
     reading: bool,
     writing: bool,
+    /// Not everything is sent again yet over a new connection: the keeper sees to it.
+    resending: bool,
     looked_at_ns: u64,
 }
 
@@ -161,6 +163,7 @@ impl StreamSender {
             watching: false,
             reading: false,
             writing: false,
+            resending: false,
             looked_at_ns: 0,
             rules,
         };
@@ -384,6 +387,9 @@ impl StreamSender {
                     return Written::NoLink;
                 }
             }
+        }
+        if std::mem::take(&mut state.resending) {
+            state.release(usize::MAX);
         }
         if matches!(state.link, Link::Up(_)) { Written::All } else { Written::NoLink }
     }
@@ -641,10 +647,18 @@ impl State {
         if told.acked > told.accepted || told.accepted > self.last_sequence || told.acked < self.settled.acked {
             return Err(Broken);
         }
-        let count = told.acked - self.settled.acked;
-        self.outbox.acknowledge(usize::try_from(count).map_err(|_| Broken)?);
         self.settled = told;
+        self.release(self.outbox.written_frames());
         Ok(())
+    }
+
+    /// Lets go what is acknowledged, `most` frames at most. A daemon may know of messages that are not
+    /// sent again yet, from a receiver: a frame that is half in the socket has to be finished all the
+    /// same.
+    fn release(&mut self, most: usize) {
+        let released = self.last_sequence - self.outbox.len() as u64;
+        let acknowledged = self.settled.acked.saturating_sub(released);
+        self.outbox.acknowledge(usize::try_from(acknowledged).unwrap_or(usize::MAX).min(most));
     }
 }
 
@@ -654,8 +668,9 @@ struct Broken;
 
 impl Kept for StreamSender {
     fn standing(&self) -> Standing {
-        match &lock(&self.state).link {
-            Link::Up(connection) => Standing::Up(Arc::clone(connection)),
+        let state = lock(&self.state);
+        match &state.link {
+            Link::Up(connection) => Standing::Up { connection: Arc::clone(connection), wants_room: state.resending },
             Link::Away => Standing::Away,
             Link::Closed => Standing::Over,
         }
@@ -702,8 +717,15 @@ impl Kept for StreamSender {
         let dropped = state.settled.dropped;
         let told = Settled { accepted: rules.settled.accepted.max(acked), acked, dropped };
         state.rules = rules;
+        if state.settle(told).is_err() {
+            self.lose_link(&mut state);
+            return false;
+        }
+        // Nothing is half written on a new connection: what is acknowledged need not be sent again.
+        state.release(usize::MAX);
         state.outbox.rewind();
-        if state.settle(told).is_err() || state.process().is_err() {
+        state.resending = true;
+        if state.process().is_err() {
             self.lose_link(&mut state);
             return false;
         }
@@ -712,6 +734,13 @@ impl Kept for StreamSender {
         }
         self.changed.notify_all();
         true
+    }
+
+    fn room(&self) {
+        let mut state = lock(&self.state);
+        if !state.writing {
+            self.write(&mut state);
+        }
     }
 }
 

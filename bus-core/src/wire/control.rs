@@ -97,8 +97,6 @@ pub struct KnownSender {
     pub pid: u32,
     /// The last sequence that the receiver acknowledged.
     pub sequence: u64,
-    /// The last sequence that the receiver may have handed out, or still holds.
-    pub seen: u64,
     /// Whether it was connected when the receiver last heard.
     pub present: bool,
 }

@@ -25,9 +25,6 @@ pub(super) struct Account {
     pub(super) dropped: u64,
     /// Bytes for which it has room granted, and has not sent.
     pub(super) granted: Option<u32>,
-    /// The last sequence that a receiver of an earlier daemon may have handed out; `None` when no
-    /// receiver has told.
-    pub(super) seen: Option<u64>,
     /// What it was last told.
     pub(super) told: Settled,
     /// It waits for an answer to this sequence.
@@ -52,7 +49,6 @@ impl Account {
             outstanding: 0,
             dropped: 0,
             granted: None,
-            seen: None,
             told,
             confirm: 0,
             queued: false,

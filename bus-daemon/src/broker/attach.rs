@@ -129,10 +129,9 @@ impl Broker {
             );
             return Err(Refusal::new(RefusedCode::ReceiverTaken, text));
         }
-        let is_new = !self.by_name.contains_key(&hello.channel);
         let channel_id = self.enter_channel(id, &hello.channel, hello.declares)?;
         let now_ms = self.now_ms;
-        if is_new && returns && !held_seat {
+        if returns && !held_seat && !self.channel(channel_id).ever_seated {
             // Whoever was in line must not overtake the one that held the channel, if it lives.
             self.channel_mut(channel_id).seat_reserved_until_ms = now_ms + SEAT_RESERVED_MS;
             self.due(now_ms + SEAT_RESERVED_MS);
@@ -170,6 +169,7 @@ impl Broker {
         }
         let Some(id) = channel.line.pop_front() else { return };
         let base = channel.log.first();
+        channel.ever_seated = true;
         channel.seat = Some(Seat {
             peer: id,
             base,
@@ -204,7 +204,11 @@ impl Broker {
         for known in &returning.senders {
             let account_id = channel.open_account(known.sender, known.pid, known.sequence);
             let account = channel.account_mut(account_id);
-            account.seen = Some(account.seen.unwrap_or(0).max(known.seen.max(known.sequence)));
+            // What its receiver has acknowledged is not accepted again, also when it comes later.
+            account.accepted = account.accepted.max(known.sequence);
+            if account.outstanding == 0 {
+                account.acked = account.accepted;
+            }
             if account.peer.is_none() {
                 account.departed_at_ms.get_or_insert(awaited_until_ms);
                 if known.present {
@@ -223,15 +227,6 @@ impl Broker {
         });
         for entry in &gone {
             channel.count(entry, Leaves::Acknowledged, true);
-        }
-        for position in channel.unsent_from()..channel.log.end() {
-            let unseen = channel
-                .log
-                .entry(position)
-                .is_some_and(|entry| channel.account(entry.account).seen.is_some_and(|seen| entry.sequence > seen));
-            if unseen {
-                channel.log.clear_redelivered(position);
-            }
         }
         for entry in gone {
             self.tell_later(channel_id, entry.account);

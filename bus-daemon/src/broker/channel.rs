@@ -36,6 +36,8 @@ pub(super) struct Channel {
     /// Senders that a receiver of an earlier daemon named: present until then, in milliseconds.
     pub(super) awaited: HashMap<u64, u64>,
     pub(super) seat: Option<Seat>,
+    /// This daemon has seated a receiver here.
+    pub(super) ever_seated: bool,
     /// Receivers in line.
     pub(super) line: VecDeque<PeerId>,
     /// Nobody from the line is seated before, in milliseconds: an earlier daemon's receiver may return.
@@ -137,6 +139,7 @@ impl Channel {
             sender_seen: false,
             awaited: HashMap::new(),
             seat: None,
+            ever_seated: false,
             line: VecDeque::new(),
             seat_reserved_until_ms: 0,
             paused: VecDeque::new(),

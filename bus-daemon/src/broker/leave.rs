@@ -26,7 +26,8 @@ impl Broker {
         }
         let channel = self.channel_mut(channel_id);
         let account = channel.account_mut(account_id);
-        account.departed_at_ms = Some(if goodbye { 0 } else { now_ms });
+        // 0 is for good.
+        account.departed_at_ms = Some(if goodbye { 0 } else { now_ms.max(1) });
         self.prune_accounts(channel_id);
         self.give_room(channel_id);
         self.tell_peers(channel_id);

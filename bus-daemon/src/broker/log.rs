@@ -195,8 +195,8 @@ impl MessageLog {
         while self.segments.len() > 1 && self.segments[0].live == 0 {
             self.drop_first_segment();
         }
-        if let [only] = self.segments.make_contiguous()
-            && only.live == 0
+        if self.segments.len() == 1
+            && let Some(only) = self.segments.front_mut().filter(|only| only.live == 0)
         {
             if only.bytes.capacity() > SEGMENT_BYTES {
                 self.segments.clear();
@@ -279,15 +279,6 @@ impl MessageLog {
             let attempt = u32::from_le_bytes(field).saturating_add(attempts);
             frame[at..at + 4].copy_from_slice(&attempt.to_le_bytes());
             frame[FrameHeader::FLAGS_AT] |= Flags::REDELIVERED;
-        });
-    }
-
-    /// Takes the mark away from a message that is known not to have been handed out.
-    pub(super) fn clear_redelivered(&mut self, position: u64) {
-        self.patch(position, |frame| {
-            if frame[HEADER_BYTES + ORIGIN_BYTES - 4..HEADER_BYTES + ORIGIN_BYTES] == 1_u32.to_le_bytes() {
-                frame[FrameHeader::FLAGS_AT] &= !Flags::REDELIVERED;
-            }
         });
     }
 

@@ -430,6 +430,12 @@ impl Broker {
         held.map(|(_, channel)| Leftover { channel: channel.name.clone(), messages: channel.log.len() }).collect()
     }
 
+    /// Connections, channels and bytes that a user is charged for; `None` when it is charged for nothing.
+    #[must_use]
+    pub fn usage(&self, uid: u32) -> Option<(u32, u32, u64)> {
+        self.users.get(&uid).map(|user| (user.connections, user.channels, user.bytes))
+    }
+
     /// Checks what must always hold. For tests: it costs as much as everything is large.
     ///
     /// # Errors
@@ -536,7 +542,8 @@ impl Broker {
             .collect();
         for id in late {
             let text = format!("no hello came within {limit} ms of connecting (hello_timeout)");
-            self.refuse(id, RefusedCode::Protocol, text);
+            // Not for good: a client that was stopped meanwhile may try again.
+            self.refuse(id, RefusedCode::Limit, text);
         }
     }
 

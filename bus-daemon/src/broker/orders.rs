@@ -22,8 +22,16 @@ impl Broker {
             Request::Show(name) => self.named(&name).map(|channel| Reply::Channel(Box::new(self.show(channel)))),
             Request::Create(name, options) => self.create(id, &name, options),
             Request::Delete(name) => self.named(&name).map(|channel| self.delete(channel)),
-            Request::Purge(name) => self.named(&name).map(|channel| self.purge(channel)),
-            Request::Skip(name) => self.named(&name).map(|channel| self.skip(channel)),
+            Request::Purge(name) => self.named(&name).map(|channel| {
+                let reply = self.purge(channel);
+                self.vanish_if_idle(channel);
+                reply
+            }),
+            Request::Skip(name) => self.named(&name).map(|channel| {
+                let reply = self.skip(channel);
+                self.vanish_if_idle(channel);
+                reply
+            }),
             Request::Kick(name) => self.named(&name).and_then(|channel| self.kick(channel)),
             Request::Peek { channel, after, messages } => {
                 self.named(&channel).map(|channel| self.peek(id, channel, after, messages))

@@ -23,6 +23,10 @@ impl Broker {
         header: &FrameHeader,
         content: Content<'a>,
     ) -> Result<Handled<'a>, Fault> {
+        if self.peer_mut(id).is_some_and(|peer| peer.want.take().is_some()) {
+            // Whoever sends no longer waits for room: what is granted now would be granted to nobody.
+            self.channel_mut(channel_id).wants.retain(|other| *other != id);
+        }
         let now_ms = self.now_ms;
         let shutting_down = self.shutting_down;
         let user_bytes_max = self.rules.user_bytes_max;
@@ -101,16 +105,11 @@ impl Broker {
             account.confirm = header.sequence;
         }
         let origin = Origin { sender: account.sender, pid: account.pid, attempt: 1 };
-        let mut header = *header;
-        if account.seen.is_some_and(|seen| header.sequence > seen) {
-            // The receiver of an earlier daemon has told that it never saw this one.
-            header.flags.0 &= !Flags::REDELIVERED;
-        }
         if !account.queued {
             account.queued = true;
             self.to_tell.push((channel_id, account_id));
         }
-        channel.log.append(&header, origin, content, account_id, now_ms);
+        channel.log.append(header, origin, content, account_id, now_ms);
         channel.tally.accepted += 1;
         if let Some(user) = self.users.get_mut(&channel.uid) {
             user.bytes += message_bytes;
@@ -139,9 +138,10 @@ impl Broker {
             let channel = self.channel_mut(channel_id);
             let position = channel.unsent_from();
             let Some(entry) = channel.log.remove(position) else { break };
-            // Its sender need not keep what is older either: a receiver has that, or it was dropped.
+            // Its sender need not keep what is older either: a receiver has that whole, or it was dropped.
             // Else one stalled delivery would fill the sender's window, and dropping is not to block.
-            channel.count(&entry, Leaves::Dropped, true);
+            let half_sent = channel.seat.as_ref().is_some_and(|seat| seat.offset > 0);
+            channel.count(&entry, Leaves::Dropped, !half_sent);
             self.tell_later(channel_id, entry.account);
         }
         self.charge(channel_id, before);

@@ -114,7 +114,7 @@ fn a_silent_connection_is_refused_when_its_time_is_up() {
     bench.wait_ms(99);
     assert_eq!(silent.all_heard(), []);
     bench.wait_ms(1);
-    assert_eq!(silent.hear_refusal().code, RefusedCode::Protocol);
+    assert_eq!(silent.hear_refusal().code, RefusedCode::Limit);
     assert!(silent.closed().is_some());
 }
 

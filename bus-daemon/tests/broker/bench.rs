@@ -267,7 +267,10 @@ impl State {
                     self.hand_in(id, frame);
                 }
             }
-            let wrote = ready.into_iter().fold(false, |wrote, id| self.write(id) || wrote);
+            let mut wrote = false;
+            for id in ready {
+                wrote |= self.write(id);
+            }
             if !wrote && !resumes && !self.broker.has_actions() {
                 return;
             }
@@ -644,6 +647,6 @@ pub(crate) fn returning(seated: bool, senders: Vec<KnownSender>) -> Option<Retur
     Some(Returning { senders, sender_seen: true, seated })
 }
 
-pub(crate) fn known(sender: u64, sequence: u64, seen: u64) -> KnownSender {
-    KnownSender { sender, pid: 100, sequence, seen, present: true }
+pub(crate) fn known(sender: u64, sequence: u64) -> KnownSender {
+    KnownSender { sender, pid: 100, sequence, present: true }
 }

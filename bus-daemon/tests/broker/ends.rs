@@ -119,7 +119,7 @@ fn a_receiver_of_an_earlier_daemon_waits_for_its_senders_for_a_while() {
     let bench = Bench::with(|rules| rules.resume_grace_ms = 1_000);
     let (sender, other) = (bench.sender("jobs"), bench.sender("jobs"));
     bench.next_daemon();
-    let returning = returning(true, vec![known(sender.id(), 3, 3), known(other.id(), 1, 1)]);
+    let returning = returning(true, vec![known(sender.id(), 3), known(other.id(), 1)]);
     let receiver = bench.receiver_hello(ReceiverHello { returning, ..until_disconnected("jobs") });
     let resumed = bench.resume("jobs", &sender, 4);
     resumed.send_with(crate::bench::Outgoing { sequence: 4, value: 4, bytes: 8, flags: 0 });
@@ -222,7 +222,7 @@ fn a_channel_whose_last_message_is_purged_vanishes() {
 #[test]
 fn a_channel_vanishes_when_nobody_returned_to_it() {
     let bench = Bench::with(|rules| rules.resume_grace_ms = 1_000);
-    let returning = returning(true, vec![known(77, 1, 1)]);
+    let returning = returning(true, vec![known(77, 1)]);
     let receiver = bench.receiver_hello(ReceiverHello { returning, ..receiver_hello("jobs") });
     receiver.goodbye();
     bench.wait_ms(1_000);

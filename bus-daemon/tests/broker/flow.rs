@@ -344,3 +344,19 @@ fn options_that_let_nothing_through_are_refused() {
     let bus_core::wire::Reply::Refused(refused) = control.ask(request) else { panic!("not refused") };
     assert_eq!(refused.code, RefusedCode::Limit);
 }
+
+/// The room was granted to the message that waited unread behind its own question: neither it nor
+/// anybody else went on, and the death of its sender was never noticed.
+#[test]
+fn a_sender_that_asks_for_room_and_does_not_wait_for_it_does_not_block_the_channel() {
+    let bench = Bench::new();
+    bench.create("one", capacity(1));
+    let (honest, hasty, receiver) = (bench.sender("one"), bench.sender("one"), bench.receiver("one"));
+    honest.send(1);
+    hasty.want(1, 8, true);
+    hasty.send(2);
+    assert!(hasty.peer.is_paused());
+    assert_eq!(receiver.values(), [1]);
+    receiver.ack(1);
+    assert_eq!(receiver.values(), [2]);
+}

@@ -7,7 +7,6 @@ use bus_core::wire::{
 };
 
 use crate::daemon::Daemon;
-use crate::model::HOSTILE_VALUES;
 use crate::options::Options;
 use crate::rng::Rng;
 use crate::sender::data;
@@ -107,7 +106,7 @@ impl Hostile {
                     self.sequence += rng.pick(&[1, 1, 1, 1, 1, 1, 0, 2]);
                     let most = u64::from(options.message_max_bytes) + 1;
                     let bytes = if rng.chance(3) { most } else { rng.between(8, 40) } as usize;
-                    out.extend(data(self.sequence, HOSTILE_VALUES, bytes, Flags(rng.next() as u8)));
+                    out.extend(data(self.sequence, u64::MAX, bytes, Flags(rng.next() as u8)));
                 }
             },
             Script::Receiver => {

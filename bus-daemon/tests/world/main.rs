@@ -18,8 +18,8 @@ mod world;
 use options::{Bug, Fault, Options};
 use shrink::{run, run_or_explain};
 
-/// Worlds of an ordinary run, and how long each is: over a million steps together.
-const SEEDS: u64 = 240;
+/// Worlds of an ordinary run, and how long each is: five million steps together.
+const SEEDS: u64 = 1_000;
 const STEPS: u64 = 5_000;
 
 fn variable(name: &str) -> Option<u64> {
@@ -40,16 +40,18 @@ fn worlds(seeds: std::ops::Range<u64>) {
     assert!(deliveries > 0 || seeds.end - seeds.start == 1, "worlds without deliveries prove nothing");
 }
 
-// Two halves, so that two cores are used.
+// Two halves, so that two cores are used; `WORLD_SEED` runs in the first alone.
 
 #[test]
-fn promises_hold_in_even_worlds() {
+fn promises_hold_in_the_first_half_of_the_worlds() {
     worlds(0..SEEDS / 2);
 }
 
 #[test]
-fn promises_hold_in_odd_worlds() {
-    worlds(SEEDS / 2..SEEDS);
+fn promises_hold_in_the_second_half_of_the_worlds() {
+    if variable("WORLD_SEED").is_none() {
+        worlds(SEEDS / 2..SEEDS);
+    }
 }
 
 #[test]

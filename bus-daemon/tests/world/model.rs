@@ -12,9 +12,6 @@ use bus_core::{ChannelSummary, Removed};
 
 use crate::options::{Fault, Options};
 
-/// Values of hostile senders begin here; nothing is promised to them.
-pub(crate) const HOSTILE_VALUES: u64 = 1 << 63;
-
 #[derive(Debug)]
 pub(crate) struct Model {
     messages: Vec<Message>,
@@ -22,6 +19,8 @@ pub(crate) struct Model {
     channels: Vec<Ledgers>,
     /// The highest sequence that each receiver has handed out, by sender.
     handed_by: HashMap<(usize, u64), u64>,
+    /// There are senders of which nothing is known here, and to whom nothing is promised.
+    hostiles: bool,
     exactly_once: bool,
     /// And no sender dies, so that every loss was told.
     nobody_dies: bool,
@@ -114,6 +113,7 @@ impl Model {
             streams: HashMap::new(),
             channels: options.channels.iter().map(|_| Ledgers::default()).collect(),
             handed_by: HashMap::new(),
+            hostiles: options.has(Fault::Hostile),
             exactly_once: options.is_exactly_once(),
             nobody_dies: options.is_exactly_once() && !options.has(Fault::SenderCrash),
             deliveries: 0,
@@ -190,7 +190,7 @@ impl Model {
     pub(crate) fn hand_out(&mut self, delivery: HandedOut) -> Result<(), String> {
         self.deliveries += 1;
         let HandedOut { sender, sequence, value, .. } = delivery;
-        if value >= HOSTILE_VALUES {
+        if self.hostiles && !self.streams.contains_key(&sender) {
             return Ok(());
         }
         let Some(message) = self.messages.get_mut(value as usize) else {

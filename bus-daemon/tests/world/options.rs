@@ -89,7 +89,7 @@ pub(crate) struct Options {
 /// A bug planted in a peer of the world, to show that the checks see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Bug {
-    /// A sender forgets to send a message.
+    /// A sender sends another message in the place of one.
     SenderLosesOne,
     /// A receiver hands two deliveries out in the wrong order.
     ReceiverSwapsTwo,
@@ -166,7 +166,7 @@ impl Options {
 
 impl Plan {
     fn draw(rng: &mut Rng, index: u64) -> Self {
-        let name = ChannelName::new(format!("channel.{index}")).unwrap();
+        let name = ChannelName::new(format!("channel.{index}")).expect("the name is well formed");
         let declared = rng.chance(60).then(|| ChannelOptions {
             capacity: rng.chance(60).then(|| rng.between(1, 6)),
             capacity_bytes: rng.chance(20).then(|| rng.between(20, 600)),

@@ -118,17 +118,7 @@ impl Receiver {
     }
 
     fn returning(&self) -> Returning {
-        let mut senders = self.known.clone();
-        for frame in &self.orphans {
-            let Origin { sender, pid, .. } = frame.origin();
-            let seen = frame.header.sequence;
-            let known = senders.entry(sender).or_insert(KnownSender { sender, pid, sequence: 0, seen, present: true });
-            known.seen = known.seen.max(seen);
-        }
-        if IGNORE_SEEN {
-            senders.values_mut().for_each(|known| known.seen = u64::MAX);
-        }
-        Returning { senders: senders.into_values().collect(), sender_seen: self.sender_seen, seated: self.seated }
+        Returning { senders: self.known.values().copied().collect(), sender_seen: self.sender_seen, seated: self.seated }
     }
 
     /// Says something that the socket takes whole.
@@ -180,7 +170,7 @@ impl Receiver {
             return Ok(());
         }
         self.look_for_orders(wires)?;
-        if bug == Some(Bug::ReceiverSwapsTwo) && self.orphans.is_empty() && self.number % 2 == 0 {
+        if bug == Some(Bug::ReceiverSwapsTwo) && self.orphans.is_empty() && self.number.is_multiple_of(2) {
             self.swap_two();
         }
         loop {
@@ -363,10 +353,9 @@ impl Receiver {
         let is_orphan = !self.orphans.is_empty();
         let Some(head) = (if is_orphan { self.orphans.pop_front() } else { self.inbox.pop_front() }) else { return };
         let Origin { sender, pid, .. } = head.origin();
-        let new = KnownSender { sender, pid, sequence: 0, seen: 0, present: true };
+        let new = KnownSender { sender, pid, sequence: 0, present: true };
         let known = self.known.entry(sender).or_insert(new);
         known.sequence = known.sequence.max(head.header.sequence);
-        known.seen = known.sequence;
         if !is_orphan {
             self.progress.acked += 1;
             self.progress.taken = self.progress.taken.max(self.progress.acked);
@@ -462,5 +451,3 @@ impl Receiver {
         )
     }
 }
-
-const IGNORE_SEEN: bool = true;

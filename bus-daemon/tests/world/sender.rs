@@ -28,6 +28,8 @@ pub(crate) struct Sender {
     wants: u64,
     /// Up to here its messages are in the living daemon's hands.
     safe: u64,
+    /// What it has written over this connection comes to nothing.
+    deleted: bool,
     /// The frames of this step, for the journal.
     pub(crate) frames: Frames,
 }
@@ -79,6 +81,7 @@ impl Sender {
             want: None,
             wants: 0,
             safe: 0,
+            deleted: false,
             frames: Frames::new(),
         }
     }
@@ -222,6 +225,7 @@ impl Sender {
         let acked = rules.settled.acked.max(self.settled.acked);
         let told = Settled { accepted: rules.settled.accepted.max(acked), acked, dropped: self.settled.dropped };
         self.safe = rules.settled.accepted;
+        self.deleted = false;
         self.rules = Some(rules);
         self.want = None;
         self.settle(told)?;
@@ -297,9 +301,8 @@ impl Sender {
         let sequence = self.last_sequence;
         let mut value = model.send(self.channel, sender, sequence, bytes);
         if options.bug == Some(Bug::SenderLosesOne) && sequence == 5 {
-            // Another message goes in its place.
-            self.last_sequence += 1;
-            value = model.send(self.channel, sender, self.last_sequence, bytes);
+            // The one before goes again in its place.
+            value -= 1;
         }
         let flags = Flags(if rng.chance(10) { Flags::CONFIRM } else { 0 });
         let frame = data(sequence, value, bytes, flags);
@@ -357,11 +360,29 @@ impl Sender {
     pub(crate) fn crash(&mut self, daemon_lives: bool, wires: &mut Wires, model: &mut Model) {
         if let Some(id) = self.id() {
             // While it greets, nobody knows yet what the daemon has.
-            let safe = if daemon_lives && matches!(self.link, Link::Up(_)) { self.safe } else { self.settled.acked };
+            let safe = if daemon_lives && !self.deleted && matches!(self.link, Link::Up(_)) {
+                self.safe
+            } else {
+                self.settled.acked
+            };
             model.lost_after(id, safe);
         }
         self.lose_link(wires);
         *self = Self::new(self.channel);
+    }
+
+    /// Its channel was deleted: what is in its socket comes to nothing.
+    pub(crate) fn channel_deleted(&mut self, channel: usize) {
+        self.deleted |= self.channel == channel;
+    }
+
+    /// Nothing more is to be sent: room that was granted is given up.
+    pub(crate) fn stop_sending(&mut self) {
+        if let Some((want, _)) = self.want.take()
+            && matches!(self.link, Link::Up(_))
+        {
+            self.put(Kind::Unwant, &want);
+        }
     }
 
     /// The daemon is dead, and with it what it alone held.
@@ -371,7 +392,7 @@ impl Sender {
 
     /// Whether everything is acknowledged, and nothing is on its way.
     pub(crate) fn is_done(&self) -> bool {
-        self.link == Link::Over || (self.outbox.is_empty() && matches!(self.link, Link::Up(_)))
+        self.link == Link::Over || (self.outbox.is_empty() && self.want.is_none() && matches!(self.link, Link::Up(_)))
     }
 
     pub(crate) fn leave(&mut self, wires: &mut Wires) {

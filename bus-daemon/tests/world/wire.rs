@@ -34,6 +34,11 @@ impl Wires {
         Self { wires: HashMap::new(), made: 0, socket_bytes }
     }
 
+    /// From now on sockets are large.
+    pub(crate) fn widen(&mut self) {
+        self.socket_bytes = usize::MAX;
+    }
+
     pub(crate) fn open(&mut self) -> WireId {
         self.made += 1;
         let wire = Wire { up: VecDeque::new(), down: VecDeque::new(), client_open: true, daemon_open: true };

@@ -22,7 +22,7 @@ const SHOWN_STEPS: usize = 50;
 
 /// How many rounds everything has to drain in, once faults have stopped: each moves every peer, and
 /// lets a tenth of a second pass.
-const DRAIN_ROUNDS: u64 = 2_000;
+const DRAIN_ROUNDS: u64 = 1_000;
 
 pub(crate) struct World {
     options: Options,
@@ -345,7 +345,10 @@ impl World {
         let request = order(self.options.channels[channel].name.clone());
         if let Reply::Removed(removed) = daemon.ask(&request, self.now_ms) {
             match request {
-                Request::Delete(_) => self.model.deleted(channel, removed, &alive),
+                Request::Delete(_) => {
+                    self.model.deleted(channel, removed, &alive);
+                    self.senders.iter_mut().for_each(|sender| sender.channel_deleted(channel));
+                }
                 _ => self.model.ordered(channel, removed),
             }
         }
@@ -379,10 +382,13 @@ impl World {
         if self.daemon.is_none() {
             self.perform(Step::DaemonStarts)?;
         }
-        for _ in 0..DRAIN_ROUNDS {
-            if self.is_drained() {
+        self.wires.widen();
+        for round in 0..DRAIN_ROUNDS {
+            // What was on its way when faults stopped needs a few rounds to be noticed at all.
+            if round > 3 && self.is_drained() {
                 return Ok(());
             }
+            self.senders.iter_mut().for_each(Sender::stop_sending);
             self.round()?;
         }
         Err(format!("I8: not drained after {DRAIN_ROUNDS} rounds: {}", self.what_is_held()))

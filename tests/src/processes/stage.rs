@@ -10,10 +10,10 @@ use std::{env, thread};
 use bus_core::{Address, Bus};
 use tempfile::TempDir;
 
-use super::{CHANNEL, NARROW};
 use super::dice::Dice;
 use super::journal::{Received, Sent, now_ns};
 use super::verdict::{Broken, Figures, Record};
+use super::{CHANNEL, NARROW};
 use crate::PATIENCE;
 
 /// A folder, and the processes that live in it. What still lives is killed when this is dropped.
@@ -206,7 +206,6 @@ impl Stage {
 
     /// Ends the test; the journals stay where they are, for whoever wants to know why.
     fn fail(&self, complaint: &str) -> ! {
-        if env::var_os("BUS_KILL_HOLD").is_some() { eprintln!("HOLD {complaint} {} {:?}", self.folder.path().display(), self.dice.seed()); thread::sleep(Duration::from_secs(600)); }
         let kept = env::temp_dir().join(format!("bus-kill-{}", self.dice.seed()));
         // A copy, because the folder itself goes in any case.
         let copied = copy_files(self.folder.path(), &kept);
