@@ -1,11 +1,11 @@
 //! Measures the stream route of the bus beside its floors, with every end in a process of its own.
 //!
-//! A floor is the least that any daemon on a local socket must do: [`relay`] copies frames from one
-//! socket to another and knows nothing else. Floor and subject carry the same [`payload`]s made and
-//! checked by the same [`traffic`], and take turns within one run, so that what the machine does
+//! A floor is the least that any daemon on a local socket must do: `relay` copies frames from one
+//! socket to another and knows nothing else. Floor and subject carry the same `payload`s made and
+//! checked by the same `traffic`, and take turns within one run, so that what the machine does
 //! meanwhile falls on both.
 //!
-//! The bench binary starts itself again for each end, with a [`role`](role::Role) as its argument.
+//! The bench binary starts itself again for each end, with a `role`(role::Role) as its argument.
 //! A figure that misses its target is shown as missed; it never fails the run.
 
 mod child;

@@ -1,5 +1,5 @@
 //! What the tests of the whole share: a [`World`] to run in, a [`Daemon`] that is a real process,
-//! and a [`watchdog`] that turns a hang into a failure with a name.
+//! and a `watchdog` that turns a hang into a failure with a name.
 
 mod daemon;
 pub mod processes;

@@ -118,7 +118,11 @@ impl Receiver {
     }
 
     fn returning(&self) -> Returning {
-        Returning { senders: self.known.values().copied().collect(), sender_seen: self.sender_seen, seated: self.seated }
+        Returning {
+            senders: self.known.values().copied().collect(),
+            sender_seen: self.sender_seen,
+            seated: self.seated,
+        }
     }
 
     /// Says something that the socket takes whole.
