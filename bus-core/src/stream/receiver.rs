@@ -595,7 +595,11 @@ impl State {
             Some(Ended::Disconnected) | None => usize::MAX,
         };
         let deliveries = frames.into_iter().filter(|(kind, _)| *kind == Kind::Deliver);
-        self.orphans.extend(deliveries.take(kept).map(|(_, frame)| frame));
+        self.orphans.extend(deliveries.take(kept).map(|(_, mut frame)| {
+            // The next daemon may give the seat, and with it the same message, to another.
+            frame[FrameHeader::FLAGS_AT] |= Flags::REDELIVERED;
+            frame
+        }));
         self.progress.taken = self.progress.acked;
     }
 

@@ -239,12 +239,12 @@ impl StreamSender {
                 self.pump(&mut state);
                 continue;
             }
-            if wait == Wait::Never {
-                return Err(PushError::Full);
-            }
             // What is only buffered can never be acknowledged.
             if !state.writing {
                 self.write(&mut state);
+            }
+            if wait == Wait::Never {
+                return Err(PushError::Full);
             }
             let deadline = wait.deadline();
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
@@ -688,7 +688,10 @@ impl Kept for StreamSender {
 
     fn reattach(&self) -> bool {
         let role = {
-            let state = lock(&self.state);
+            let mut state = lock(&self.state);
+            // Let go first what is acknowledged: the daemon expects what is named here to come next.
+            state.release(usize::MAX);
+            state.outbox.rewind();
             Role::Sender(hello(&self.options, Some(self.resume(&state))))
         };
         let session = match self.options.dialer.dial(&role) {

@@ -17,6 +17,22 @@ pub(crate) fn a_try_on_a_full_channel_gives_the_value_back_at_once(world: &World
     assert_eq!(sender.try_send(4).unwrap_err().into_inner(), 4);
 }
 
+/// What was only buffered filled the window, and a try did not write it: it was full for ever.
+pub(crate) fn a_try_finds_room_again_after_buffered_messages_filled_the_window(world: &World) {
+    let options = ChannelOptions { window: Some(8), ..ChannelOptions::default() };
+    world.bus().create(JOBS, options).unwrap();
+    let (sender, receiver) = (sender::<u32>(world), receiver::<u32>(world));
+    for number in 0..8 {
+        sender.feed(number).unwrap();
+    }
+    assert!(matches!(sender.try_send(8), Err(TrySendError::Full(8))));
+    for number in 0..8 {
+        assert_eq!(next(&receiver), number);
+    }
+    eventually("there is room", || sender.try_send(8).is_ok());
+    assert_eq!(next(&receiver), 8);
+}
+
 pub(crate) fn a_send_that_timed_out_was_never_sent(world: &World) {
     create(world, 2, WhenFull::Block);
     let (sender, receiver) = (sender::<u32>(world), until_disconnected::<u32>(world));

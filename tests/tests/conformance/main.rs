@@ -49,6 +49,7 @@ over_every_route! {
     }
     blocking {
         a_try_on_a_full_channel_gives_the_value_back_at_once
+        a_try_finds_room_again_after_buffered_messages_filled_the_window
         a_send_that_timed_out_was_never_sent
         a_blocked_send_goes_on_when_a_message_is_received
         what_was_received_makes_room_without_another_call
