@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::Deref;
-use std::sync::{Arc, MutexGuard};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
@@ -18,7 +18,7 @@ use crate::local::{Envelope, LocalReceiver};
 use crate::message::{Headers, Message, MessageInfo};
 use crate::name::ChannelName;
 use crate::sender::{ANSWER_PATIENCE, cut, declaration, short_type_name};
-use crate::stream::receiver::{LentFrame, NoMessage, ReceiverOptions, State, StreamReceiver, Wait};
+use crate::stream::receiver::{LentFrame, Loan, NoMessage, ReceiverOptions, StreamReceiver, Wait};
 use crate::wire::{HeaderBlockError, decode_headers};
 
 /// Turns bytes into a value. Chosen when the receiver is opened.
@@ -36,6 +36,8 @@ type Decode<T> = fn(Codec, &[u8]) -> Result<T, DecodeError>;
 pub struct Receiver<T> {
     route: Route<T>,
     decode: Decode<T>,
+    /// Code of the type runs before a value is there.
+    decodes: bool,
     expected: String,
     channel: ChannelName,
     /// One thread receives at a time.
@@ -285,9 +287,10 @@ impl<T: Send + 'static> Receiver<T> {
         match &self.route {
             Route::Local(local) => Ok(local.take(wait)?.value),
             Route::Stream(stream) => {
-                let (mut state, _) = stream.next(stream.state(), wait, false)?;
-                let decoded = self.decode(&state.lent_frame());
-                stream.take(&mut state);
+                // A value that does not survive its decoding comes again marked: it is claimed first.
+                let loan = stream.next(wait, self.decodes)?;
+                let decoded = self.decode(&loan.frame());
+                loan.take(wait)?;
                 decoded.map(|(value, _)| value)
             }
         }
@@ -297,18 +300,17 @@ impl<T: Send + 'static> Receiver<T> {
         let (lender, envelope) = match &self.route {
             Route::Local(local) => (Lender::Local(local.clone()), local.lend(wait)?),
             Route::Stream(stream) => {
-                let (mut state, _) = stream.next(stream.state(), wait, true)?;
-                let frame = state.lent_frame();
-                let decoded =
-                    self.decode(&frame).map(|(value, headers)| Envelope { value, headers, info: frame.info() });
-                let envelope = match decoded {
-                    Ok(envelope) => envelope,
+                let loan = stream.next(wait, true)?;
+                let (value, headers) = match self.decode(&loan.frame()) {
+                    Ok(decoded) => decoded,
                     Err(undecodable) => {
                         // The error owns the message now.
-                        stream.settle(&mut state, 1);
+                        loan.settle(1);
                         return Err(undecodable);
                     }
                 };
+                let envelope = Envelope { value, headers, info: loan.frame().info() };
+                loan.keep();
                 (Lender::Stream(Arc::clone(stream)), envelope)
             }
         };
@@ -414,7 +416,7 @@ impl<T> OwnedDelivery<T> {
     pub fn ack(mut self) -> T {
         let (lender, envelope) = self.loan.take().expect("settling takes the delivery by value");
         match lender {
-            Lender::Stream(stream) => stream.settle(&mut stream.state(), 1),
+            Lender::Stream(stream) => stream.settle(true),
             Lender::Local(local) => local.acknowledge(),
         }
         envelope.value
@@ -429,7 +431,7 @@ impl<T> OwnedDelivery<T> {
 impl<T> Drop for OwnedDelivery<T> {
     fn drop(&mut self) {
         match self.loan.take() {
-            Some((Lender::Stream(stream), _)) => stream.settle(&mut stream.state(), 0),
+            Some((Lender::Stream(stream), _)) => stream.settle(false),
             Some((Lender::Local(local), envelope)) => local.give_back(envelope),
             None => {}
         }
@@ -510,9 +512,9 @@ impl Receiver<Vec<u8>> {
                 Ok(BytesBatch { loan: Some(BatchLoan::Local { lender: local, envelope }) })
             }
             Route::Stream(stream) => {
-                let (mut state, head) = stream.next(stream.state(), wait, true)?;
-                stream.lend_more(&mut state, &head, messages);
-                Ok(BytesBatch { loan: Some(BatchLoan::Stream { stream, state }) })
+                let mut loan = stream.next(wait, true)?;
+                loan.extend(messages);
+                Ok(BytesBatch { loan: Some(BatchLoan::Stream(loan)) })
             }
         }
     }
@@ -526,7 +528,7 @@ pub struct BytesBatch<'a> {
 }
 
 enum BatchLoan<'a> {
-    Stream { stream: &'a StreamReceiver, state: MutexGuard<'a, State> },
+    Stream(Loan<'a>),
     Local { lender: &'a LocalReceiver<Vec<u8>>, envelope: Envelope<Vec<u8>> },
 }
 
@@ -535,7 +537,7 @@ impl BytesBatch<'_> {
     #[must_use]
     pub fn len(&self) -> usize {
         match &self.loan {
-            Some(BatchLoan::Stream { state, .. }) => state.lent(),
+            Some(BatchLoan::Stream(loan)) => loan.len(),
             Some(BatchLoan::Local { .. }) => 1,
             None => 0,
         }
@@ -550,7 +552,7 @@ impl BytesBatch<'_> {
     /// The messages, in order.
     pub fn iter(&self) -> impl Iterator<Item = BytesItem<'_>> {
         let (stream, local) = match &self.loan {
-            Some(BatchLoan::Stream { state, .. }) => (Some(state.lent_frames().map(Item::Frame)), None),
+            Some(BatchLoan::Stream(loan)) => (Some(loan.frames().map(Item::Frame)), None),
             Some(BatchLoan::Local { envelope, .. }) => (None, Some(Item::Envelope(envelope))),
             None => (None, None),
         };
@@ -569,7 +571,7 @@ impl BytesBatch<'_> {
 
     fn settle(&mut self, count: usize) {
         match self.loan.take() {
-            Some(BatchLoan::Stream { stream, mut state }) => stream.settle(&mut state, count),
+            Some(BatchLoan::Stream(loan)) => loan.settle(count),
             Some(BatchLoan::Local { lender, envelope }) if count == 0 => lender.give_back(envelope),
             Some(BatchLoan::Local { lender, .. }) => lender.acknowledge(),
             None => {}
@@ -644,7 +646,7 @@ pub struct BytesDelivery<'a> {
 impl BytesDelivery<'_> {
     fn item(&self) -> Item<'_> {
         match &self.batch.loan {
-            Some(BatchLoan::Stream { state, .. }) => Item::Frame(state.lent_frame()),
+            Some(BatchLoan::Stream(loan)) => Item::Frame(loan.frame()),
             Some(BatchLoan::Local { envelope, .. }) => Item::Envelope(envelope),
             None => unreachable!("settling takes the delivery by value"),
         }
@@ -867,8 +869,9 @@ impl<T: Send + 'static> ReceiverBuilder<T> {
             }
             Place::Process(local) => Route::Local(local.receiver(&channel, declares, standby, until_disconnected)?),
         };
+        let decodes = self.type_name.is_some();
         let expected = self.type_name.unwrap_or_else(|| "bytes".to_owned());
-        Ok(Receiver { route, decode: self.decode, expected, channel, not_sync: PhantomData })
+        Ok(Receiver { route, decode: self.decode, decodes, expected, channel, not_sync: PhantomData })
     }
 }
 

@@ -1,7 +1,8 @@
 //! The keeper: one sleeping thread of the process that notices a daemon's death for endpoints
 //! that nobody is using, and brings every endpoint back to the next daemon.
 //!
-//! It asks the kernel for hang-ups alone, so that it is not woken by traffic.
+//! It asks the kernel for hang-ups alone, so that it is not woken by traffic. Connecting can take
+//! seconds beside a daemon that is stopped: a thread of its own does it, one for each address.
 
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, OnceLock, Weak};
@@ -10,27 +11,31 @@ use std::time::{Duration, Instant};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 
 use super::session::{Backoff, lock};
+use crate::address::Address;
 use crate::transport::{Connection, timespec};
 
 /// What the keeper needs of an endpoint.
 pub(super) trait Kept: Send + Sync {
+    /// Where its daemon is.
+    fn address(&self) -> &Address;
+
     /// How it stands. Never waits.
     fn standing(&self) -> Standing;
 
     /// The socket takes more. Never waits.
     fn room(&self) {}
 
-    /// Tells the daemon what was put off. Never waits. Returns whether to look in again soon.
-    fn tend(&self) -> bool {
-        false
+    /// Tells the daemon what was put off. Never waits.
+    fn tend(&self) -> Tended {
+        Tended::Nothing
     }
 
     /// The connection has hung up: read what is left, and take notice. Never waits; `false` when a
     /// thread is using the endpoint, which takes notice itself.
     fn hung_up(&self) -> bool;
 
-    /// Connects again. Returns whether it is done, or there is no point in another attempt.
-    fn reattach(&self) -> bool;
+    /// Connects again.
+    fn reattach(&self) -> Reattached;
 }
 
 /// How an endpoint stands.
@@ -47,15 +52,41 @@ pub(super) enum Standing {
     Over,
 }
 
+/// What became of what was put off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Tended {
+    /// There is nothing.
+    Nothing,
+    /// It is told; there may be more before long.
+    Told,
+    /// A thread is using the endpoint, or the daemon does not read: later.
+    NotNow,
+}
+
+/// What came of an attempt to connect again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reattached {
+    /// It is back, or there is no point in another attempt.
+    Done,
+    /// The daemon does not take this endpoint now.
+    NotNow,
+    /// No daemon answers: others at this address need not try.
+    NobodyThere,
+}
+
 struct Entry {
     endpoint: Weak<dyn Kept>,
-    backoff: Backoff,
+    reconnecting: Backoff,
     again_at: Option<Instant>,
+    tending: Backoff,
+    tend_at: Option<Instant>,
 }
 
 #[derive(Default)]
 struct Keeper {
     entries: Mutex<Vec<Entry>>,
+    /// Where a thread is connecting.
+    dialling: Mutex<Vec<Address>>,
     waker: OnceLock<OwnedFd>,
 }
 
@@ -72,7 +103,8 @@ pub(super) fn keep(endpoint: Weak<dyn Kept>) {
         let _ = std::thread::Builder::new().name("bus-keeper".into()).spawn(run);
         keeper
     });
-    lock(&keeper.entries).push(Entry { endpoint, backoff: Backoff::default(), again_at: None });
+    let (reconnecting, tending) = (Backoff::default(), Backoff::default());
+    lock(&keeper.entries).push(Entry { endpoint, reconnecting, again_at: None, tending, tend_at: None });
     wake();
 }
 
@@ -87,8 +119,8 @@ pub(super) fn wake() {
 fn run() {
     let keeper = KEEPER.wait();
     loop {
-        let (watched, pause) = look_after(keeper);
-        wait_for_hang_up(keeper, &watched, pause);
+        let (watched, pause) = keeper.look_after();
+        keeper.wait_for_hang_up(&watched, pause);
     }
 }
 
@@ -99,82 +131,170 @@ struct Watched {
     wants_room: bool,
 }
 
-/// Goes through all endpoints once. Returns what to watch, and when to look again.
-fn look_after(keeper: &Keeper) -> (Vec<Watched>, Option<Duration>) {
-    let now = Instant::now();
-    let mut watched = Vec::new();
-    let mut away = Vec::new();
-    let mut next_look: Option<Instant> = None;
-    let mut look_at = |at: Instant| next_look = Some(next_look.map_or(at, |next| next.min(at)));
-    lock(&keeper.entries).retain_mut(|entry| {
-        let Some(endpoint) = entry.endpoint.upgrade() else { return false };
-        let resting = entry.again_at.filter(|at| *at > now);
-        if endpoint.tend() {
-            look_at(now + TEND_PAUSE);
-        }
-        match endpoint.standing() {
-            Standing::Over => return false,
-            Standing::Up { connection, wants_room } => match resting {
-                Some(at) => look_at(at),
-                // Memory ends with this process, and has no descriptor to watch.
-                None if connection.fd().is_none() => {}
-                None => {
-                    (entry.backoff, entry.again_at) = (Backoff::default(), None);
-                    watched.push(Watched { endpoint: entry.endpoint.clone(), connection, wants_room });
-                }
-            },
-            Standing::Away => {
-                if resting.is_none() {
-                    entry.again_at = Some(now + entry.backoff.next_delay());
-                    away.push(endpoint);
-                }
-                look_at(entry.again_at.unwrap_or(now));
-            }
-        }
-        true
-    });
-    // Outside the lock: connecting can take a moment, and the last owner may let go meanwhile.
-    for endpoint in away {
-        if endpoint.reattach() {
-            look_at(now);
-        }
+/// When to look again: the earliest of several times.
+#[derive(Default)]
+struct NextLook(Option<Instant>);
+
+impl NextLook {
+    fn at(&mut self, at: Instant) {
+        self.0 = Some(self.0.map_or(at, |next| next.min(at)));
     }
-    (watched, next_look.map(|at| at.saturating_duration_since(Instant::now())))
 }
 
-fn wait_for_hang_up(keeper: &Keeper, watched: &[Watched], pause: Option<Duration>) {
-    let mut polled: Vec<PollFd<'_>> = watched
-        .iter()
-        .filter_map(|watched| Some((watched.connection.fd()?, watched.wants_room)))
-        .map(|(fd, wants_room)| {
-            let flags = if wants_room { PollFlags::OUT } else { PollFlags::empty() };
-            PollFd::from_borrowed_fd(fd, flags)
-        })
-        .collect();
-    if let Some(waker) = keeper.waker.get() {
-        polled.push(PollFd::new(waker, PollFlags::IN));
-    }
-    let timeout = pause.map(timespec);
-    if poll(&mut polled, timeout.as_ref()).is_err() {
-        return;
-    }
-    for (watched, fd) in watched.iter().zip(&polled) {
-        if fd.revents().is_empty() {
-            continue;
+impl Keeper {
+    /// Goes through all endpoints once. Returns what to watch, and when to look again.
+    fn look_after(&'static self) -> (Vec<Watched>, Option<Duration>) {
+        let now = Instant::now();
+        let (mut watched, mut away) = (Vec::new(), Vec::new());
+        let mut next_look = NextLook::default();
+        // Let go outside the lock: the keeper may be the last to hold one.
+        let mut held = Vec::new();
+        lock(&self.entries).retain_mut(|entry| {
+            let Some(endpoint) = entry.endpoint.upgrade() else { return false };
+            held.push(Arc::clone(&endpoint));
+            entry.tend(&*endpoint, now, &mut next_look);
+            match endpoint.standing() {
+                Standing::Over => return false,
+                Standing::Up { connection, wants_room } => match entry.resting(now) {
+                    Some(at) => next_look.at(at),
+                    // Memory ends with this process, and has no descriptor to watch.
+                    None if connection.fd().is_none() => {
+                        if wants_room {
+                            endpoint.room();
+                            next_look.at(now + TEND_PAUSE);
+                        }
+                    }
+                    None => {
+                        (entry.reconnecting, entry.again_at) = (Backoff::default(), None);
+                        watched.push(Watched { endpoint: entry.endpoint.clone(), connection, wants_room });
+                    }
+                },
+                Standing::Away => match entry.resting(now) {
+                    Some(at) => next_look.at(at),
+                    None => away.push(endpoint),
+                },
+            }
+            true
+        });
+        drop(held);
+        if !self.reconnect(away) {
+            next_look.at(now + UNWOKEN_PAUSE);
         }
-        let Some(endpoint) = watched.endpoint.upgrade() else { continue };
-        if fd.revents() == PollFlags::OUT {
-            endpoint.room();
-        } else if !endpoint.hung_up() {
-            let mut entries = lock(&keeper.entries);
-            let entry = entries.iter_mut().find(|entry| entry.endpoint.ptr_eq(&watched.endpoint));
-            if let Some(entry) = entry {
+        (watched, next_look.0.map(|at| at.saturating_duration_since(Instant::now())))
+    }
+
+    /// Connects those endpoints again, each address by a thread of its own. `false` when there is no
+    /// thread to be had.
+    fn reconnect(&'static self, mut away: Vec<Arc<dyn Kept>>) -> bool {
+        let mut started = true;
+        while let Some(address) = away.first().map(|endpoint| endpoint.address().clone()) {
+            let (here, elsewhere) = away.into_iter().partition(|endpoint| *endpoint.address() == address);
+            away = elsewhere;
+            let mut dialling = lock(&self.dialling);
+            if dialling.contains(&address) {
+                continue;
+            }
+            dialling.push(address.clone());
+            drop(dialling);
+            let there = address.clone();
+            let dial = move || self.dial(&there, here);
+            if std::thread::Builder::new().name("bus-dial".into()).spawn(dial).is_err() {
+                lock(&self.dialling).retain(|other| *other != address);
+                started = false;
+            }
+        }
+        started
+    }
+
+    fn dial(&self, address: &Address, endpoints: Vec<Arc<dyn Kept>>) {
+        let mut nobody_there = false;
+        for endpoint in endpoints {
+            let done = match nobody_there {
+                true => false,
+                false => {
+                    let reattached = endpoint.reattach();
+                    nobody_there = reattached == Reattached::NobodyThere;
+                    reattached == Reattached::Done
+                }
+            };
+            if let Some(entry) = lock(&self.entries).iter_mut().find(|entry| entry.is_of(&endpoint)) {
+                entry.again_at = match done {
+                    true => None,
+                    false => Some(Instant::now() + entry.reconnecting.next_delay()),
+                };
+            }
+        }
+        lock(&self.dialling).retain(|other| other != address);
+        wake();
+    }
+
+    fn wait_for_hang_up(&self, watched: &[Watched], mut pause: Option<Duration>) {
+        let mut polled: Vec<PollFd<'_>> = watched
+            .iter()
+            .filter_map(|watched| Some((watched.connection.fd()?, watched.wants_room)))
+            .map(|(fd, wants_room)| {
+                let flags = if wants_room { PollFlags::OUT } else { PollFlags::empty() };
+                PollFd::from_borrowed_fd(fd, flags)
+            })
+            .collect();
+        match self.waker.get() {
+            Some(waker) => polled.push(PollFd::new(waker, PollFlags::IN)),
+            // Nothing tells when there is something to do: look for it.
+            None => pause = Some(pause.map_or(UNWOKEN_PAUSE, |pause| pause.min(UNWOKEN_PAUSE))),
+        }
+        let timeout = pause.map(timespec);
+        if poll(&mut polled, timeout.as_ref()).is_err() {
+            // Out of memory, perhaps: no reason to use up the processor as well.
+            std::thread::sleep(UNWOKEN_PAUSE);
+            return;
+        }
+        for (watched, fd) in watched.iter().zip(&polled) {
+            if fd.revents().is_empty() {
+                continue;
+            }
+            let Some(endpoint) = watched.endpoint.upgrade() else { continue };
+            if fd.revents() == PollFlags::OUT {
+                endpoint.room();
+            } else if !endpoint.hung_up()
+                && let Some(entry) = lock(&self.entries).iter_mut().find(|entry| entry.is_of(&endpoint))
+            {
                 entry.again_at = Some(Instant::now() + BUSY_PAUSE);
             }
         }
+        if let Some(waker) = self.waker.get() {
+            let _ = rustix::io::read(waker, &mut [0_u8; 8]);
+        }
     }
-    if let Some(waker) = keeper.waker.get() {
-        let _ = rustix::io::read(waker, &mut [0_u8; 8]);
+}
+
+impl Entry {
+    fn is_of(&self, endpoint: &Arc<dyn Kept>) -> bool {
+        std::ptr::addr_eq(self.endpoint.as_ptr(), Arc::as_ptr(endpoint))
+    }
+
+    /// Until when it is left alone.
+    fn resting(&self, now: Instant) -> Option<Instant> {
+        self.again_at.filter(|at| *at > now)
+    }
+
+    fn tend(&mut self, endpoint: &dyn Kept, now: Instant, next_look: &mut NextLook) {
+        if let Some(at) = self.tend_at.filter(|at| *at > now) {
+            return next_look.at(at);
+        }
+        self.tend_at = match endpoint.tend() {
+            Tended::Nothing => {
+                self.tending = Backoff::default();
+                None
+            }
+            Tended::Told => {
+                self.tending = Backoff::default();
+                Some(now + TEND_PAUSE)
+            }
+            Tended::NotNow => Some(now + TEND_PAUSE.max(self.tending.next_delay())),
+        };
+        if let Some(at) = self.tend_at {
+            next_look.at(at);
+        }
     }
 }
 
@@ -184,3 +304,6 @@ const TEND_PAUSE: Duration = Duration::from_millis(4);
 
 /// How long to leave an endpoint alone that has hung up while a thread was using it.
 const BUSY_PAUSE: Duration = Duration::from_millis(20);
+
+/// How long to sleep where nothing wakes the keeper.
+const UNWOKEN_PAUSE: Duration = Duration::from_millis(50);

@@ -102,8 +102,8 @@ impl Outbox {
         self.chunks.back_mut().expect("a chunk was pushed where there was none")
     }
 
-    /// What to write next, as slices.
-    pub(super) fn unwritten_slices<'a>(&'a self, slices: &mut [IoSlice<'a>; SLICES_MAX]) -> usize {
+    /// What to write next, as slices: how many, and whether that is all.
+    pub(super) fn unwritten_slices<'a>(&'a self, slices: &mut [IoSlice<'a>; SLICES_MAX]) -> (usize, bool) {
         let (first, offset) = self.written;
         let mut count = 0;
         for (index, chunk) in self.chunks.iter().enumerate().skip(first).take(SLICES_MAX) {
@@ -113,7 +113,7 @@ impl Outbox {
                 count += 1;
             }
         }
-        count
+        (count, self.chunks.len() - first.min(self.chunks.len()) <= SLICES_MAX)
     }
 
     /// Moves the written mark by `bytes`.
@@ -180,24 +180,36 @@ impl Outbox {
         };
     }
 
-    /// Takes the last frame back. The connection is gone, so that no daemon has it whole; all others
-    /// are unwritten again.
-    pub(super) fn withdraw_last(&mut self) {
-        let Some((frame_bytes, message_bytes)) = self.frames.pop_back() else { return };
-        let Some(chunk) = self.chunks.back_mut() else { return };
-        chunk.truncate(chunk.len() - frame_bytes as usize);
+    /// Takes the last frame back. `false` when a part of it is written.
+    pub(super) fn withdraw_last(&mut self) -> bool {
+        let Some(&(frame_bytes, message_bytes)) = self.frames.back() else { return false };
+        if self.unwritten < frame_bytes as usize {
+            return false;
+        }
+        self.frames.pop_back();
+        self.unwritten -= frame_bytes as usize;
         self.message_bytes -= u64::from(message_bytes);
         if self.frames.is_empty() {
             self.chunks.clear();
-            self.front = 0;
-        } else if chunk.is_empty() {
-            self.chunks.pop_back();
+            (self.front, self.written) = (0, (0, 0));
+            return true;
         }
-        self.rewind();
+        let last = self.chunks.len() - 1;
+        let chunk = &mut self.chunks[last];
+        chunk.truncate(chunk.len() - frame_bytes as usize);
+        if chunk.is_empty() {
+            self.chunks.pop_back();
+            if self.written.0 == last {
+                self.written = (last - 1, self.chunks[last - 1].len());
+            }
+        }
+        true
     }
 
-    /// Marks every frame as sent before, and all as unwritten: a new connection begins.
+    /// Marks every frame that was written, if only in part, as sent before, and all as unwritten: a
+    /// new connection begins.
     pub(super) fn rewind(&mut self) {
+        let written = self.written;
         self.written = (0, self.front);
         self.unwritten = 0;
         let mut at = (0, self.front);
@@ -205,7 +217,9 @@ impl Outbox {
             if at.1 == self.chunks[at.0].len() {
                 at = (at.0 + 1, 0);
             }
-            self.chunks[at.0][at.1 + FrameHeader::FLAGS_AT] |= Flags::REDELIVERED;
+            if at < written {
+                self.chunks[at.0][at.1 + FrameHeader::FLAGS_AT] |= Flags::REDELIVERED;
+            }
             at.1 += *frame_bytes as usize;
             self.unwritten += *frame_bytes as usize;
         }
@@ -245,7 +259,7 @@ mod tests {
 
     fn write(outbox: &mut Outbox, bytes: usize, wire: &mut Vec<u8>) {
         let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-        let count = outbox.unwritten_slices(&mut slices);
+        let (count, _) = outbox.unwritten_slices(&mut slices);
         let all: Vec<u8> = slices[..count].iter().flat_map(|slice| slice.iter().copied()).collect();
         let bytes = bytes.min(all.len());
         wire.extend_from_slice(&all[..bytes]);
@@ -257,7 +271,8 @@ mod tests {
         Push(usize),
         Write(usize),
         Acknowledge(usize),
-        Rewind,
+        /// A new connection begins, and so many are known to have arrived, written again or not.
+        Rewind(usize),
         Withdraw,
     }
 
@@ -266,7 +281,7 @@ mod tests {
             6 => prop_oneof![0..200_usize, 0..200_000_usize].prop_map(Step::Push),
             4 => (0..400_000_usize).prop_map(Step::Write),
             4 => (0..10_usize).prop_map(Step::Acknowledge),
-            1 => Just(Step::Rewind),
+            1 => (0..10_usize).prop_map(Step::Rewind),
             1 => Just(Step::Withdraw),
         ];
         prop::collection::vec(step, 0..60)
@@ -299,20 +314,25 @@ mod tests {
                         }
                         outbox.acknowledge(done);
                     }
-                    Step::Rewind => {
+                    Step::Rewind(known) => {
+                        let known = known.min(unacked.len());
+                        unacked.drain(..known);
+                        outbox.acknowledge(known);
                         outbox.rewind();
                         wire.clear();
                         from = unacked.front().map_or(next, |(sequence, _)| *sequence);
                     }
                     Step::Withdraw => {
                         if !unacked.is_empty() && from + whole_frames(&wire, from) < next {
-                            // As in use: the connection goes, then the frame.
-                            outbox.withdraw_last();
+                            // As in use: where a part of it is written the connection goes first.
+                            if !outbox.withdraw_last() {
+                                outbox.rewind();
+                                wire.clear();
+                                from = unacked.front().map_or(next, |(sequence, _)| *sequence);
+                                prop_assert!(outbox.withdraw_last());
+                            }
                             unacked.pop_back();
                             next -= 1;
-                            outbox.rewind();
-                            wire.clear();
-                            from = unacked.front().map_or(next, |(sequence, _)| *sequence);
                         }
                     }
                 }

@@ -165,6 +165,20 @@ impl Dialer {
     }
 }
 
+/// Whether another attempt would be refused as well.
+pub(super) fn is_final(code: RefusedCode) -> bool {
+    match code {
+        RefusedCode::ShuttingDown | RefusedCode::Limit => false,
+        RefusedCode::Version
+        | RefusedCode::Protocol
+        | RefusedCode::Denied
+        | RefusedCode::ReceiverTaken
+        | RefusedCode::TypeMismatch
+        | RefusedCode::NoSuchChannel
+        | RefusedCode::Exists => true,
+    }
+}
+
 fn nobody_listens(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
 }

@@ -13,6 +13,9 @@ use super::Interest;
 /// What each direction holds at most, in bytes: as much as a usual socket.
 const QUEUE_BYTES: usize = 256 * 1024;
 
+/// What is taken whole or not at all, in bytes, as a socket does: control frames are no longer.
+const WHOLE_BYTES: usize = 4 * 1024;
+
 /// Makes the two ends. `notify` is called, without a lock held, when the daemon's end may have
 /// something to read or room to write again.
 #[doc(hidden)]
@@ -91,7 +94,7 @@ impl ClientEnd {
         let mut state = self.pipe.lock();
         loop {
             let readable = !state.down.is_empty();
-            let writable = state.up.len() < QUEUE_BYTES;
+            let writable = room(&state.up) >= WHOLE_BYTES;
             let closed = state.daemon_closed || state.client_closed;
             let ready = match interest {
                 Interest::Readable => readable,
@@ -181,8 +184,8 @@ impl std::fmt::Debug for DaemonEnd {
 }
 
 fn push(queue: &mut VecDeque<u8>, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-    let mut room = QUEUE_BYTES.saturating_sub(queue.len());
-    if room == 0 {
+    let mut room = room(queue);
+    if room < WHOLE_BYTES {
         return Err(io::ErrorKind::WouldBlock.into());
     }
     let mut bytes = 0;
@@ -193,6 +196,10 @@ fn push(queue: &mut VecDeque<u8>, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         room -= part.len();
     }
     Ok(bytes)
+}
+
+fn room(queue: &VecDeque<u8>) -> usize {
+    QUEUE_BYTES.saturating_sub(queue.len())
 }
 
 fn pull(queue: &mut VecDeque<u8>, buffer: &mut [u8]) -> usize {
@@ -241,7 +248,11 @@ mod tests {
         assert_eq!(notified.load(Ordering::SeqCst), 0);
         assert!(client.receive(&mut [0; 100]).unwrap() == 100);
         assert_eq!(notified.load(Ordering::SeqCst), 1);
-        assert_eq!(daemon.send(&[IoSlice::new(&large)]).unwrap(), 100);
+        // Not in pieces: what is small arrives whole.
+        assert_eq!(daemon.send(&[IoSlice::new(b"small")]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        assert!(client.receive(&mut [0; WHOLE_BYTES]).unwrap() == WHOLE_BYTES);
+        assert_eq!(notified.load(Ordering::SeqCst), 2);
+        assert_eq!(daemon.send(&[IoSlice::new(&large)]).unwrap(), WHOLE_BYTES + 100);
     }
 
     #[test]

@@ -1,0 +1,95 @@
+//! A receiver in the keeper's care.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::{Link, StreamReceiver, hello};
+use crate::address::Address;
+use crate::stream::inbox::Fill;
+use crate::stream::keeper::{Kept, Reattached, Standing, Tended};
+use crate::stream::session::{DialError, is_final, lock};
+use crate::wire::Role;
+
+impl Kept for StreamReceiver {
+    fn address(&self) -> &Address {
+        &self.options.dialer.address
+    }
+
+    fn standing(&self) -> Standing {
+        match &*lock(&self.link) {
+            Link::Up(connection) => Standing::Up { connection: Arc::clone(connection), wants_room: false },
+            Link::Away => Standing::Away,
+            Link::Over => Standing::Over,
+        }
+    }
+
+    fn tend(&self) -> Tended {
+        if !self.deferred.load(Ordering::SeqCst) {
+            return Tended::Nothing;
+        }
+        let Ok(mut state) = self.state.try_lock() else {
+            if !self.asleep.load(Ordering::SeqCst) {
+                // In use: look again soon, its user may stop.
+                return Tended::NotNow;
+            }
+            // Asleep it needs nobody. Should it wake at this very moment and put something off, one of
+            // the two sees the other: it sets `asleep` before `deferred`, and here it is the reverse.
+            self.deferred.store(false, Ordering::SeqCst);
+            if self.asleep.load(Ordering::SeqCst) {
+                return Tended::Nothing;
+            }
+            self.deferred.store(true, Ordering::SeqCst);
+            return Tended::NotNow;
+        };
+        if state.connection.is_some() {
+            self.say(&mut state);
+        }
+        if state.connection.is_none() || state.receiving.control.is_empty() {
+            self.deferred.store(false, Ordering::SeqCst);
+            return Tended::Told;
+        }
+        Tended::NotNow
+    }
+
+    fn hung_up(&self) -> bool {
+        let Ok(mut state) = self.state.try_lock() else { return false };
+        let Some(connection) = state.connection.clone() else { return true };
+        // What is still in the socket belongs to the deliveries: read it to its end.
+        loop {
+            match state.receiving.inbox.fill(&connection) {
+                Ok(Fill::Bytes) => {}
+                Ok(Fill::Nothing) => return true,
+                Ok(Fill::Closed) | Err(_) => {
+                    self.lose_link(&mut state);
+                    self.changed.notify_all();
+                    return true;
+                }
+            }
+        }
+    }
+
+    fn reattach(&self) -> Reattached {
+        if lock(&self.arrived).is_none() {
+            let Ok(returning) = self.state.try_lock().map(|state| state.receiving.returning()) else {
+                return Reattached::NotNow;
+            };
+            match self.options.dialer.dial(&Role::Receiver(hello(&self.options, Some(returning)))) {
+                Ok(session) => *lock(&self.arrived) = Some(session),
+                Err(DialError::Refused(refused)) if is_final(refused.code) => {
+                    let Ok(mut state) = self.state.try_lock() else { return Reattached::NotNow };
+                    state.receiving.refuse(refused.text);
+                    *lock(&self.link) = Link::Over;
+                    self.changed.notify_all();
+                    return Reattached::Done;
+                }
+                Err(DialError::Refused(_)) => return Reattached::NotNow,
+                Err(DialError::Unreachable(_) | DialError::Protocol(_)) => return Reattached::NobodyThere,
+            }
+        }
+        // Whoever has the state locked takes the connection into use with the next call.
+        let Ok(mut state) = self.state.try_lock() else { return Reattached::NotNow };
+        let adopted = state.connection.is_some() || self.adopt(&mut state);
+        self.changed.notify_all();
+        if adopted { Reattached::Done } else { Reattached::NotNow }
+    }
+}

@@ -1,0 +1,124 @@
+//! [`Loan`]: messages that are lent, and what becomes of them.
+
+use std::sync::MutexGuard;
+
+use super::receiving::Head;
+use super::{CoarseTime, LentFrame, NoMessage, State, StreamReceiver, Wait};
+use crate::stream::session::lock;
+
+/// Messages lent from the head, with the endpoint locked. Dropped without being settled, also by a
+/// panic, they are given back.
+#[derive(Debug)]
+pub(crate) struct Loan<'a> {
+    endpoint: &'a StreamReceiver,
+    /// Empty once it is settled.
+    state: Option<MutexGuard<'a, State>>,
+    head: Head,
+}
+
+impl<'a> Loan<'a> {
+    pub(super) fn new(endpoint: &'a StreamReceiver, mut state: MutexGuard<'a, State>, head: Head) -> Self {
+        state.receiving.lend(1);
+        Self { endpoint, state: Some(state), head }
+    }
+
+    fn state(&self) -> &State {
+        self.state.as_ref().expect("settling takes the loan by value")
+    }
+
+    fn take_state(&mut self) -> MutexGuard<'a, State> {
+        self.state.take().expect("settling takes the loan by value")
+    }
+
+    /// The first message.
+    pub(crate) fn frame(&self) -> LentFrame<'_> {
+        self.state().receiving.lent_frame()
+    }
+
+    /// All of them, in order.
+    pub(crate) fn frames(&self) -> impl Iterator<Item = LentFrame<'_>> {
+        self.state().receiving.lent_frames()
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.state().receiving.lent()
+    }
+
+    /// Lends also those that follow the head and are here already: `most` in all at most.
+    pub(crate) fn extend(&mut self, most: usize) {
+        let Some(state) = &mut self.state else { return };
+        let count = state.receiving.lendable(&self.head, most);
+        if count > 1 {
+            state.receiving.claim_through(count);
+            if !state.receiving.is_claimed_through(count) {
+                self.endpoint.tell(state, true);
+            }
+        }
+        // Else the rest was not claimed in time: the head was.
+        let claimed = state.connection.is_some() && state.receiving.is_claimed_through(count);
+        state.receiving.lend(if claimed { count } else { 1 });
+    }
+
+    /// Acknowledges the first before its user sees it: on return the daemon's socket has that whole.
+    pub(crate) fn take(mut self, wait: Wait) -> Result<(), NoMessage> {
+        let mut state = self.take_state();
+        while !state.receiving.is_claimed(&self.head) {
+            let busy = state.told_at == CoarseTime::now();
+            self.endpoint.write(&mut state);
+            let Some(connection) = state.connection.clone() else { break };
+            if state.receiving.control.is_empty() {
+                state.receiving.say_taken(busy);
+                self.endpoint.write(&mut state);
+                if state.connection.is_none() {
+                    break;
+                }
+                if state.receiving.control.is_empty() || !state.receiving.unsay() {
+                    state.receiving.taken(&self.head, busy);
+                    state.told_at = CoarseTime::now();
+                    return Ok(());
+                }
+            }
+            if let Err(late) = self.endpoint.wait_for_room(&connection, wait) {
+                state.receiving.forget_loan();
+                return Err(late);
+            }
+        }
+        self.endpoint.settle_in(&mut state, 1);
+        Ok(())
+    }
+
+    /// Acknowledges the first `count`, and gives the others back.
+    pub(crate) fn settle(mut self, count: usize) {
+        let mut state = self.take_state();
+        self.endpoint.settle_in(&mut state, count);
+    }
+
+    /// Leaves the message lent, to be settled by [`StreamReceiver::settle`].
+    pub(crate) fn keep(mut self) {
+        self.state = None;
+    }
+}
+
+impl Drop for Loan<'_> {
+    fn drop(&mut self) {
+        if let Some(mut state) = self.state.take() {
+            self.endpoint.settle_in(&mut state, 0);
+        }
+    }
+}
+
+impl StreamReceiver {
+    /// Settles a message that was [kept](Loan::keep): acknowledges it, or gives it back.
+    pub(crate) fn settle(&self, acknowledge: bool) {
+        self.settle_in(&mut lock(&self.state), usize::from(acknowledge));
+    }
+
+    fn settle_in(&self, state: &mut State, count: usize) {
+        let gives_back = state.receiving.settle(count);
+        self.tell(state, gives_back);
+        if state.waiting {
+            self.changed.notify_all();
+        }
+    }
+}

@@ -1,0 +1,328 @@
+//! [`StreamReceiver`]: the receiving endpoint on a socket.
+//!
+//! What the endpoint has, knows and owes is in [`receiving`]; here are its thread and its socket.
+//! Messages are handed out from the inbox, one at a time and in order. Before the first of them is
+//! handed out, the daemon is told how far the receiver *claims* (`taken`); so it knows after the
+//! receiver's death which messages may have been seen. Given back, a message simply stays at the
+//! head of the inbox.
+//!
+//! One thread uses a receiver, and holds the lock of its state also while it waits for messages; the
+//! keeper and owned deliveries come in between.
+
+mod kept;
+mod known;
+mod loan;
+mod receiving;
+mod socket;
+
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Condvar, Mutex, Weak};
+use std::time::Instant;
+
+use rustix::time::{ClockId, clock_gettime};
+
+pub(crate) use self::loan::Loan;
+pub(crate) use self::receiving::LentFrame;
+use self::receiving::{Broken, Head, Receiving};
+use super::keeper;
+use super::session::{DialError, Dialer, Session, lock};
+use crate::channel::Peers;
+use crate::error::{Ended, OpenError, PeersError};
+use crate::limits::CLAIM_MESSAGES;
+use crate::name::ChannelName;
+use crate::transport::{Connection, Interest};
+use crate::wire::{ReceiverHello, Returning, Role, TypeDeclaration, WelcomeRole};
+
+pub(crate) use super::sender::Wait;
+
+/// What opens a receiver.
+#[derive(Clone, Debug)]
+pub(crate) struct ReceiverOptions {
+    pub(crate) dialer: Dialer,
+    pub(crate) channel: ChannelName,
+    pub(crate) declares: Option<TypeDeclaration>,
+    pub(crate) standby: bool,
+    pub(crate) until_disconnected: bool,
+}
+
+/// Why there is no message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum NoMessage {
+    Empty,
+    Timeout,
+    Away,
+    Ended(Ended),
+}
+
+#[derive(Debug)]
+pub(crate) struct StreamReceiver {
+    options: ReceiverOptions,
+    state: Mutex<State>,
+    /// How the endpoint stands, readable while a thread has the state locked.
+    link: Mutex<Link>,
+    /// A new connection, until whoever next has the state takes it into use.
+    arrived: Mutex<Option<Session>>,
+    /// Something was put off that the daemon is to be told: the keeper looks in.
+    deferred: AtomicBool,
+    /// A thread waits for the daemon with the state locked. It has put nothing off.
+    asleep: AtomicBool,
+    changed: Condvar,
+}
+
+#[derive(Clone, Debug)]
+enum Link {
+    Up(Arc<Connection>),
+    Away,
+    Over,
+}
+
+#[derive(Debug)]
+struct State {
+    connection: Option<Arc<Connection>>,
+    receiving: Receiving,
+    told_at: CoarseTime,
+    /// A thread waits until what is lent is settled, or the daemon is back.
+    waiting: bool,
+}
+
+impl StreamReceiver {
+    pub(crate) fn open(options: ReceiverOptions) -> Result<Arc<Self>, OpenError> {
+        let role = Role::Receiver(hello(&options, None));
+        let address = &options.dialer.address;
+        let session = match options.dialer.dial(&role) {
+            Ok(session) => session,
+            Err(DialError::Refused(refused)) => {
+                return Err(OpenError::from_refusal(address, &options.channel, refused.code, refused.text));
+            }
+            Err(DialError::Unreachable(_)) => options.dialer.dial_or_start(&role)?,
+            Err(error) => return Err(options.dialer.connect_error(error).into()),
+        };
+        let state =
+            State { connection: None, receiving: Receiving::new(), told_at: CoarseTime::default(), waiting: false };
+        let receiver = Arc::new(Self {
+            options,
+            state: Mutex::new(state),
+            link: Mutex::new(Link::Away),
+            arrived: Mutex::new(Some(session)),
+            deferred: AtomicBool::new(false),
+            asleep: AtomicBool::new(false),
+            changed: Condvar::new(),
+        });
+        if !receiver.adopt(&mut lock(&receiver.state)) {
+            let text = "the daemon did not welcome a receiver".to_owned();
+            return Err(receiver.options.dialer.connect_error(DialError::Protocol(text)).into());
+        }
+        let weak: Weak<Self> = Arc::downgrade(&receiver);
+        keeper::keep(weak);
+        Ok(receiver)
+    }
+
+    /// Takes a new connection into use, if there is one.
+    fn adopt(&self, state: &mut State) -> bool {
+        let Some(Session { connection, inbox, welcome }) = lock(&self.arrived).take() else { return false };
+        let WelcomeRole::Receiver(welcome) = welcome.role else { return false };
+        state.receiving.connected(welcome, inbox);
+        let connection = Arc::new(connection);
+        state.connection = Some(Arc::clone(&connection));
+        *lock(&self.link) = Link::Up(connection);
+        true
+    }
+
+    /// Waits for the next message, and lends it: it stays at the head until it is settled.
+    ///
+    /// A message that is acknowledged before its user sees it need not be claimed first.
+    pub(crate) fn next(&self, wait: Wait, claim: bool) -> Result<Loan<'_>, NoMessage> {
+        let mut state = lock(&self.state);
+        loop {
+            if state.connection.is_none() && self.adopt(&mut state) {
+                keeper::wake();
+            }
+            if state.receiving.lent() > 0 {
+                // An owned delivery is out: order waits for it.
+                state = self.wait_for_change(state, wait)?;
+                continue;
+            }
+            if self.look_for_orders(&mut state).is_err() {
+                self.lose_link(&mut state);
+            }
+            match state.receiving.head() {
+                Ok(Some(head)) if state.receiving.is_known(&head) => {
+                    state.receiving.settle_head(&head);
+                    self.tell(&mut state, false);
+                }
+                Ok(Some(head)) => {
+                    if !claim || self.claim(&mut state, &head, wait)? {
+                        return Ok(Loan::new(self, state, head));
+                    }
+                }
+                Ok(None) => {
+                    if let Some(ended) = state.receiving.ended().cloned() {
+                        self.lose_link(&mut state);
+                        return Err(NoMessage::Ended(ended));
+                    }
+                    state = self.read_more(state, wait)?;
+                }
+                Err(Broken) => self.lose_link(&mut state),
+            }
+        }
+    }
+
+    /// Takes notice of an order that stands behind messages which are not claimed: those go back.
+    fn look_for_orders(&self, state: &mut State) -> Result<(), Broken> {
+        if !state.receiving.may_obey() {
+            return Ok(());
+        }
+        // With several messages here, orders may wait unread: a slow consumer looks before each.
+        if state.receiving.inbox.deliveries() > 1
+            && state.told_at != CoarseTime::now()
+            && let Some(connection) = state.connection.clone()
+        {
+            // A failure shows again where more is read.
+            let _ = state.receiving.inbox.fill(&connection);
+        }
+        if state.receiving.inbox.has_order() {
+            state.receiving.obey()?;
+            self.write(state);
+        }
+        Ok(())
+    }
+
+    /// Tells the daemon that the receiver claims the head, before it is handed out. `false` when the
+    /// connection is gone, and with it the claim.
+    fn claim(&self, state: &mut State, head: &Head, wait: Wait) -> Result<bool, NoMessage> {
+        while !state.receiving.is_claimed(head) {
+            let now = CoarseTime::now();
+            state.receiving.claim(state.told_at == now);
+            state.told_at = now;
+            self.say(state);
+            let Some(connection) = state.connection.clone() else { return Ok(false) };
+            if !state.receiving.is_claimed(head) {
+                self.wait_for_room(&connection, wait)?;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Tells the daemon how far this receiver is: at once when it `must`, when nothing else is here,
+    /// or when it was last told before the clock ticked; else later, together with more.
+    fn tell(&self, state: &mut State, must: bool) {
+        if !state.receiving.owes_progress() && state.receiving.control.is_empty() {
+            return;
+        }
+        let now = CoarseTime::now();
+        let idle = state.receiving.inbox.deliveries() == 0;
+        let many = state.receiving.acknowledgements_owed() >= CLAIM_MESSAGES;
+        if must || idle || many || now != state.told_at {
+            state.told_at = now;
+            self.say(state);
+        }
+        if state.receiving.owes_progress() || !state.receiving.control.is_empty() {
+            // There may be no further call for long: then the keeper tells it.
+            self.defer();
+        }
+    }
+
+    /// How many messages are here.
+    pub(crate) fn len(&self) -> usize {
+        let mut state = lock(&self.state);
+        if state.receiving.lent() == 0
+            && let Some(connection) = state.connection.clone()
+        {
+            // A failure shows again where more is read.
+            let _ = state.receiving.inbox.fill(&connection);
+        }
+        state.receiving.waiting()
+    }
+
+    pub(crate) fn is_seated(&self) -> bool {
+        let mut state = lock(&self.state);
+        if !state.receiving.is_seated()
+            && let Some(connection) = state.connection.clone()
+        {
+            // Failures show again where messages are read.
+            let _ = state.receiving.inbox.fill(&connection);
+            let _ = state.receiving.head();
+        }
+        state.receiving.is_seated()
+    }
+
+    /// The peers of the channel; with `from`, once they differ from it. Messages that arrive
+    /// meanwhile stay in the inbox.
+    pub(crate) fn peers(&self, from: Option<Peers>, deadline: Option<Instant>) -> Result<Peers, PeersError> {
+        let mut state = lock(&self.state);
+        loop {
+            if state.connection.is_none() && self.adopt(&mut state) {
+                keeper::wake();
+            }
+            if let Some(connection) = state.connection.clone() {
+                match state.receiving.inbox.fill(&connection) {
+                    Ok(super::inbox::Fill::Bytes | super::inbox::Fill::Nothing) => {}
+                    Ok(super::inbox::Fill::Closed) | Err(_) => self.lose_link(&mut state),
+                }
+            }
+            if let Some(peers) = state.receiving.peers().filter(|peers| Some(*peers) != from) {
+                return Ok(peers);
+            }
+            if state.receiving.ended().is_some() {
+                return Err(PeersError::Disconnected);
+            }
+            if state.connection.is_none() && from.is_none() {
+                return Err(PeersError::Away);
+            }
+            state.receiving.watch_peers();
+            self.write(&mut state);
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                return Err(PeersError::Timeout);
+            }
+            state = match state.connection.clone() {
+                None => match self.wait_for_change(state, deadline.map_or(Wait::Forever, Wait::Until)) {
+                    Ok(state) => state,
+                    Err(_) => return Err(PeersError::Timeout),
+                },
+                Some(connection) => {
+                    let writes = !state.receiving.control.is_empty();
+                    // An owned delivery may be settled meanwhile.
+                    drop(state);
+                    // A failure shows in the next reading.
+                    let _ = connection.wait(if writes { Interest::Either } else { Interest::Readable }, deadline);
+                    lock(&self.state)
+                }
+            };
+        }
+    }
+}
+
+impl Drop for StreamReceiver {
+    fn drop(&mut self) {
+        let mut state = lock(&self.state);
+        if let Some(connection) = state.connection.clone() {
+            state.receiving.say_goodbye();
+            self.write(&mut state);
+            connection.hang_up();
+        }
+        keeper::wake();
+    }
+}
+
+/// Milliseconds by a clock that ticks with the kernel and costs a quarter of the precise one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct CoarseTime {
+    ticks: (i64, i64),
+}
+
+impl CoarseTime {
+    fn now() -> Self {
+        let time = clock_gettime(ClockId::MonotonicCoarse);
+        Self { ticks: (time.tv_sec, time.tv_nsec) }
+    }
+}
+
+fn hello(options: &ReceiverOptions, returning: Option<Returning>) -> ReceiverHello {
+    ReceiverHello {
+        channel: options.channel.clone(),
+        declares: options.declares.clone(),
+        standby: options.standby,
+        until_disconnected: options.until_disconnected,
+        returning,
+    }
+}

@@ -1,0 +1,460 @@
+//! [`Receiving`]: what one receiving endpoint has, knows and owes, without its socket.
+//!
+//! **The driving rule:** let [`inbox`](Receiving::inbox) read; look at [`head`](Receiving::head) until
+//! it gives a message or nothing; write what [`control`](Receiving::control) holds whenever the socket
+//! takes it. A message may be lent when [`is_claimed`](Receiving::is_claimed) says that the daemon was
+//! told. A connection that is gone is told by [`disconnected`](Receiving::disconnected), the next one
+//! by [`connected`](Receiving::connected).
+
+use std::collections::{HashMap, VecDeque};
+
+use super::known::KnownSenders;
+use crate::channel::Peers;
+use crate::error::Ended;
+use crate::limits::{CLAIM_MESSAGES, REPLY_MAX_BYTES};
+use crate::message::MessageInfo;
+use crate::stream::control_queue::ControlQueue;
+use crate::stream::inbox::Inbox;
+use crate::wire::{
+    Closing, ClosingCode, Flags, FrameHeader, FrameLimits, HEADER_BYTES, Kind, ORIGIN_BYTES, Origin, Progress,
+    ReceiverWelcome, Returning, read_control,
+};
+
+#[derive(Debug)]
+pub(crate) struct Receiving {
+    pub(super) inbox: Inbox,
+    pub(super) control: ControlQueue,
+    /// Frames of a connection that broke, which nobody has seen yet. They come first.
+    orphans: VecDeque<Vec<u8>>,
+    progress: Progress,
+    /// What the daemon was told, or is about to be.
+    told: Progress,
+    /// Messages at the head that are handed out and not settled.
+    lent: usize,
+    /// How often the first `given_back_span` messages here were given back.
+    given_back: u32,
+    given_back_span: usize,
+    known: KnownSenders,
+    seated: bool,
+    sender_seen: bool,
+    peers: Option<Peers>,
+    watching: bool,
+    ended: Option<Ended>,
+}
+
+/// The message at the head.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Head {
+    sequence: u64,
+    origin: Origin,
+    orphan: bool,
+}
+
+/// The daemon said something that makes no sense, or that it goes: the connection is given up.
+#[derive(Debug)]
+pub(super) struct Broken;
+
+impl Receiving {
+    pub(super) fn new() -> Self {
+        Self {
+            inbox: Inbox::new(limits(0)),
+            control: ControlQueue::default(),
+            orphans: VecDeque::new(),
+            progress: Progress::default(),
+            told: Progress::default(),
+            lent: 0,
+            given_back: 0,
+            given_back_span: 0,
+            known: KnownSenders::default(),
+            seated: false,
+            sender_seen: false,
+            peers: None,
+            watching: false,
+            ended: None,
+        }
+    }
+
+    // Connections.
+
+    /// A new connection is there; `early` is what it has brought already.
+    pub(super) fn connected(&mut self, welcome: ReceiverWelcome, early: Inbox) {
+        self.inbox = Inbox::new(limits(welcome.message_max_bytes));
+        self.inbox.take_over(early);
+        self.control.clear();
+        self.progress = Progress::default();
+        self.told = Progress::default();
+        self.seated = welcome.place_in_line == 0;
+        self.watching = false;
+        self.peers = None;
+    }
+
+    /// What to tell the next daemon.
+    pub(super) fn returning(&self) -> Returning {
+        Returning { senders: self.known.all(), sender_seen: self.sender_seen, seated: self.seated }
+    }
+
+    /// The connection is gone. What it had brought whole stays, to be handed out first; when the daemon
+    /// closed it by order, what is not claimed is the next receiver's, and goes.
+    pub(super) fn disconnected(&mut self) {
+        let frames: Vec<_> = self.inbox.frames().map(|(kind, frame)| (kind, frame.to_vec())).collect();
+        self.inbox.clear();
+        self.control.clear();
+        self.watching = false;
+        for (kind, frame) in &frames {
+            if matches!(kind, Kind::Ended | Kind::Closing) {
+                // An end in order is noticed by this; any other close is what has just happened.
+                let _ = self.notice(*kind, &frame[HEADER_BYTES..]);
+            }
+        }
+        let claimed = (self.progress.taken - self.progress.acked) as usize;
+        let kept = match self.ended {
+            Some(Ended::Kicked | Ended::Deleted | Ended::Refused(_)) => claimed,
+            Some(Ended::Disconnected) | None => usize::MAX,
+        };
+        let deliveries = frames.into_iter().filter(|(kind, _)| *kind == Kind::Deliver).map(|(_, frame)| frame);
+        self.keep(deliveries.take(kept));
+        self.progress.taken = self.progress.acked;
+    }
+
+    /// Keeps frames, each message once: what is here of an earlier connection has come again over this
+    /// one.
+    fn keep(&mut self, frames: impl Iterator<Item = Vec<u8>>) {
+        let mut here: HashMap<u64, u64> = HashMap::new();
+        for frame in &self.orphans {
+            here.insert(origin(frame).sender, sequence(frame));
+        }
+        let fresh = frames.filter(|frame| here.get(&origin(frame).sender).is_none_or(|here| sequence(frame) > *here));
+        self.orphans.extend(fresh.map(|mut frame| {
+            // The next daemon may give the seat, and with it the same message, to another.
+            frame[FrameHeader::FLAGS_AT] |= Flags::REDELIVERED;
+            frame
+        }));
+    }
+
+    /// The daemon does not let this receiver in again.
+    pub(super) fn refuse(&mut self, text: String) {
+        self.ended = Some(Ended::Refused(text));
+    }
+
+    pub(super) fn say_goodbye(&mut self) {
+        let progress = self.last_progress();
+        self.control.push(Kind::Goodbye, &progress);
+    }
+
+    /// What to say at the end: what was claimed in advance and never lent is not claimed any more.
+    fn last_progress(&self) -> Progress {
+        let seen = self.lent.max(if self.given_back_span > 1 { self.given_back_span } else { 0 }) as u64;
+        Progress { taken: self.progress.taken.min(self.progress.acked + seen), ..self.progress }
+    }
+
+    // The way in.
+
+    /// The next message, after taking notice of every control frame before it.
+    pub(super) fn head(&mut self) -> Result<Option<Head>, Broken> {
+        if let Some(frame) = self.orphans.front() {
+            return Ok(Some(Head { sequence: sequence(frame), origin: origin(frame), orphan: true }));
+        }
+        while let Some(frame) = self.inbox.front().map_err(|_| Broken)? {
+            if frame.kind == Kind::Deliver {
+                self.sender_seen = true;
+                let bytes = self.inbox.front_bytes();
+                return Ok(Some(Head { sequence: sequence(bytes), origin: origin(bytes), orphan: false }));
+            }
+            let body = self.inbox.front_bytes()[HEADER_BYTES..].to_vec();
+            self.inbox.pop_front();
+            self.notice(frame.kind, &body)?;
+        }
+        Ok(None)
+    }
+
+    fn notice(&mut self, kind: Kind, body: &[u8]) -> Result<(), Broken> {
+        match kind {
+            Kind::Seated => self.seated = true,
+            Kind::Ended => self.ended = Some(Ended::Disconnected),
+            Kind::Peers => self.peers = Some(read_control(kind, body).map_err(|_| Broken)?),
+            Kind::Recall => self.answer_recall(),
+            Kind::Closing => {
+                let closing: Closing = read_control(kind, body).map_err(|_| Broken)?;
+                match closing.code {
+                    ClosingCode::ShuttingDown => return Err(Broken),
+                    ClosingCode::Deleted => self.ended = Some(Ended::Deleted),
+                    ClosingCode::Kicked => self.ended = Some(Ended::Kicked),
+                    ClosingCode::Fault => self.ended = Some(Ended::Refused(closing.text)),
+                }
+            }
+            _ => return Err(Broken),
+        }
+        Ok(())
+    }
+
+    fn answer_recall(&mut self) {
+        self.control.push(Kind::Recalled, &self.progress);
+        self.progress.head_given_back = 0;
+        self.told = self.progress;
+    }
+
+    /// Whether orders may be obeyed now: nothing is claimed that stands before them.
+    pub(super) fn may_obey(&self) -> bool {
+        self.progress.taken == self.progress.acked && self.orphans.is_empty()
+    }
+
+    /// Takes notice of an order that stands behind messages: those go back. See
+    /// [`may_obey`](Self::may_obey).
+    pub(super) fn obey(&mut self) -> Result<(), Broken> {
+        while let Some(frame) = self.inbox.front().map_err(|_| Broken)?.filter(|_| self.inbox.has_order()) {
+            let body = match frame.kind {
+                Kind::Deliver => Vec::new(),
+                _ => self.inbox.front_bytes()[HEADER_BYTES..].to_vec(),
+            };
+            self.inbox.pop_front();
+            match frame.kind {
+                Kind::Deliver => (self.given_back, self.given_back_span) = (0, 0),
+                kind => self.notice(kind, &body)?,
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn is_seated(&self) -> bool {
+        self.seated
+    }
+
+    pub(super) fn ended(&self) -> Option<&Ended> {
+        self.ended.as_ref()
+    }
+
+    /// How many messages are here and not lent.
+    pub(super) fn waiting(&self) -> usize {
+        (self.orphans.len() + self.inbox.deliveries()).saturating_sub(self.lent)
+    }
+
+    // Claims.
+
+    /// Whether a message may be handed out: the daemon was told that it is claimed, and the socket has
+    /// that whole. What an earlier daemon sent has nobody to claim it from.
+    pub(super) fn is_claimed(&self, head: &Head) -> bool {
+        head.orphan || (self.told.taken > self.progress.acked && self.control.is_empty())
+    }
+
+    /// Claims the head; a busy receiver claims several at once.
+    pub(super) fn claim(&mut self, busy: bool) {
+        if self.progress.taken == self.progress.acked {
+            let most = if busy { CLAIM_MESSAGES } else { 1 };
+            self.progress.taken = self.progress.acked + (self.inbox.deliveries() as u64).clamp(1, most);
+        }
+    }
+
+    /// Whether the daemon knows less than this end.
+    pub(super) fn owes_progress(&self) -> bool {
+        self.progress != self.told
+    }
+
+    /// How many acknowledgements the daemon has not been told.
+    pub(super) fn acknowledgements_owed(&self) -> u64 {
+        self.progress.acked - self.told.acked
+    }
+
+    /// Tells how far this end is, once everything that was said before is written.
+    pub(super) fn say_progress(&mut self) {
+        if self.owes_progress() && self.control.is_empty() {
+            self.control.push(Kind::Progress, &self.progress);
+            self.told = self.progress;
+        }
+    }
+
+    /// Says that the head is acknowledged before anybody has seen it, and claims with it those that
+    /// follow when `busy`. See [`unsay`](Self::unsay).
+    pub(super) fn say_taken(&mut self, busy: bool) {
+        let acked = self.progress.acked + 1;
+        let follow = if busy { (self.inbox.deliveries() as u64 - 1).min(CLAIM_MESSAGES) } else { 0 };
+        let told = Progress { taken: acked + follow, acked, head_given_back: 0 };
+        self.control.push(Kind::Progress, &told);
+    }
+
+    /// Takes back what was said last, of which the socket took nothing. `false` when it took a part.
+    pub(super) fn unsay(&mut self) -> bool {
+        let unsaid = !self.control.has_begun();
+        if unsaid {
+            self.control.clear();
+        }
+        unsaid
+    }
+
+    /// What [`say_taken`](Self::say_taken) said is in the socket, or will be: acknowledges the head.
+    pub(super) fn taken(&mut self, head: &Head, busy: bool) {
+        let follow = if busy { (self.inbox.deliveries() as u64 - 1).min(CLAIM_MESSAGES) } else { 0 };
+        self.lent = 0;
+        self.settle_head(head);
+        self.progress.taken = self.progress.acked + follow;
+        self.told = self.progress;
+    }
+
+    // Lending.
+
+    /// Whether this receiver has acknowledged the message before, over an earlier connection.
+    pub(super) fn is_known(&self, head: &Head) -> bool {
+        self.known.sequence(head.origin.sender) >= head.sequence
+    }
+
+    /// How many messages are lent.
+    pub(super) fn lent(&self) -> usize {
+        self.lent
+    }
+
+    pub(super) fn lend(&mut self, count: usize) {
+        self.lent = count;
+    }
+
+    /// How many could be lent, from the head on: `most`, when they are here and not known.
+    pub(super) fn lendable(&self, head: &Head, most: usize) -> usize {
+        if head.orphan {
+            return 1;
+        }
+        let known = |frame: &[u8]| self.known.sequence(origin(frame).sender) >= sequence(frame);
+        let follow = self.inbox.frames().take(most).skip(1);
+        1 + follow.take_while(|(kind, frame)| *kind == Kind::Deliver && !known(frame)).count()
+    }
+
+    /// Claims the first `count`.
+    pub(super) fn claim_through(&mut self, count: usize) {
+        self.progress.taken = self.progress.taken.max(self.progress.acked + count as u64);
+    }
+
+    /// Whether the daemon was told that the first `count` are claimed.
+    pub(super) fn is_claimed_through(&self, count: usize) -> bool {
+        self.told.taken >= self.progress.acked + count as u64 && self.control.is_empty()
+    }
+
+    /// Acknowledges the first `count` of those that are lent, and takes the others back. Returns whether
+    /// there were others.
+    pub(super) fn settle(&mut self, count: usize) -> bool {
+        let lent = std::mem::take(&mut self.lent);
+        for _ in 0..count.min(lent) {
+            if let Ok(Some(head)) = self.head() {
+                self.settle_head(&head);
+            }
+        }
+        if count < lent {
+            self.take_back(lent - count);
+        }
+        count < lent
+    }
+
+    /// Nothing is lent any more, and nobody has seen it.
+    pub(super) fn forget_loan(&mut self) {
+        self.lent = 0;
+    }
+
+    /// The first `span` messages are not lent any more: they come again, first.
+    ///
+    /// The daemon counts an attempt for each message that is claimed when the receiver dies. One that
+    /// was given back is not claimed any more, and its attempt is told; of several it is the claim
+    /// that tells.
+    fn take_back(&mut self, span: usize) {
+        self.given_back += 1;
+        self.given_back_span = span;
+        if self.orphans.is_empty() {
+            let claimed = if span > 1 { span as u64 } else { 0 };
+            self.progress.taken = self.progress.acked + claimed;
+            self.progress.head_given_back = if span > 1 { self.given_back - 1 } else { self.given_back };
+        }
+    }
+
+    /// Acknowledges the head.
+    pub(super) fn settle_head(&mut self, head: &Head) {
+        self.known.note(head.origin, head.sequence);
+        self.given_back_span = self.given_back_span.saturating_sub(1);
+        if self.given_back_span == 0 {
+            self.given_back = 0;
+        }
+        self.progress.head_given_back = 0;
+        if head.orphan {
+            self.orphans.pop_front();
+            return;
+        }
+        self.inbox.pop_front();
+        self.progress.acked += 1;
+        self.progress.taken = self.progress.taken.max(self.progress.acked);
+    }
+
+    /// The frame of the head, which is lent.
+    pub(super) fn lent_frame(&self) -> LentFrame<'_> {
+        let frame = self.orphans.front().map_or(self.inbox.front_bytes(), Vec::as_slice);
+        self.lent_frame_in(frame, 0)
+    }
+
+    /// The frames that are lent, in order.
+    pub(super) fn lent_frames(&self) -> impl Iterator<Item = LentFrame<'_>> {
+        let orphan = self.orphans.front().map(Vec::as_slice);
+        let here = self.inbox.frames().map(|(_, frame)| frame).skip(if orphan.is_some() { usize::MAX } else { 0 });
+        let lent = orphan.into_iter().chain(here).take(self.lent);
+        lent.enumerate().map(|(index, frame)| self.lent_frame_in(frame, index))
+    }
+
+    fn lent_frame_in<'a>(&self, frame: &'a [u8], index: usize) -> LentFrame<'a> {
+        // Checked when it was indexed; nobody has written to it since.
+        let header = FrameHeader::decode(frame, limits(u32::MAX)).ok().flatten().expect("a lent frame is whole");
+        let content = &frame[HEADER_BYTES + ORIGIN_BYTES..];
+        let (header_block, payload) = content.split_at(header.header_block_bytes as usize);
+        let given_back = if index < self.given_back_span { self.given_back } else { 0 };
+        LentFrame { header, origin: origin(frame), given_back, header_block, payload }
+    }
+
+    // Peers.
+
+    /// Asks to be told who is at the channel, from now on.
+    pub(super) fn watch_peers(&mut self) {
+        if !std::mem::replace(&mut self.watching, true) {
+            self.control.push(Kind::Watch, &());
+        }
+    }
+
+    /// Who is at the channel, as last told, wherever among the messages here that stands.
+    pub(super) fn peers(&mut self) -> Option<Peers> {
+        let told = self.inbox.frames().filter(|(kind, _)| *kind == Kind::Peers).last();
+        if let Some(peers) = told.and_then(|(kind, frame)| read_control(kind, &frame[HEADER_BYTES..]).ok()) {
+            self.peers = Some(peers);
+        }
+        self.peers
+    }
+}
+
+/// A message in the inbox.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LentFrame<'a> {
+    header: FrameHeader,
+    origin: Origin,
+    given_back: u32,
+    pub(crate) header_block: &'a [u8],
+    pub(crate) payload: &'a [u8],
+}
+
+impl LentFrame<'_> {
+    pub(crate) fn info(&self) -> MessageInfo {
+        let attempt = self.origin.attempt + self.given_back;
+        MessageInfo::from_wire(
+            self.origin.sender,
+            self.origin.pid,
+            self.header.sequence,
+            self.header.sent_at_ns,
+            attempt,
+            attempt > 1 || self.header.flags.has(Flags::REDELIVERED),
+            self.header.codec,
+        )
+    }
+}
+
+fn limits(message_max_bytes: u32) -> FrameLimits {
+    FrameLimits { message_max_bytes, control_max_bytes: REPLY_MAX_BYTES }
+}
+
+fn origin(frame: &[u8]) -> Origin {
+    frame[HEADER_BYTES..].first_chunk().map(Origin::decode).expect("a Deliver frame holds its origin")
+}
+
+fn sequence(frame: &[u8]) -> u64 {
+    frame[FrameHeader::SEQUENCE_AT..]
+        .first_chunk()
+        .map(|bytes| u64::from_le_bytes(*bytes))
+        .expect("a frame holds its header")
+}

@@ -1,0 +1,149 @@
+//! The socket of a receiver: writing what is owed, reading what comes, and waiting for either.
+
+use std::io::{self, IoSlice};
+use std::sync::atomic::Ordering;
+use std::sync::{MutexGuard, PoisonError};
+use std::time::Instant;
+
+use super::{Link, NoMessage, State, StreamReceiver, Wait};
+use crate::stream::inbox::Fill;
+use crate::stream::keeper;
+use crate::stream::session::lock;
+use crate::transport::{Connection, Interest};
+
+impl StreamReceiver {
+    /// Says how far this receiver is, as far as the socket takes it.
+    pub(super) fn say(&self, state: &mut State) {
+        self.write(state);
+        state.receiving.say_progress();
+        self.write(state);
+    }
+
+    /// Writes what the socket takes now of what was said.
+    pub(super) fn write(&self, state: &mut State) {
+        let Some(connection) = state.connection.clone() else { return };
+        while !state.receiving.control.is_empty() {
+            match connection.send(&[IoSlice::new(state.receiving.control.unwritten())]) {
+                Ok(bytes) => state.receiving.control.wrote(bytes),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(_) => return self.lose_link(state),
+            }
+        }
+    }
+
+    /// Waits until the socket takes more.
+    pub(super) fn wait_for_room(&self, connection: &Connection, wait: Wait) -> Result<(), NoMessage> {
+        let deadline = match wait {
+            Wait::Never => return Err(NoMessage::Empty),
+            Wait::Forever => None,
+            Wait::Until(deadline) => Some(deadline),
+        };
+        match connection.wait(Interest::Writable, deadline) {
+            Ok(false) => Err(NoMessage::Timeout),
+            // A failure shows in the next write.
+            Ok(true) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Reads what comes, and waits for it.
+    pub(super) fn read_more<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        wait: Wait,
+    ) -> Result<MutexGuard<'a, State>, NoMessage> {
+        self.tell(&mut state, true);
+        let Some(connection) = state.connection.clone() else {
+            return match wait {
+                Wait::Never => Err(NoMessage::Away),
+                Wait::Forever | Wait::Until(_) => self.wait_for_change(state, wait),
+            };
+        };
+        let said = state.receiving.control.is_empty();
+        let inbox = &mut state.receiving.inbox;
+        let filled = match wait {
+            Wait::Forever if said => self.asleep(|| inbox.fill_blocking(&connection)),
+            Wait::Never => inbox.fill(&connection),
+            Wait::Forever | Wait::Until(_) => match inbox.fill(&connection) {
+                Ok(Fill::Nothing) => return self.wait_for_more(state, &connection, wait),
+                filled => filled,
+            },
+        };
+        match filled {
+            Ok(Fill::Nothing) if wait == Wait::Never => return Err(NoMessage::Empty),
+            Ok(Fill::Bytes | Fill::Nothing) => {}
+            Ok(Fill::Closed) | Err(_) => self.lose_link(&mut state),
+        }
+        Ok(state)
+    }
+
+    /// Waits until there is something to read, or room for what could not be said yet.
+    fn wait_for_more<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        connection: &Connection,
+        wait: Wait,
+    ) -> Result<MutexGuard<'a, State>, NoMessage> {
+        let said = state.receiving.control.is_empty();
+        let interest = if said { Interest::Readable } else { Interest::Either };
+        match self.asleep(|| connection.wait(interest, wait.deadline())) {
+            Ok(true) => {}
+            Ok(false) => return Err(NoMessage::Timeout),
+            Err(_) => self.lose_link(&mut state),
+        }
+        Ok(state)
+    }
+
+    fn asleep<T>(&self, wait: impl FnOnce() -> T) -> T {
+        self.asleep.store(true, Ordering::SeqCst);
+        let woken = wait();
+        self.asleep.store(false, Ordering::SeqCst);
+        woken
+    }
+
+    /// Leaves what could not be said to the keeper.
+    pub(super) fn defer(&self) {
+        if !self.deferred.swap(true, Ordering::SeqCst) {
+            keeper::wake();
+        }
+    }
+
+    /// Waits until what is lent is settled, or the daemon is back.
+    pub(super) fn wait_for_change<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        wait: Wait,
+    ) -> Result<MutexGuard<'a, State>, NoMessage> {
+        if wait == Wait::Never {
+            return Err(NoMessage::Empty);
+        }
+        state.waiting = true;
+        let mut state = match wait.deadline() {
+            None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+            Some(deadline) => {
+                let rest = deadline.saturating_duration_since(Instant::now());
+                if rest.is_zero() {
+                    return Err(NoMessage::Timeout);
+                }
+                self.changed.wait_timeout(state, rest).unwrap_or_else(PoisonError::into_inner).0
+            }
+        };
+        state.waiting = false;
+        Ok(state)
+    }
+
+    /// The connection is gone. What it had brought whole stays, to be handed out first; unless the
+    /// daemon had said that it goes to another.
+    pub(super) fn lose_link(&self, state: &mut State) {
+        let Some(connection) = state.connection.take() else { return };
+        while matches!(state.receiving.inbox.fill(&connection), Ok(Fill::Bytes)) {}
+        if state.receiving.ended().is_some() {
+            // In order: the daemon learns how far this receiver came, if it still listens.
+            state.receiving.say_goodbye();
+            let _ = connection.send(&[IoSlice::new(state.receiving.control.unwritten())]);
+        }
+        connection.hang_up();
+        state.receiving.disconnected();
+        *lock(&self.link) = if state.receiving.ended().is_some() { Link::Over } else { Link::Away };
+        keeper::wake();
+    }
+}

@@ -1,0 +1,73 @@
+//! A sender in the keeper's care.
+
+use std::sync::Arc;
+
+use super::{Link, StreamSender, hello};
+use crate::address::Address;
+use crate::stream::keeper::{Kept, Reattached, Standing, Tended};
+use crate::stream::session::{DialError, Session, is_final, lock};
+use crate::wire::{Role, WelcomeRole};
+
+impl Kept for StreamSender {
+    fn address(&self) -> &Address {
+        &self.options.dialer.address
+    }
+
+    fn standing(&self) -> Standing {
+        let state = lock(&self.state);
+        match &state.link {
+            Link::Up(connection) => {
+                Standing::Up { connection: Arc::clone(connection), wants_room: state.sending.is_resending() }
+            }
+            Link::Away => Standing::Away,
+            Link::Closed => Standing::Over,
+        }
+    }
+
+    fn room(&self) {
+        self.write(&mut lock(&self.state));
+        self.changed.notify_all();
+    }
+
+    fn tend(&self) -> Tended {
+        Tended::Nothing
+    }
+
+    fn hung_up(&self) -> bool {
+        let mut state = lock(&self.state);
+        // A thread that is reading wakes by the same hang-up.
+        if state.reading {
+            return false;
+        }
+        self.pump(&mut state);
+        true
+    }
+
+    fn reattach(&self) -> Reattached {
+        let role = Role::Sender(hello(&self.options, Some(lock(&self.state).sending.resume())));
+        let session = match self.options.dialer.dial(&role) {
+            Ok(session) => session,
+            Err(DialError::Refused(refused)) if is_final(refused.code) => {
+                let mut state = lock(&self.state);
+                state.link = Link::Closed;
+                state.sending.close();
+                self.changed.notify_all();
+                return Reattached::Done;
+            }
+            Err(DialError::Refused(_)) => return Reattached::NotNow,
+            Err(DialError::Unreachable(_) | DialError::Protocol(_)) => return Reattached::NobodyThere,
+        };
+        let Session { connection, inbox, welcome } = session;
+        let WelcomeRole::Sender(rules) = welcome.role else { return Reattached::NotNow };
+        let mut state = lock(&self.state);
+        state.link = Link::Up(Arc::new(connection));
+        state.inbox = inbox;
+        if state.sending.resumed(rules).is_err() || self.take_notice(&mut state).is_err() {
+            self.lose_link(&mut state);
+            return Reattached::NotNow;
+        }
+        self.write(&mut state);
+        self.changed.notify_all();
+        Reattached::Done
+    }
+}

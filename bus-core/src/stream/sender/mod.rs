@@ -1,0 +1,336 @@
+//! [`StreamSender`]: one sending endpoint on a socket, shared by the clones of a `Sender`.
+//!
+//! What the endpoint knows and owes is in [`sending`]; here are its threads and its socket. The lock
+//! of the state is never held while waiting. Of the threads that wait for an answer one reads the
+//! socket (`reading`), and wakes the others by the condition variable. The message that is being
+//! written belongs to one thread (`writing`), so that it can be taken back when its time is up.
+
+mod kept;
+mod news;
+mod room;
+mod sending;
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
+use std::time::{Duration, Instant};
+
+use self::room::Room;
+use self::sending::Sending;
+use super::inbox::Inbox;
+use super::keeper;
+use super::session::{DialError, Dialer, Session, lock, wall_clock_ns};
+use crate::channel::Peers;
+use crate::codec::Codec;
+use crate::error::{FlushError, OpenError, PeersError};
+use crate::limits::{DROP_FLUSH_MS, FEED_BUFFER_BYTES};
+use crate::message::{Message, SenderId};
+use crate::name::ChannelName;
+use crate::ticket::Ticket;
+use crate::transport::{Connection, Interest};
+use crate::wire::{Resume, Role, SenderHello, TypeDeclaration, WelcomeRole};
+
+/// How long a sending call may wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wait {
+    Forever,
+    Until(Instant),
+    Never,
+}
+
+/// When a sending call returns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Until {
+    /// The frame is in the sender's buffer.
+    Buffered,
+    /// The frame is in the daemon's socket.
+    Written,
+    /// As `Written`, and the daemon is asked to confirm it at once.
+    Confirmable,
+}
+
+/// A message as bytes, on its way out.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Encoded<'a> {
+    pub(crate) codec: Codec,
+    pub(crate) header_block: &'a [u8],
+    pub(crate) payload: &'a [u8],
+}
+
+/// Why a message was not sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PushError {
+    Timeout,
+    Full,
+    Away,
+    Disconnected,
+    TooLarge { bytes: u64, limit: u32 },
+}
+
+/// What opens a sender.
+#[derive(Clone, Debug)]
+pub(crate) struct SenderOptions {
+    pub(crate) dialer: Dialer,
+    pub(crate) channel: ChannelName,
+    pub(crate) declares: Option<TypeDeclaration>,
+    pub(crate) require_receiver: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct StreamSender {
+    options: SenderOptions,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug)]
+struct State {
+    link: Link,
+    inbox: Inbox,
+    sending: Sending,
+    reading: bool,
+    writing: bool,
+    looked_at_ns: u64,
+}
+
+#[derive(Debug)]
+enum Link {
+    Up(Arc<Connection>),
+    Away,
+    /// For good; nothing is accepted any more.
+    Closed,
+}
+
+/// How far a write came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Written {
+    All,
+    SocketFull,
+    NoLink,
+}
+
+impl StreamSender {
+    pub(crate) fn open(options: SenderOptions) -> Result<Arc<Self>, OpenError> {
+        let role = Role::Sender(hello(&options, None));
+        let address = &options.dialer.address;
+        let session = match options.dialer.dial(&role) {
+            Ok(session) => session,
+            Err(DialError::Refused(refused)) => {
+                return Err(OpenError::from_refusal(address, &options.channel, refused.code, refused.text));
+            }
+            Err(DialError::Unreachable(_)) => options.dialer.dial_or_start(&role)?,
+            Err(error) => return Err(options.dialer.connect_error(error).into()),
+        };
+        let Session { connection, inbox, welcome } = session;
+        let WelcomeRole::Sender(rules) = welcome.role else {
+            let text = "the daemon did not welcome a sender".to_owned();
+            return Err(options.dialer.connect_error(DialError::Protocol(text)).into());
+        };
+        let state = State {
+            link: Link::Up(Arc::new(connection)),
+            inbox,
+            sending: Sending::new(rules),
+            reading: false,
+            writing: false,
+            looked_at_ns: 0,
+        };
+        let sender = Arc::new(Self { options, state: Mutex::new(state), changed: Condvar::new() });
+        let weak: Weak<Self> = Arc::downgrade(&sender);
+        keeper::keep(weak);
+        Ok(sender)
+    }
+
+    pub(crate) fn id(&self) -> SenderId {
+        SenderId(lock(&self.state).sending.rules().sender)
+    }
+
+    /// Sends one message. `Ok` has its sequence.
+    pub(crate) fn push(&self, message: Encoded<'_>, wait: Wait, until: Until) -> Result<u64, PushError> {
+        let bytes = message.header_block.len() as u64 + message.payload.len() as u64;
+        let mut state = lock(&self.state);
+        let limit = state.sending.rules().message_max_bytes;
+        if bytes > u64::from(limit) {
+            return Err(PushError::TooLarge { bytes, limit });
+        }
+        let sent_at_ns = wall_clock_ns();
+        if sent_at_ns.abs_diff(state.looked_at_ns) >= LOOK_INTERVAL_NS || self.options.require_receiver {
+            state.looked_at_ns = sent_at_ns;
+            self.pump(&mut state);
+        }
+        state = match self.await_room(state, bytes, wait)? {
+            Room::Here(state) => state,
+            Room::Dropped { last_sequence } => return Ok(last_sequence),
+        };
+        let confirm = until == Until::Confirmable;
+        let sequence = state.sending.push(message, sent_at_ns, confirm);
+        let buffers = until == Until::Buffered && !state.sending.rules().exact;
+        if buffers && state.sending.unwritten() < FEED_BUFFER_BYTES {
+            return Ok(sequence);
+        }
+        self.write_out(state, wait).map(|()| sequence)
+    }
+
+    /// Writes until the message that was pushed last is in the socket, or takes it back.
+    fn write_out<'a>(&'a self, mut state: MutexGuard<'a, State>, wait: Wait) -> Result<(), PushError> {
+        let patience = match wait {
+            Wait::Never => Some(Instant::now() + TRY_PATIENCE),
+            Wait::Until(_) | Wait::Forever => wait.deadline(),
+        };
+        let outcome = loop {
+            let written = self.write(&mut state);
+            match (written, &state.link) {
+                (Written::All, _) => break Ok(()),
+                (Written::NoLink, Link::Closed) => break Err(PushError::Disconnected),
+                (Written::NoLink, _) if wait == Wait::Never => break Err(PushError::Away),
+                (Written::NoLink | Written::SocketFull, _) => {}
+            }
+            if patience.is_some_and(|patience| Instant::now() >= patience) {
+                break Err(if wait == Wait::Never { PushError::Full } else { PushError::Timeout });
+            }
+            state.writing = true;
+            state = match &state.link {
+                Link::Up(connection) => {
+                    let connection = Arc::clone(connection);
+                    drop(state);
+                    // A failure shows in the next write.
+                    let _ = connection.wait(Interest::Writable, patience);
+                    lock(&self.state)
+                }
+                Link::Away | Link::Closed => self.wait_for_news(state, patience),
+            };
+        };
+        if outcome.is_err() && !state.sending.withdraw() {
+            // Half of it may be in the socket. The daemon forgets half a frame when the connection goes,
+            // and everything before it is sent again: so it was never sent.
+            self.lose_link(&mut state);
+            state.sending.withdraw();
+        }
+        let wanted_room = state.sending.stop_wanting_room(outcome.is_ok());
+        if outcome.is_err() {
+            self.write(&mut state);
+        }
+        if std::mem::take(&mut state.writing) || wanted_room || outcome.is_err() {
+            self.changed.notify_all();
+        }
+        outcome
+    }
+
+    pub(crate) fn ticket(&self) -> Ticket {
+        Ticket { sequence: lock(&self.state).sending.last_sequence() }
+    }
+
+    /// Waits until all that the ticket stands for is accepted.
+    pub(crate) fn wait(&self, ticket: Ticket, deadline: Option<Instant>) -> Result<(), FlushError> {
+        let mut state = lock(&self.state);
+        loop {
+            if state.sending.settled().accepted >= ticket.sequence {
+                return Ok(());
+            }
+            if matches!(state.link, Link::Closed) {
+                return Err(FlushError::Disconnected { refused: state.sending.refused_count() });
+            }
+            if matches!(state.link, Link::Up(_)) {
+                state.sending.ask_to_confirm(ticket.sequence);
+                self.write(&mut state);
+            }
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                return Err(FlushError::Unknown(ticket));
+            }
+            state = self.wait_for_news(state, deadline);
+        }
+    }
+
+    /// Writes what is buffered, without waiting for anything.
+    pub(crate) fn write_buffered(&self) {
+        self.write(&mut lock(&self.state));
+    }
+
+    /// The messages that were sent and never accepted, once the channel is closed.
+    pub(crate) fn refused(&self) -> Vec<Message> {
+        let state = lock(&self.state);
+        if matches!(state.link, Link::Closed) { state.sending.refused().collect() } else { Vec::new() }
+    }
+
+    pub(crate) fn unacknowledged(&self) -> usize {
+        let mut state = lock(&self.state);
+        self.pump(&mut state);
+        state.sending.unacknowledged()
+    }
+
+    pub(crate) fn dropped(&self) -> u64 {
+        let mut state = lock(&self.state);
+        self.pump(&mut state);
+        state.sending.settled().dropped
+    }
+
+    /// The peers of the channel; with `from`, once they differ from it.
+    pub(crate) fn peers(&self, from: Option<Peers>, deadline: Option<Instant>) -> Result<Peers, PeersError> {
+        let mut state = lock(&self.state);
+        self.pump(&mut state);
+        loop {
+            match &state.link {
+                Link::Closed => return Err(PeersError::Disconnected),
+                Link::Away if from.is_none() => return Err(PeersError::Away),
+                Link::Away => {}
+                Link::Up(_) => {
+                    if let Some(peers) = state.sending.watch_peers().filter(|peers| Some(*peers) != from) {
+                        return Ok(peers);
+                    }
+                    self.write(&mut state);
+                }
+            }
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                return Err(PeersError::Timeout);
+            }
+            state = self.wait_for_news(state, deadline);
+        }
+    }
+}
+
+impl Drop for StreamSender {
+    fn drop(&mut self) {
+        let mut state = lock(&self.state);
+        if let Link::Up(connection) = &state.link {
+            let connection = Arc::clone(connection);
+            state.sending.say_goodbye();
+            self.write(&mut state);
+            connection.hang_up();
+        }
+        state.link = Link::Closed;
+        keeper::wake();
+    }
+}
+
+/// A sender in the hands of its users. The last of them to let go flushes, with a bound, while the
+/// keeper can still reconnect.
+#[derive(Debug)]
+pub(crate) struct FlushOnDrop(pub(crate) Arc<StreamSender>);
+
+impl Drop for FlushOnDrop {
+    fn drop(&mut self) {
+        // The bound is the promise; whoever needs the outcome calls flush.
+        let _ = self.0.wait(self.0.ticket(), Some(Instant::now() + Duration::from_millis(DROP_FLUSH_MS)));
+    }
+}
+
+fn hello(options: &SenderOptions, resume: Option<Resume>) -> SenderHello {
+    SenderHello {
+        channel: options.channel.clone(),
+        declares: options.declares.clone(),
+        require_receiver: options.require_receiver,
+        resume,
+    }
+}
+
+impl Wait {
+    pub(super) fn deadline(self) -> Option<Instant> {
+        match self {
+            Self::Until(deadline) => Some(deadline),
+            Self::Forever | Self::Never => None,
+        }
+    }
+}
+
+/// How often a busy sender looks for answers that it does not need yet.
+const LOOK_INTERVAL_NS: u64 = 1_000_000;
+
+/// How long a try waits for a daemon that answers, or reads, at once when it is well.
+const TRY_PATIENCE: Duration = Duration::from_millis(50);

@@ -1,0 +1,141 @@
+//! The socket of a sender: writing what is owed, reading what is said, and waiting for either.
+
+use std::io::{self, IoSlice};
+use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::sending::Broken;
+use super::{Link, State, StreamSender, Written};
+use crate::stream::inbox::Fill;
+use crate::stream::keeper;
+use crate::stream::outbox::SLICES_MAX;
+use crate::stream::session::lock;
+use crate::transport::Interest;
+use crate::wire::HEADER_BYTES;
+
+impl StreamSender {
+    /// Writes what the socket takes now.
+    pub(super) fn write(&self, state: &mut State) -> Written {
+        while state.sending.has_output() {
+            let Link::Up(connection) = &state.link else { return Written::NoLink };
+            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+            let count = state.sending.output(&mut slices);
+            match connection.send(&slices[..count]) {
+                Ok(bytes) => state.sending.wrote(bytes),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Written::SocketFull,
+                Err(_) => {
+                    self.take_last_words(state);
+                    return Written::NoLink;
+                }
+            }
+        }
+        if matches!(state.link, Link::Up(_)) { Written::All } else { Written::NoLink }
+    }
+
+    /// Waits until something may have changed: an answer, room in the socket, another thread's news.
+    pub(super) fn wait_for_news<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        deadline: Option<Instant>,
+    ) -> MutexGuard<'a, State> {
+        let writes = state.sending.has_output();
+        let connection = match &state.link {
+            Link::Up(connection) if writes || !state.reading => Arc::clone(connection),
+            Link::Up(_) | Link::Away | Link::Closed => return self.wait_for_others(state, deadline),
+        };
+        let reads = !std::mem::replace(&mut state.reading, true);
+        drop(state);
+        let interest = if writes { Interest::Either } else { Interest::Readable };
+        let ready = connection.wait(interest, deadline);
+        let mut state = lock(&self.state);
+        let in_time = !matches!(ready, Ok(false));
+        if reads {
+            state.reading = false;
+        }
+        if in_time && writes {
+            self.write(&mut state);
+        }
+        if in_time && reads {
+            self.pump(&mut state);
+        }
+        if in_time && state.reading && state.sending.has_output() {
+            // What woke this thread may be there to be read, by another that is awake as well.
+            let soon = Instant::now() + READER_PATIENCE;
+            state = self.wait_for_others(state, Some(deadline.map_or(soon, |deadline| deadline.min(soon))));
+        }
+        self.changed.notify_all();
+        state
+    }
+
+    pub(super) fn wait_for_others<'a>(
+        &'a self,
+        state: MutexGuard<'a, State>,
+        deadline: Option<Instant>,
+    ) -> MutexGuard<'a, State> {
+        match deadline {
+            None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+            Some(deadline) => {
+                let rest = deadline.saturating_duration_since(Instant::now());
+                self.changed.wait_timeout(state, rest).unwrap_or_else(PoisonError::into_inner).0
+            }
+        }
+    }
+
+    /// Reads and takes notice of what the daemon has said, unless another thread is about to: that one
+    /// sleeps until there is something to read, and would sleep through what this one has read.
+    pub(super) fn pump(&self, state: &mut State) {
+        if !state.reading {
+            self.read_all(state);
+        }
+    }
+
+    fn read_all(&self, state: &mut State) {
+        while let Link::Up(connection) = &state.link {
+            match state.inbox.fill(&Arc::clone(connection)) {
+                Ok(Fill::Bytes) => {}
+                Ok(Fill::Nothing) => return,
+                Ok(Fill::Closed) | Err(_) => return self.lose_link(state),
+            }
+            if self.take_notice(state).is_err() {
+                self.lose_link(state);
+            }
+        }
+    }
+
+    /// Takes notice of every frame that is here whole.
+    pub(super) fn take_notice(&self, state: &mut State) -> Result<(), Broken> {
+        while let Some(frame) = state.inbox.front().map_err(|_| Broken)? {
+            state.sending.handle(frame.kind, &state.inbox.front_bytes()[HEADER_BYTES..])?;
+            state.inbox.pop_front();
+        }
+        if state.sending.is_closed()
+            && let Link::Up(connection) = std::mem::replace(&mut state.link, Link::Closed)
+        {
+            connection.hang_up();
+        }
+        Ok(())
+    }
+
+    /// The connection takes nothing more: reads why, if the daemon has said so. A thread that is
+    /// reading is woken by the same hang-up.
+    fn take_last_words(&self, state: &mut State) {
+        self.read_all(state);
+        if matches!(state.link, Link::Up(_)) {
+            self.lose_link(state);
+        }
+    }
+
+    pub(super) fn lose_link(&self, state: &mut State) {
+        if let Link::Up(connection) = &state.link {
+            connection.hang_up();
+            state.link = Link::Away;
+            state.inbox.clear();
+            state.sending.disconnected();
+            keeper::wake();
+        }
+        self.changed.notify_all();
+    }
+}
+
+/// How long a thread leaves the reading to another that has been woken for it.
+const READER_PATIENCE: Duration = Duration::from_millis(1);

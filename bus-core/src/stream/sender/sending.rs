@@ -1,0 +1,350 @@
+//! [`Sending`]: what one sending endpoint knows and owes, without its socket.
+//!
+//! **The driving rule:** give every frame from the daemon to [`handle`](Sending::handle); write what
+//! [`output`](Sending::output) gives whenever the socket takes it, and tell by
+//! [`wrote`](Sending::wrote) how much it took. A connection that is gone is told by
+//! [`disconnected`](Sending::disconnected), the next one is asked for with
+//! [`resume`](Sending::resume) and taken into use by [`resumed`](Sending::resumed).
+
+use std::io::IoSlice;
+
+use super::Encoded;
+use crate::channel::Peers;
+use crate::message::{Message, MessageInfo};
+use crate::stream::control_queue::ControlQueue;
+use crate::stream::outbox::{Outbox, Outgoing, SLICES_MAX};
+use crate::wire::{
+    Closing, ClosingCode, FrameHeader, FrameLimits, HEADER_BYTES, Kind, Receivers, Resume, SenderWelcome, Settled,
+    Want, decode_headers, read_control,
+};
+
+#[derive(Debug)]
+pub(super) struct Sending {
+    rules: SenderWelcome,
+    outbox: Outbox,
+    control: ControlQueue,
+    settled: Settled,
+    last_sequence: u64,
+    /// What the daemon was last asked to confirm over this connection.
+    confirm_asked: u64,
+    want: Option<PendingWant>,
+    wants: u64,
+    receivers: u32,
+    peers: Option<Peers>,
+    watching: bool,
+    /// Not everything is written again yet over a new connection.
+    resending: bool,
+    closed: bool,
+}
+
+/// A request for room in an exact channel.
+#[derive(Clone, Copy, Debug)]
+struct PendingWant {
+    want: Want,
+    asked: bool,
+    answer: Option<RoomAnswer>,
+}
+
+/// What the daemon says to a request for room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RoomAnswer {
+    Granted,
+    Full,
+}
+
+/// The daemon said something that makes no sense, or that it goes: the connection is given up.
+#[derive(Debug)]
+pub(super) struct Broken;
+
+impl Sending {
+    pub(super) fn new(rules: SenderWelcome) -> Self {
+        Self {
+            outbox: Outbox::default(),
+            control: ControlQueue::default(),
+            settled: rules.settled,
+            last_sequence: rules.settled.accepted,
+            confirm_asked: 0,
+            want: None,
+            wants: 0,
+            receivers: rules.receivers,
+            peers: None,
+            watching: false,
+            resending: false,
+            closed: false,
+            rules,
+        }
+    }
+
+    pub(super) fn rules(&self) -> &SenderWelcome {
+        &self.rules
+    }
+
+    /// The sequence of the message that was pushed last.
+    pub(super) fn last_sequence(&self) -> u64 {
+        self.last_sequence
+    }
+
+    pub(super) fn settled(&self) -> Settled {
+        self.settled
+    }
+
+    pub(super) fn receivers(&self) -> u32 {
+        self.receivers
+    }
+
+    /// How many messages are not acknowledged.
+    pub(super) fn unacknowledged(&self) -> usize {
+        self.outbox.len()
+    }
+
+    /// Whether the daemon has ended this sender for good.
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// Nothing is accepted any more.
+    pub(super) fn close(&mut self) {
+        self.closed = true;
+        self.disconnected();
+    }
+
+    // Messages.
+
+    /// Whether the window has room for a message. While everything is sent again there is none: a
+    /// message that waits behind all that could not be withdrawn in time.
+    pub(super) fn has_room(&self, bytes: u64) -> bool {
+        let held = self.outbox.len();
+        let in_window = held < self.rules.window_messages as usize
+            && self.outbox.message_bytes() + bytes <= self.rules.window_bytes;
+        !self.resending && (held == 0 || in_window)
+    }
+
+    /// Takes a message into the window. Returns its sequence.
+    pub(super) fn push(&mut self, message: Encoded<'_>, sent_at_ns: u64, confirm: bool) -> u64 {
+        self.last_sequence += 1;
+        let sequence = self.last_sequence;
+        let Encoded { codec, header_block, payload } = message;
+        self.outbox.push(Outgoing { sequence, sent_at_ns, codec, confirm, header_block, payload });
+        if confirm {
+            self.confirm_asked = sequence;
+        }
+        sequence
+    }
+
+    /// Takes the last message back, as if it had never been sent. `false` when a part of it is in the
+    /// socket: then the connection has to go first, because the daemon forgets half a frame.
+    pub(super) fn withdraw(&mut self) -> bool {
+        let withdrawn = self.outbox.withdraw_last();
+        if withdrawn {
+            self.last_sequence -= 1;
+            self.confirm_asked = self.confirm_asked.min(self.last_sequence);
+        }
+        withdrawn
+    }
+
+    /// Asks the daemon to confirm all up to here as soon as it is accepted.
+    pub(super) fn ask_to_confirm(&mut self, sequence: u64) {
+        if self.confirm_asked < sequence {
+            self.confirm_asked = self.last_sequence;
+            self.control.push(Kind::Confirm, &());
+        }
+    }
+
+    /// How many messages were sent and never accepted.
+    pub(super) fn refused_count(&self) -> usize {
+        let refused = usize::try_from(self.last_sequence.saturating_sub(self.settled.accepted)).unwrap_or(usize::MAX);
+        refused.min(self.outbox.len())
+    }
+
+    /// The messages that were sent and never accepted.
+    pub(super) fn refused(&self) -> impl Iterator<Item = Message> {
+        let accepted = self.outbox.len() - self.refused_count();
+        self.outbox.frames().skip(accepted).filter_map(|frame| self.message(frame))
+    }
+
+    fn message(&self, frame: &[u8]) -> Option<Message> {
+        let limits = FrameLimits { message_max_bytes: u32::MAX, control_max_bytes: 0 };
+        let header = FrameHeader::decode(frame, limits).ok()??;
+        let (block, payload) = frame[HEADER_BYTES..].split_at(header.header_block_bytes as usize);
+        let (sender, pid) = (self.rules.sender, std::process::id());
+        let info = MessageInfo::from_wire(sender, pid, header.sequence, header.sent_at_ns, 0, false, header.codec);
+        Some(Message { info, headers: decode_headers(block).unwrap_or_default(), payload: payload.to_vec() })
+    }
+
+    // Room in an exact channel, for one message at a time.
+
+    pub(super) fn wants_room(&self) -> bool {
+        self.want.is_some()
+    }
+
+    /// Begins to want room for a message.
+    pub(super) fn want_room(&mut self, bytes: u32, wait: bool) {
+        self.wants += 1;
+        let want = Want { number: self.wants, bytes, wait };
+        self.want = Some(PendingWant { want, asked: false, answer: None });
+    }
+
+    /// Asks for the room that is wanted, once for each connection. Returns the answer when it is here.
+    pub(super) fn ask_for_room(&mut self) -> Option<RoomAnswer> {
+        let pending = self.want.as_mut()?;
+        if !pending.asked {
+            pending.asked = true;
+            self.control.push(Kind::Want, &pending.want);
+        }
+        pending.answer
+    }
+
+    /// Does not want room any more. Room that was granted, or still may be, is given back unless the
+    /// message is `sent`. Returns whether room was wanted.
+    pub(super) fn stop_wanting_room(&mut self, sent: bool) -> bool {
+        let Some(PendingWant { want, asked, answer }) = self.want.take() else { return false };
+        if asked && !sent && answer != Some(RoomAnswer::Full) {
+            self.control.push(Kind::Unwant, &want);
+        }
+        true
+    }
+
+    // Peers.
+
+    /// Who is at the channel, as last told; asks to be told from now on.
+    pub(super) fn watch_peers(&mut self) -> Option<Peers> {
+        if !std::mem::replace(&mut self.watching, true) {
+            self.control.push(Kind::Watch, &());
+        }
+        self.peers
+    }
+
+    pub(super) fn say_goodbye(&mut self) {
+        self.control.push(Kind::Goodbye, &());
+    }
+
+    // The way out.
+
+    /// Bytes of messages that are not written.
+    pub(super) fn unwritten(&self) -> usize {
+        self.outbox.unwritten()
+    }
+
+    pub(super) fn has_output(&self) -> bool {
+        self.outbox.unwritten() > 0 || !self.control.is_empty()
+    }
+
+    /// Whether everything has to be written again, and is not yet.
+    pub(super) fn is_resending(&self) -> bool {
+        self.resending
+    }
+
+    /// What to write next. Control frames come behind the messages before them, and never into the
+    /// middle of one.
+    pub(super) fn output<'a>(&'a self, slices: &mut [IoSlice<'a>; SLICES_MAX]) -> usize {
+        if self.control.has_begun() {
+            slices[0] = IoSlice::new(self.control.unwritten());
+            return 1;
+        }
+        let (mut count, whole) = self.outbox.unwritten_slices(slices);
+        if whole && count < SLICES_MAX && !self.control.is_empty() {
+            slices[count] = IoSlice::new(self.control.unwritten());
+            count += 1;
+        }
+        count
+    }
+
+    /// The socket has taken `bytes` of what [`output`](Self::output) gave.
+    pub(super) fn wrote(&mut self, bytes: usize) {
+        let messages = if self.control.has_begun() { 0 } else { bytes.min(self.outbox.unwritten()) };
+        self.outbox.wrote(messages);
+        self.control.wrote(bytes - messages);
+        if self.resending && self.outbox.unwritten() == 0 {
+            self.resending = false;
+            self.release(usize::MAX);
+        }
+    }
+
+    // The way in.
+
+    /// Takes notice of one frame of the daemon.
+    pub(super) fn handle(&mut self, kind: Kind, body: &[u8]) -> Result<(), Broken> {
+        match kind {
+            Kind::Settled => self.settle(read_control(kind, body).map_err(|_| Broken)?)?,
+            Kind::Granted => self.answer(read_control(kind, body).map_err(|_| Broken)?, RoomAnswer::Granted),
+            Kind::Full => self.answer(read_control(kind, body).map_err(|_| Broken)?, RoomAnswer::Full),
+            Kind::Peers => self.peers = Some(read_control(kind, body).map_err(|_| Broken)?),
+            Kind::Receivers => {
+                let receivers: Receivers = read_control(kind, body).map_err(|_| Broken)?;
+                self.receivers = receivers.count;
+            }
+            Kind::Closing => {
+                let closing: Closing = read_control(kind, body).map_err(|_| Broken)?;
+                match closing.code {
+                    ClosingCode::ShuttingDown => return Err(Broken),
+                    ClosingCode::Deleted | ClosingCode::Kicked | ClosingCode::Fault => self.close(),
+                }
+            }
+            _ => return Err(Broken),
+        }
+        Ok(())
+    }
+
+    fn answer(&mut self, answered: Want, answer: RoomAnswer) {
+        if let Some(pending) = self.want.as_mut().filter(|pending| pending.want.number == answered.number) {
+            pending.answer = Some(answer);
+        }
+    }
+
+    fn settle(&mut self, told: Settled) -> Result<(), Broken> {
+        if told.acked > told.accepted || told.accepted > self.last_sequence || told.acked < self.settled.acked {
+            return Err(Broken);
+        }
+        self.settled = told;
+        // A daemon may know of messages that are not written again yet, from a receiver: a frame that
+        // is half in the socket has to be finished all the same.
+        self.release(self.outbox.written_frames());
+        Ok(())
+    }
+
+    /// Lets go what is acknowledged, `most` frames at most.
+    fn release(&mut self, most: usize) {
+        let released = self.last_sequence - self.outbox.len() as u64;
+        let acknowledged = self.settled.acked.saturating_sub(released);
+        self.outbox.acknowledge(usize::try_from(acknowledged).unwrap_or(usize::MAX).min(most));
+    }
+
+    // Connections.
+
+    /// The connection is gone, and with it what was asked over it. No daemon has half a frame.
+    pub(super) fn disconnected(&mut self) {
+        self.control.clear();
+        self.confirm_asked = 0;
+        self.watching = false;
+        self.peers = None;
+        if let Some(pending) = &mut self.want {
+            (pending.asked, pending.answer) = (false, None);
+        }
+        self.begin_anew();
+    }
+
+    /// Nothing is half written: what is acknowledged need not be sent again, and all else is.
+    fn begin_anew(&mut self) {
+        self.release(usize::MAX);
+        self.outbox.rewind();
+    }
+
+    /// What makes the next daemon know this sender. What is named here has to come next.
+    pub(super) fn resume(&self) -> Resume {
+        let next_sequence = self.last_sequence + 1 - self.outbox.len() as u64;
+        Resume { sender: self.rules.sender, token: self.rules.token, next_sequence }
+    }
+
+    /// A new connection is there, with its rules: everything is written again.
+    pub(super) fn resumed(&mut self, rules: SenderWelcome) -> Result<(), Broken> {
+        self.receivers = rules.receivers;
+        // Accepted by a daemon that died is not accepted; acknowledged stays acknowledged.
+        let acked = rules.settled.acked.max(self.settled.acked);
+        let told = Settled { accepted: rules.settled.accepted.max(acked), acked, dropped: self.settled.dropped };
+        self.rules = rules;
+        self.settle(told)?;
+        self.begin_anew();
+        self.resending = self.outbox.unwritten() > 0;
+        Ok(())
+    }
+}

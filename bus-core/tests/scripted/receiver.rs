@@ -1,0 +1,176 @@
+//! Receivers.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bus_core::wire::{Kind, Progress};
+use bus_core::{Peers, Receiver, RecvTimeoutError, TryRecvError};
+use serde::{Deserialize, Deserializer};
+
+use crate::script::{PATIENCE, Peer, Script, in_time, receiver_welcome};
+
+/// More than a socket holds of the claims and acknowledgements for them.
+const MANY: u64 = 2_000;
+
+fn receiver(script: &Script) -> (Receiver<u8>, Peer) {
+    let bus = script.bus();
+    script.meet(move || bus.receiver::<u8>("jobs").open().unwrap(), receiver_welcome())
+}
+
+fn peers(senders: u32) -> Peers {
+    let mut peers = Peers::default();
+    (peers.senders, peers.receivers) = (senders, 1);
+    peers
+}
+
+/// Its socket filled up with acknowledgements, and every call waited for it without an end.
+#[test]
+fn a_daemon_that_does_not_read_holds_up_neither_tries_nor_deadlines_nor_a_drop() {
+    let script = Script::new();
+    let (receiver, mut peer) = receiver(&script);
+    peer.deliver_all(1..=MANY, &[1]);
+    in_time("a receiver beside a stopped daemon", move || {
+        let mut got = 0;
+        let began = Instant::now();
+        loop {
+            match receiver.try_recv() {
+                Ok(_) => got += 1,
+                Err(TryRecvError::Empty) => break,
+                Err(error) => panic!("{error}"),
+            }
+            // The clock ticks, so that each message is told alone.
+            thread::sleep(Duration::from_millis(1));
+        }
+        assert!(got < MANY, "the socket takes what is said of all {got}: nothing was tried here");
+        let asked = Instant::now();
+        let waited = receiver.recv_timeout(Duration::from_millis(30));
+        assert!(matches!(waited, Err(RecvTimeoutError::Timeout)), "{waited:?} after {got} messages");
+        assert!(asked.elapsed() < PATIENCE / 2, "the deadline is kept");
+        drop(receiver);
+        assert!(began.elapsed() < PATIENCE);
+    });
+    drop(peer);
+}
+
+#[test]
+fn what_could_not_be_said_is_said_when_the_daemon_reads_again() {
+    let script = Script::new();
+    let (receiver, mut peer) = receiver(&script);
+    peer.deliver_all(1..=MANY, &[1]);
+    let receiving = thread::spawn(move || (0..MANY).map(|_| u64::from(receiver.recv().unwrap())).sum::<u64>());
+    let told = loop {
+        let progress: Progress = peer.hear(Kind::Progress);
+        if progress.acked == MANY {
+            break progress;
+        }
+    };
+    assert_eq!((told.taken, receiving.join().unwrap()), (MANY, MANY));
+}
+
+static EXPLODES: AtomicBool = AtomicBool::new(true);
+
+/// A value whose decoding panics, once.
+#[derive(Debug)]
+struct Explosive(u8);
+
+impl<'de> Deserialize<'de> for Explosive {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = u8::deserialize(deserializer)?;
+        assert!(!EXPLODES.swap(false, Ordering::SeqCst), "a value that explodes");
+        Ok(Self(value))
+    }
+}
+
+/// The message stayed lent to the call that was gone, and the receiver waited for it.
+#[test]
+fn a_value_that_panics_while_it_is_decoded_comes_again_and_was_claimed() {
+    let script = Script::new();
+    let bus = script.bus();
+    let (receiver, mut peer) =
+        script.meet(move || bus.receiver::<Explosive>("jobs").open().unwrap(), receiver_welcome());
+    peer.deliver(1, &[42]);
+    let receiver = in_time("a panic", move || {
+        let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| receiver.recv()));
+        assert!(panicked.is_err());
+        receiver
+    });
+    let claim: Progress = peer.hear(Kind::Progress);
+    assert_eq!((claim.taken, claim.acked), (1, 0), "claimed before it was decoded");
+    let value = in_time("the value comes again", move || {
+        let mut receiver = receiver;
+        let delivery = receiver.next_delivery().unwrap();
+        assert_eq!((delivery.info().attempt, delivery.info().redelivered), (2, true));
+        delivery.ack().0
+    });
+    assert_eq!(value, 42);
+}
+
+/// What a receiver had not handed out when a connection broke was kept once more each time.
+#[test]
+fn messages_that_come_again_and_again_are_kept_once() {
+    let script = Script::new();
+    let (receiver, mut peer) = receiver(&script);
+    for _ in 0..5 {
+        (1..=3).for_each(|sequence| peer.deliver(sequence, &[1]));
+        // Only a look at what is here: nothing is taken.
+        let deadline = Instant::now() + PATIENCE;
+        while receiver.len() < 3 {
+            assert!(Instant::now() < deadline);
+            thread::yield_now();
+        }
+        drop(peer);
+        peer = script.accept();
+        peer.welcome(receiver_welcome());
+    }
+    assert_eq!(receiver.len(), 3);
+    (1..=4).for_each(|sequence| peer.deliver(sequence, &[sequence as u8]));
+    let values: Vec<u8> = in_time("four messages", move || (0..4).map(|_| receiver.recv().unwrap()).collect());
+    assert_eq!(values, [1, 1, 1, 4]);
+}
+
+/// Whoever waited for the peers to change held up whoever settled a message.
+#[test]
+fn a_message_is_settled_while_another_thread_waits_for_the_peers() {
+    let script = Script::new();
+    let (mut receiver, mut peer) = receiver(&script);
+    peer.deliver(1, &[1]);
+    let owned = receiver.next_delivery().unwrap().into_owned();
+    let before = peers(1);
+    let waiting = thread::spawn(move || receiver.peers_changed(before, Some(Instant::now() + PATIENCE)));
+    peer.hear::<()>(Kind::Watch);
+    in_time("settling", move || owned.ack());
+    loop {
+        let progress: Progress = peer.hear(Kind::Progress);
+        if progress.acked == 1 {
+            break;
+        }
+    }
+    let after = peers(0);
+    peer.say(Kind::Peers, &after);
+    assert_eq!(waiting.join().unwrap().unwrap(), after);
+}
+
+/// A batch that is held long kept the process from taking any end into use again.
+#[test]
+fn a_batch_that_is_held_does_not_keep_others_from_coming_back() {
+    let script = Script::new();
+    let bus = script.bus();
+    let other = bus.clone();
+    let (mut holder, mut peer) = script.meet(move || bus.raw_receiver("held").open().unwrap(), receiver_welcome());
+    let (waiter, waiting_peer) = script.meet(move || other.receiver::<u8>("waits").open().unwrap(), receiver_welcome());
+    peer.deliver(1, b"held");
+    let batch = holder.next_batch(10, None).unwrap();
+    drop((peer, waiting_peer));
+    let value = thread::spawn(move || waiter.recv().unwrap());
+    loop {
+        let mut peer = script.accept();
+        peer.welcome(receiver_welcome());
+        if matches!(&peer.role, bus_core::wire::Role::Receiver(hello) if hello.channel.as_str() == "waits") {
+            peer.deliver(1, &[9]);
+            assert_eq!(in_time("the other end", move || value.join().unwrap()), 9);
+            break;
+        }
+    }
+    batch.ack();
+}

@@ -1,0 +1,86 @@
+//! Senders.
+
+use std::thread;
+use std::time::Duration;
+
+use bus_core::wire::{Kind, Role, Settled};
+use bus_core::{SendTimeoutError, Sender, TrySendError};
+
+use crate::script::{Peer, Script, in_time, sender_welcome};
+
+fn sender(script: &Script) -> (Sender<Vec<u8>>, Peer) {
+    let bus = script.bus();
+    script.meet(move || bus.raw_sender("jobs").open().unwrap(), sender_welcome())
+}
+
+/// Sends until the socket takes no more. Returns how many it took.
+fn fill(sender: &Sender<Vec<u8>>) -> u64 {
+    let mut sent = 0;
+    loop {
+        match sender.try_send(vec![0; 64]) {
+            Ok(()) => sent += 1,
+            Err(TrySendError::Full(_)) => return sent,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+/// What the socket refused once was said again only when the daemon spoke: it had no reason to.
+#[test]
+fn a_flush_is_asked_for_when_the_socket_takes_it() {
+    let script = Script::new();
+    let (sender, mut peer) = sender(&script);
+    let sent = fill(&sender);
+    let flushing = thread::spawn(move || sender.flush());
+    let sequences = peer.messages_until(Kind::Confirm);
+    assert_eq!(sequences, (1..=sent).collect::<Vec<_>>());
+    peer.say(Kind::Settled, &Settled { accepted: sent, acked: sent, dropped: 0 });
+    in_time("the flush", move || flushing.join().unwrap().unwrap());
+}
+
+/// A connection was given up for a message of which the socket had taken nothing.
+#[test]
+fn a_send_that_times_out_keeps_the_connection_when_the_socket_has_nothing_of_it() {
+    let script = Script::new();
+    let (sender, mut peer) = sender(&script);
+    let sent = fill(&sender);
+    for _ in 0..3 {
+        let late = sender.send_timeout(vec![1; 64], Duration::from_millis(5));
+        assert!(matches!(late, Err(SendTimeoutError::Timeout(_))), "{late:?}");
+    }
+    let confirming = thread::spawn(move || sender.send_confirmed(vec![2; 64]));
+    // One more, under the number of those that were never sent.
+    let sequences: Vec<u64> = (0..=sent).map(|_| peer.next().0.sequence).collect();
+    assert_eq!(sequences, (1..=sent + 1).collect::<Vec<_>>());
+    peer.say(Kind::Settled, &Settled { accepted: sent + 1, acked: sent + 1, dropped: 0 });
+    in_time("the confirmation", move || confirming.join().unwrap().unwrap());
+}
+
+/// Each call with a short deadline gave up the connection over which everything was sent again, and
+/// so nothing ever was.
+#[test]
+fn a_short_deadline_does_not_disturb_what_is_sent_again() {
+    const FED: u64 = 20_000;
+    let script = Script::new();
+    let (sender, mut peer) = sender(&script);
+    let reading = thread::spawn(move || while peer.next().0.sequence < FED {});
+    for _ in 0..FED {
+        sender.feed(vec![0; 64]).unwrap();
+    }
+    sender.outgoing().try_send_bytes(&[0; 64]).unwrap();
+    // Read to its end, then gone: nothing was accepted.
+    reading.join().unwrap();
+    let mut peer = script.accept();
+    let Role::Sender(hello) = &peer.role else { panic!("{:?}", peer.role) };
+    assert_eq!(hello.resume.unwrap().next_sequence, 1);
+    peer.welcome(sender_welcome());
+    for _ in 0..20 {
+        let late = sender.send_timeout(vec![1; 64], Duration::from_millis(2));
+        assert!(matches!(late, Err(SendTimeoutError::Timeout(_))), "{late:?}");
+    }
+    let flushing = thread::spawn(move || sender.flush());
+    let sequences = peer.messages_until(Kind::Confirm);
+    assert_eq!(sequences, (1..=FED + 1).collect::<Vec<_>>(), "all of it over this connection");
+    peer.say(Kind::Settled, &Settled { accepted: FED + 1, acked: FED + 1, dropped: 0 });
+    in_time("the flush", move || flushing.join().unwrap().unwrap());
+}
