@@ -1,7 +1,8 @@
 //! [`Connection`]: a peer's socket: bytes in, frames out, and how much of each is under way.
 //!
 //! Whole frames are handed on from the shared read buffer, where they arrived. A large frame is read
-//! straight into the memory in which it will be kept.
+//! straight into the memory in which it will be kept. When the other side is gone, or is to be, what
+//! its socket still holds can be taken in, so that the socket is closed and the frames wait here.
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -25,24 +26,38 @@ const PROBE_BYTES: usize = 512;
 /// How much one peer is read in one turn, so that no peer keeps the others waiting, in bytes.
 const TURN_BYTES: usize = 1024 * 1024;
 
+/// What the rest of an idle connection may keep allocated, in bytes.
+const KEPT_BYTES: usize = 4 * 1024;
+
 pub(crate) struct Connection {
     stream: Stream,
-    /// What was read and is not handed on: part of a frame, or frames for which there was no room.
-    rest: Vec<u8>,
+    rest: Rest,
     large: Option<Large>,
     last_was_large: bool,
-    /// The other side is gone: what it sent is read to its end.
+    /// The other side sends no more: what it sent is read to its end.
     pub(crate) hung_up: bool,
+    /// The other side is gone altogether, and nothing can be added to what it has sent.
+    pub(crate) deserted: bool,
     pub(crate) write_blocked: bool,
     pub(crate) write_closed: bool,
     /// Being closed; cut then, even if not everything could be said.
     pub(crate) close_by: Option<Instant>,
 }
 
-/// What carries the bytes. Neither ever waits.
+/// What carries the bytes. None of them ever waits.
 pub(crate) enum Stream {
     Socket(OwnedFd),
     Memory(DaemonEnd),
+    /// Closed, and what it held is read.
+    Closed,
+}
+
+/// What was read and is not handed on: part of a frame, or frames that wait.
+#[derive(Default)]
+struct Rest {
+    bytes: Vec<u8>,
+    /// How much of it is handed on.
+    handed_on: usize,
 }
 
 /// A large frame that is being read, or waits for room.
@@ -72,10 +87,11 @@ impl Connection {
     pub(crate) fn new(stream: Stream) -> Self {
         Self {
             stream,
-            rest: Vec::new(),
+            rest: Rest::default(),
             large: None,
             last_was_large: false,
             hung_up: false,
+            deserted: false,
             write_blocked: false,
             write_closed: false,
             close_by: None,
@@ -84,13 +100,8 @@ impl Connection {
 
     /// Reads and hands on what has come, up to this turn's share.
     pub(crate) fn read(&mut self, buffer: &mut [u8], limits: FrameLimits, handle: &mut Handle<'_>) -> Read {
-        if !self.rest.is_empty() || self.large.is_some() {
-            let begun = self.rest.len();
-            buffer[..begun].copy_from_slice(&self.rest);
-            self.rest.clear();
-            if let Some(outcome) = self.hand_on(buffer, begun, limits, handle) {
-                return outcome;
-            }
+        if let Some(outcome) = self.hand_on_held(limits, handle) {
+            return outcome;
         }
         let mut read_bytes = 0;
         while read_bytes < TURN_BYTES {
@@ -102,7 +113,7 @@ impl Connection {
                 }
                 None => {
                     let end = if self.last_was_large { begun + PROBE_BYTES } else { buffer.len() };
-                    buffer[..begun].copy_from_slice(&self.rest);
+                    buffer[..begun].copy_from_slice(self.rest.bytes());
                     (end - begun, self.stream.receive(&mut buffer[begun..end]))
                 }
             };
@@ -113,9 +124,15 @@ impl Connection {
                 Err(_) => return Read::Closed,
             };
             read_bytes += bytes;
-            let filled = if self.large.is_some() { 0 } else { begun + bytes };
-            self.rest.clear();
-            if let Some(outcome) = self.hand_on(buffer, filled, limits, handle) {
+            let outcome = if self.large.is_some() {
+                self.hand_on_large(handle)
+            } else {
+                let filled = &buffer[..begun + bytes];
+                let (taken, outcome) = self.hand_on(filled, limits, handle);
+                self.rest.hold(&filled[taken..]);
+                outcome
+            };
+            if let Some(outcome) = outcome {
                 return outcome;
             }
             if bytes < asked && !self.hung_up {
@@ -125,54 +142,84 @@ impl Connection {
         Read::More
     }
 
-    /// Hands on what is whole: the large frame, then those in the buffer. Keeps the rest.
-    fn hand_on(&mut self, buffer: &[u8], filled: usize, limits: FrameLimits, handle: &mut Handle<'_>) -> Option<Read> {
-        if let Some(large) = self.large.take() {
-            if large.missing() > 0 {
-                self.large = Some(large);
-                return None;
-            }
-            let Large { header, record } = large;
-            match handle(Ok((header, Content::Owned(record)))) {
-                Handled::Taken => {}
-                Handled::NotNow(Content::Owned(record)) => {
-                    self.large = Some(Large { header, record });
-                    self.rest.extend_from_slice(&buffer[..filled]);
-                    return Some(Read::Paused);
-                }
-                Handled::NotNow(Content::Borrowed(_)) => return Some(Read::Closed),
-            }
+    /// Hands on what was read earlier, as far as it is whole.
+    fn hand_on_held(&mut self, limits: FrameLimits, handle: &mut Handle<'_>) -> Option<Read> {
+        if let Some(outcome) = self.hand_on_large(handle) {
+            return Some(outcome);
         }
-        let mut bytes = &buffer[..filled];
-        while !bytes.is_empty() {
-            let header = match FrameHeader::decode(bytes, limits) {
+        let mut rest = std::mem::take(&mut self.rest);
+        let (taken, outcome) = self.hand_on(rest.bytes(), limits, handle);
+        rest.let_go(taken);
+        self.rest = rest;
+        outcome
+    }
+
+    /// Hands on the large frame, if it is whole.
+    fn hand_on_large(&mut self, handle: &mut Handle<'_>) -> Option<Read> {
+        let Large { header, record } = self.large.take_if(|large| large.missing() == 0)?;
+        match handle(Ok((header, Content::Owned(record)))) {
+            Handled::Taken => None,
+            Handled::NotNow(Content::Owned(record)) => {
+                self.large = Some(Large { header, record });
+                Some(Read::Paused)
+            }
+            Handled::NotNow(Content::Borrowed(_)) => Some(Read::Closed),
+        }
+    }
+
+    /// Hands on the frames that are whole. Returns how much that was; the rest is to be kept.
+    fn hand_on(&mut self, bytes: &[u8], limits: FrameLimits, handle: &mut Handle<'_>) -> (usize, Option<Read>) {
+        let mut taken = 0;
+        while taken < bytes.len() {
+            let rest = &bytes[taken..];
+            let header = match FrameHeader::decode(rest, limits) {
                 Ok(Some(header)) => header,
                 Ok(None) => break,
                 Err(error) => {
                     let _ = handle(Err(error));
-                    return Some(Read::Drained);
+                    return (bytes.len(), Some(Read::Drained));
                 }
             };
             let frame_bytes = header.frame_bytes();
-            let is_large = frame_bytes - HEADER_BYTES >= LARGE_BYTES && header.kind.carries_message();
-            self.last_was_large = is_large;
-            if bytes.len() < frame_bytes {
-                if is_large {
-                    self.large = Some(Large::begin(header, &bytes[HEADER_BYTES..]));
-                    bytes = &[];
+            self.last_was_large = frame_bytes - HEADER_BYTES >= LARGE_BYTES;
+            let Some(content) = rest.get(HEADER_BYTES..frame_bytes) else {
+                if self.last_was_large {
+                    self.large = Some(Large::begin(header, &rest[HEADER_BYTES..]));
+                    taken = bytes.len();
                 }
                 break;
-            }
-            match handle(Ok((header, Content::Borrowed(&bytes[HEADER_BYTES..frame_bytes])))) {
-                Handled::Taken => bytes = &bytes[frame_bytes..],
-                Handled::NotNow(_) => {
-                    self.rest.extend_from_slice(bytes);
-                    return Some(Read::Paused);
-                }
+            };
+            match handle(Ok((header, Content::Borrowed(content)))) {
+                Handled::Taken => taken += frame_bytes,
+                Handled::NotNow(_) => return (taken, Some(Read::Paused)),
             }
         }
-        self.rest.extend_from_slice(bytes);
-        None
+        (taken, None)
+    }
+
+    /// Takes in what the socket holds at this moment, and closes it. Half a frame is forgotten. Returns
+    /// how many bytes wait now: no more than a socket holds, and the frame that waited before them.
+    pub(crate) fn hang_up(&mut self) -> u64 {
+        let mut pending = self.stream.pending_bytes();
+        while pending > 0 {
+            let got = match &mut self.large {
+                Some(large) if large.missing() > 0 => {
+                    let missing = large.missing();
+                    self.stream.receive_into(&mut large.record, missing)
+                }
+                _ => self.rest.receive(&self.stream, pending),
+            };
+            match got {
+                Ok(bytes) if bytes > 0 => pending = pending.saturating_sub(bytes),
+                Ok(_) | Err(_) => break,
+            }
+        }
+        self.large.take_if(|large| large.missing() > 0);
+        self.rest.bytes.shrink_to_fit();
+        self.stream = Stream::Closed;
+        (self.write_closed, self.write_blocked) = (true, false);
+        let large_bytes = self.large.as_ref().map_or(0, |large| large.record.len());
+        (self.rest.len() + large_bytes) as u64
     }
 
     /// Writes what fits, and returns how much that was.
@@ -199,12 +246,78 @@ impl Connection {
     pub(crate) fn fd(&self) -> Option<RawFd> {
         match &self.stream {
             Stream::Socket(socket) => Some(socket.as_raw_fd()),
-            Stream::Memory(_) => None,
+            Stream::Memory(_) | Stream::Closed => None,
+        }
+    }
+
+    /// Whether its socket was closed by [`Self::hang_up`].
+    pub(crate) fn is_closed(&self) -> bool {
+        matches!(self.stream, Stream::Closed)
+    }
+
+    /// Asks whether a client in this process is gone: the kernel tells of the others.
+    pub(crate) fn look_for_client(&mut self) {
+        if let Stream::Memory(memory) = &self.stream {
+            let gone = memory.send(&[]).is_err_and(|error| error.kind() == io::ErrorKind::BrokenPipe);
+            self.deserted |= gone;
         }
     }
 }
 
+impl Rest {
+    fn len(&self) -> usize {
+        self.bytes().len()
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.bytes[self.handed_on..]
+    }
+
+    /// Holds `bytes`, in the place of what it held.
+    fn hold(&mut self, bytes: &[u8]) {
+        self.handed_on = 0;
+        self.bytes.clear();
+        self.bytes.extend_from_slice(bytes);
+        self.shrink();
+    }
+
+    fn let_go(&mut self, bytes: usize) {
+        self.handed_on += bytes;
+        if self.len() <= KEPT_BYTES {
+            self.bytes.drain(..self.handed_on);
+            self.handed_on = 0;
+            self.shrink();
+        }
+    }
+
+    fn shrink(&mut self) {
+        if self.bytes.len() <= KEPT_BYTES && self.bytes.capacity() > KEPT_BYTES {
+            self.bytes.shrink_to(self.bytes.len());
+        }
+    }
+
+    /// Appends what a stream has, up to `most` bytes.
+    fn receive(&mut self, stream: &Stream, most: usize) -> io::Result<usize> {
+        let begun = self.bytes.len();
+        self.bytes.resize(begun + most, 0);
+        let received = stream.receive(&mut self.bytes[begun..]);
+        self.bytes.truncate(begun + received.as_ref().copied().unwrap_or(0));
+        received
+    }
+}
+
 impl Stream {
+    /// How many bytes have come and are not read, at least; with a client in this process, at most.
+    fn pending_bytes(&self) -> usize {
+        match self {
+            Self::Socket(socket) => {
+                rustix::io::ioctl_fionread(socket).map_or(0, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX))
+            }
+            Self::Memory(_) => READ_BUFFER_BYTES,
+            Self::Closed => 0,
+        }
+    }
+
     fn send(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         match self {
             Self::Socket(socket) => {
@@ -212,6 +325,7 @@ impl Stream {
                 Ok(retry_on_intr(|| sendmsg(socket, slices, &mut SendAncillaryBuffer::default(), flags))?)
             }
             Self::Memory(memory) => memory.send(slices),
+            Self::Closed => Err(io::ErrorKind::BrokenPipe.into()),
         }
     }
 
@@ -219,6 +333,7 @@ impl Stream {
         match self {
             Self::Socket(socket) => Ok(retry_on_intr(|| recv(socket, &mut *buffer, RecvFlags::DONTWAIT))?.1),
             Self::Memory(memory) => memory.receive(buffer),
+            Self::Closed => Ok(0),
         }
     }
 
@@ -234,6 +349,7 @@ impl Stream {
                 record.truncate(begun + received.as_ref().copied().unwrap_or(0));
                 received
             }
+            Self::Closed => Ok(0),
         }
     }
 }

@@ -6,6 +6,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bus_core::{Address, Bus, ConnectError, Door};
+use rustix::process::{Resource, getrlimit};
 
 use crate::broker::{Broker, Rules};
 use crate::claim::{Claim, ClaimError};
@@ -128,7 +129,8 @@ fn prepare(
     drain_ms_told: Option<u64>,
 ) -> Result<(Claim, EventLoop<ToldToEnd>), StartError> {
     let (claim, listener) = Claim::take(&config)?;
-    let mut broker = Broker::new(rules(&config, &claim)?);
+    let connections_max = config.connections_max.min(descriptors_for_connections());
+    let mut broker = Broker::new(rules(&config, &claim, connections_max)?);
     for (name, options) in &config.channels {
         broker.declare(name.clone(), options.clone());
     }
@@ -136,7 +138,7 @@ fn prepare(
         poll: Duration::from_micros(config.poll_us),
         idle_exit: config.idle_exit_ms.map(Duration::from_millis),
         drain: Duration::from_millis(config.drain_timeout_ms),
-        connections_max: config.connections_max as usize,
+        connections_max: connections_max as usize,
     };
     let watchdog = drain_ms_told.and_then(|_| Watchdog::from_environment());
     let outside = ToldToEnd { signals, watchdog, drain_ms_told };
@@ -144,7 +146,17 @@ fn prepare(
     Ok((claim, event_loop))
 }
 
-fn rules(config: &Config, claim: &Claim) -> io::Result<Rules> {
+/// What the system lets this process open, without those that it needs for itself: an app that embeds
+/// the daemon may need more, and a full descriptor table is met when it comes.
+fn descriptors_for_connections() -> u32 {
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    u32::try_from(limit.saturating_sub(OWN_DESCRIPTORS).max(1)).unwrap_or(u32::MAX)
+}
+
+/// Descriptors of the daemon that are no connections, with some to spare: its sockets, files and pipes.
+const OWN_DESCRIPTORS: u64 = 32;
+
+fn rules(config: &Config, claim: &Claim, connections_max: u32) -> io::Result<Rules> {
     let mut seed = [0; 8];
     rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty())?;
     let mut allowed_uids = vec![rustix::process::geteuid().as_raw()];
@@ -157,6 +169,7 @@ fn rules(config: &Config, claim: &Claim) -> io::Result<Rules> {
         capacity_bytes: config.capacity_bytes,
         push_ahead_messages: config.push_ahead_messages,
         push_ahead_bytes: config.push_ahead_bytes,
+        connections_max,
         user_connections_max: config.per_user.connections_max,
         user_channels_max: config.per_user.channels_max,
         user_bytes_max: config.per_user.queued_bytes_max,

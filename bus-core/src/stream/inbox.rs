@@ -12,6 +12,9 @@ const READ_BYTES: usize = 256 * 1024;
 /// What an inbox of small control frames needs, in bytes.
 pub(super) const CONTROL_READ_BYTES: usize = 4 * 1024;
 
+/// How often room is made without need of a large buffer before that is given back.
+const SMALL_FRAMES_MAX: u32 = 64;
+
 #[derive(Debug)]
 pub(super) struct Inbox {
     buffer: Vec<u8>,
@@ -26,6 +29,8 @@ pub(super) struct Inbox {
     /// What comes next is no frame: nothing further can be read.
     fault: Option<FrameError>,
     read_bytes: usize,
+    /// How often room was made since the last frame that needed more than usual.
+    small_frames: u32,
     limits: FrameLimits,
 }
 
@@ -60,6 +65,7 @@ impl Inbox {
             orders: 0,
             fault: None,
             read_bytes,
+            small_frames: 0,
             limits,
         }
     }
@@ -195,12 +201,18 @@ impl Inbox {
         self.buffer.copy_within(self.start..self.end, 0);
         (self.start, self.end) = (0, here);
         let wanted = needed.max(self.read_bytes);
+        if wanted > self.read_bytes {
+            self.small_frames = 0;
+        }
         if self.buffer.len() < wanted {
             self.buffer.resize(wanted, 0);
-        } else if self.buffer.len() > 4 * self.read_bytes && wanted <= self.read_bytes {
-            // One large frame must not keep its memory for ever.
-            self.buffer.truncate(self.read_bytes.max(self.end));
-            self.buffer.shrink_to_fit();
+        } else if self.buffer.len() > self.read_bytes {
+            // One large frame must not keep its memory for ever, and many keep it warm.
+            self.small_frames += 1;
+            if self.small_frames > SMALL_FRAMES_MAX {
+                self.buffer.truncate(self.read_bytes.max(self.end));
+                self.buffer.shrink_to_fit();
+            }
         }
     }
 }

@@ -9,14 +9,18 @@ use std::io::IoSlice;
 use crate::codec::Codec;
 use crate::wire::{Flags, FrameHeader, HEADER_BYTES, Kind};
 
-/// What a chunk holds when no single frame needs more, in bytes.
-const CHUNK_BYTES: usize = 128 * 1024;
+/// What a chunk holds when no single frame needs more, in bytes: several frames of 64 KiB.
+const CHUNK_BYTES: usize = 256 * 1024;
 
-/// How many used chunks are kept at most.
-const SPARES_MAX: usize = 16;
+/// How much memory is kept in used chunks at most, in bytes: what is acknowledged at once, a quarter
+/// of a usual window.
+const SPARE_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// How many slices one write takes at most.
 pub(super) const SLICES_MAX: usize = 16;
+
+/// What a sender of whose messages none is on its way keeps at most for the next, in bytes.
+const RESTING_BYTES_MAX: usize = 2 * 1024 * 1024;
 
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
@@ -24,6 +28,7 @@ pub(super) struct Outbox {
     /// Used chunks, kept so that a steady flow allocates nothing: acknowledgements come for an eighth
     /// of a window at once.
     spares: Vec<Vec<u8>>,
+    spare_bytes: usize,
     /// Acknowledged bytes at the start of the first chunk.
     front: usize,
     /// Where writing goes on: a chunk and a place in it.
@@ -96,10 +101,30 @@ impl Outbox {
     fn chunk_with_room(&mut self, bytes: usize) -> &mut Vec<u8> {
         let fits = self.chunks.back().is_some_and(|chunk| chunk.capacity() - chunk.len() >= bytes);
         if !fits {
-            let spare = if bytes <= CHUNK_BYTES { self.spares.pop() } else { None };
-            self.chunks.push_back(spare.unwrap_or_else(|| Vec::with_capacity(bytes.max(CHUNK_BYTES))));
+            let chunk = self.take_spare(bytes).unwrap_or_else(|| Vec::with_capacity(bytes.max(CHUNK_BYTES)));
+            self.chunks.push_back(chunk);
         }
         self.chunks.back_mut().expect("a chunk was pushed where there was none")
+    }
+
+    /// The chunk that was used last, because its memory is warm; if it is large enough.
+    fn take_spare(&mut self, bytes: usize) -> Option<Vec<u8>> {
+        let spare = self.spares.pop_if(|spare| spare.capacity() >= bytes)?;
+        self.spare_bytes -= spare.capacity();
+        Some(spare)
+    }
+
+    fn keep_spare(&mut self, mut chunk: Vec<u8>) {
+        // Smaller ones stand in the way of a flow of large messages.
+        while self.spares.pop_if(|spare| spare.capacity() < chunk.capacity()).is_some_and(|spare| {
+            self.spare_bytes -= spare.capacity();
+            true
+        }) {}
+        if self.spare_bytes + chunk.capacity() <= SPARE_BYTES_MAX {
+            chunk.clear();
+            self.spare_bytes += chunk.capacity();
+            self.spares.push(chunk);
+        }
     }
 
     /// What to write next, as slices: how many, and whether that is all.
@@ -152,32 +177,32 @@ impl Outbox {
         if self.front == self.chunks[0].len() {
             if self.chunks.len() > 1 {
                 self.drop_front();
-            } else if self.chunks[0].capacity() == CHUNK_BYTES {
-                self.chunks[0].clear();
-                self.front = 0;
-                self.written = (0, 0);
-                self.spares.truncate(1);
             } else {
-                self.chunks.clear();
-                self.front = 0;
-                self.written = (0, 0);
+                self.rest();
             }
         }
     }
 
     fn drop_front(&mut self) {
-        if let Some(mut chunk) = self.chunks.pop_front()
-            && chunk.capacity() == CHUNK_BYTES
-            && self.spares.len() < SPARES_MAX
-        {
-            chunk.clear();
-            self.spares.push(chunk);
+        if let Some(chunk) = self.chunks.pop_front() {
+            self.keep_spare(chunk);
         }
         self.front = 0;
         self.written = match self.written {
             (0, _) => (0, 0),
             (chunk, offset) => (chunk - 1, offset),
         };
+    }
+
+    /// Nothing is here: there may be nothing for long, and the memory is kept for one usual message.
+    fn rest(&mut self) {
+        (self.front, self.written) = (0, (0, 0));
+        self.chunks.truncate(1);
+        self.chunks.retain(|chunk| chunk.capacity() <= RESTING_BYTES_MAX);
+        self.chunks.iter_mut().for_each(Vec::clear);
+        self.spares.truncate(1);
+        self.spares.retain(|spare| spare.capacity() <= CHUNK_BYTES);
+        self.spare_bytes = self.spares.iter().map(Vec::capacity).sum();
     }
 
     /// Takes the last frame back. `false` when a part of it is written.
@@ -190,8 +215,7 @@ impl Outbox {
         self.unwritten -= frame_bytes as usize;
         self.message_bytes -= u64::from(message_bytes);
         if self.frames.is_empty() {
-            self.chunks.clear();
-            (self.front, self.written) = (0, (0, 0));
+            self.rest();
             return true;
         }
         let last = self.chunks.len() - 1;

@@ -1,12 +1,22 @@
 //! [`Account`]: what a channel knows of one sender, also after it has left.
 
-use bus_core::wire::Settled;
+use bus_core::wire::{Flags, FrameHeader, Settled};
 
 use super::peer::PeerId;
 
 /// Place of an account in its channel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct AccountId(pub(super) u32);
+
+/// How much one sender may have unacknowledged.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Window {
+    pub(super) messages: u64,
+    pub(super) bytes: u64,
+}
+
+/// The time at which senders have left that do not come back: before all others.
+pub(super) const FOR_GOOD: u64 = 0;
 
 #[derive(Debug)]
 pub(super) struct Account {
@@ -15,12 +25,19 @@ pub(super) struct Account {
     pub(super) pid: u32,
     /// Its connection, while it has one.
     pub(super) peer: Option<PeerId>,
+    /// Connections before that one of which not all is handed in.
+    pub(super) former_peers: u32,
     /// All up to here are accepted.
     pub(super) accepted: u64,
     /// All up to here are out of our hands.
     pub(super) acked: u64,
     /// Its messages in the log.
     pub(super) outstanding: u64,
+    outstanding_bytes: u64,
+    last_bytes: u64,
+    /// Since when its window has had no room for another message like its last, in milliseconds of the
+    /// daemon's clock.
+    pub(super) window_full_since_ms: Option<u64>,
     /// Its messages dropped by policy.
     pub(super) dropped: u64,
     /// Bytes for which it has room granted, and has not sent.
@@ -44,9 +61,13 @@ impl Account {
             sender,
             pid,
             peer: None,
+            former_peers: 0,
             accepted,
             acked: accepted,
             outstanding: 0,
+            outstanding_bytes: 0,
+            last_bytes: 0,
+            window_full_since_ms: None,
             dropped: 0,
             granted: None,
             told,
@@ -61,10 +82,39 @@ impl Account {
         Settled { accepted: self.accepted, acked: self.acked, dropped: self.dropped }
     }
 
+    /// Its next message is accepted.
+    pub(super) fn accept(&mut self, header: &FrameHeader, window: Window, now_ms: u64) {
+        self.accepted = header.sequence;
+        self.outstanding += 1;
+        self.last_bytes = header.message_bytes();
+        self.outstanding_bytes += self.last_bytes;
+        self.messages += 1;
+        if header.flags.has(Flags::CONFIRM) {
+            self.confirm = header.sequence;
+        }
+        if self.fills(window) {
+            self.window_full_since_ms.get_or_insert(now_ms);
+        }
+    }
+
+    fn fills(&self, window: Window) -> bool {
+        let bytes = self.outstanding_bytes + self.last_bytes;
+        self.outstanding >= window.messages || (self.outstanding > 0 && bytes > window.bytes)
+    }
+
+    /// Whether nothing is here but the memory of a sender that has left.
+    pub(super) fn is_only_remembered(&self) -> bool {
+        self.departed_at_ms.is_some() && self.outstanding == 0 && self.peer.is_none() && self.former_peers == 0
+    }
+
     /// One of its messages has left the log. In order they leave one by one; one that was dropped
     /// from the middle counts when those before it have left.
-    pub(super) fn resolve(&mut self, sequence: u64, was_oldest: bool) {
+    pub(super) fn resolve(&mut self, sequence: u64, bytes: u64, was_oldest: bool, window: Window) {
         self.outstanding -= 1;
+        self.outstanding_bytes -= bytes;
+        if self.window_full_since_ms.is_some() && !self.fills(window) {
+            self.window_full_since_ms = None;
+        }
         if self.outstanding == 0 {
             self.acked = self.accepted;
         } else if was_oldest {

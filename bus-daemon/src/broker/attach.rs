@@ -49,6 +49,9 @@ impl Broker {
     fn greet_sender(&mut self, id: PeerId, hello: SenderHello) -> Result<(), Refusal> {
         let Some(peer) = self.peer(id) else { return Ok(()) };
         let (uid, pid) = (peer.credentials.uid, peer.credentials.pid);
+        if !self.replaces_itself(&hello) {
+            self.check_sender_connections(uid)?;
+        }
         let (sender, next_sequence) = match hello.resume {
             None => (self.name_sender(), 1),
             Some(resume) => {
@@ -66,10 +69,7 @@ impl Broker {
         let account_id = channel.open_account(sender, pid, next_sequence - 1);
         let account = channel.account_mut(account_id);
         if let Some(earlier) = account.peer {
-            // The same sender over a new connection: the old one is dead, whatever it looks like.
-            self.detach_sender(earlier, channel_id, account_id);
-            self.give_room(channel_id);
-            self.end_peer(earlier, "the sender came back over another connection".to_owned());
+            self.replace_sender(earlier, channel_id, account_id);
         }
         let channel = self.channel_mut(channel_id);
         let account = channel.account_mut(account_id);
@@ -84,9 +84,9 @@ impl Broker {
         account.pid = pid;
         account.messages = 0;
         account.confirm = 0;
-        account.departed_at_ms = None;
         let settled = account.settled();
         account.told = settled;
+        channel.forget_departure(account_id);
         channel.senders += 1;
         channel.sender_seen = true;
         channel.awaited.remove(&sender);
@@ -111,6 +111,13 @@ impl Broker {
         self.welcome(id, WelcomeRole::Sender(welcome));
         self.tell_peers(channel_id);
         Ok(())
+    }
+
+    /// Whether a sender comes back while its earlier connection is here: then it is no further one.
+    fn replaces_itself(&self, hello: &SenderHello) -> bool {
+        let Some(channel) = self.by_name.get(&hello.channel).map(|id| self.channel(*id)) else { return false };
+        let account = hello.resume.and_then(|resume| channel.by_sender.get(&resume.sender));
+        account.is_some_and(|account| channel.account(*account).peer.is_some())
     }
 
     fn greet_receiver(&mut self, id: PeerId, hello: ReceiverHello) -> Result<(), Refusal> {
@@ -210,7 +217,9 @@ impl Broker {
                 account.acked = account.accepted;
             }
             if account.peer.is_none() {
-                account.departed_at_ms.get_or_insert(awaited_until_ms);
+                if account.departed_at_ms.is_none() {
+                    channel.depart(account_id, awaited_until_ms);
+                }
                 if known.present {
                     channel.awaited.insert(known.sender, awaited_until_ms);
                 }
@@ -243,13 +252,8 @@ impl Broker {
         declares: Option<TypeDeclaration>,
     ) -> Result<ChannelId, Refusal> {
         let uid = self.peer(id).map_or(0, |peer| peer.credentials.uid);
-        let channels = self.users.get(&uid).map_or(0, |user| user.channels);
-        let limit = self.rules.user_channels_max;
-        if !self.by_name.contains_key(name) && channels >= limit {
-            let text = format!(
-                "user {uid} has {channels} channels, and the limit is {limit}: delete some, or raise user_channels_max"
-            );
-            return Err(Refusal::new(RefusedCode::Limit, text));
+        if !self.by_name.contains_key(name) {
+            self.check_channels(uid)?;
         }
         if let Some(theirs) = &declares {
             if theirs.type_name.len() > TYPE_NAME_MAX_BYTES {

@@ -4,15 +4,16 @@
 //! matter, in this order: `log.first()` (all before it are acknowledged), `taken` (all before it are
 //! claimed) and `written` (all before it are in the receiver's socket).
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use bus_core::wire::TypeDeclaration;
 use bus_core::{ChannelName, ChannelOptions, Ledger, WhenFull};
 use slab::Slab;
 
-use super::account::{Account, AccountId};
+use super::account::{Account, AccountId, Window};
 use super::log::{Entry, MessageLog};
 use super::peer::PeerId;
+use super::room::Waiter;
 
 /// Place of a channel in the broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -29,8 +30,12 @@ pub(super) struct Channel {
     pub(super) tally: Tally,
     pub(super) accounts: Slab<Account>,
     pub(super) by_sender: HashMap<u64, AccountId>,
+    /// Accounts of which only the memory is left, by the time at which their senders have left.
+    pub(super) departed: BTreeSet<(u64, AccountId)>,
     /// Connected senders.
     pub(super) senders: u32,
+    /// Earlier connections of senders, of which not all is handed in.
+    pub(super) former_senders: u32,
     /// A sender was here since a receiver last ended.
     pub(super) sender_seen: bool,
     /// Senders that a receiver of an earlier daemon named: present until then, in milliseconds.
@@ -42,10 +47,10 @@ pub(super) struct Channel {
     pub(super) line: VecDeque<PeerId>,
     /// Nobody from the line is seated before, in milliseconds: an earlier daemon's receiver may return.
     pub(super) seat_reserved_until_ms: u64,
-    /// Senders whose next frame waits for room.
-    pub(super) paused: VecDeque<PeerId>,
-    /// Senders that have asked for room.
-    pub(super) wants: VecDeque<PeerId>,
+    /// Senders that wait for room, in line.
+    pub(super) waiting: VecDeque<Waiter>,
+    /// Who was first in line, and has been told to hand its frame in again.
+    pub(super) called: Option<PeerId>,
     /// Room that is granted and not used yet.
     pub(super) granted_messages: u64,
     pub(super) granted_bytes: u64,
@@ -71,6 +76,12 @@ pub(super) struct Bounds {
     pub(super) exact: bool,
     pub(super) push_ahead_messages: u64,
     pub(super) push_ahead_bytes: u64,
+}
+
+impl Bounds {
+    pub(super) fn window(&self) -> Window {
+        Window { messages: u64::from(self.window), bytes: self.window_bytes }
+    }
 }
 
 /// The terms of the ledger that are counted; the others are read from the log.
@@ -135,15 +146,17 @@ impl Channel {
             tally: Tally::default(),
             accounts: Slab::new(),
             by_sender: HashMap::new(),
+            departed: BTreeSet::new(),
             senders: 0,
+            former_senders: 0,
             sender_seen: false,
             awaited: HashMap::new(),
             seat: None,
             ever_seated: false,
             line: VecDeque::new(),
             seat_reserved_until_ms: 0,
-            paused: VecDeque::new(),
-            wants: VecDeque::new(),
+            waiting: VecDeque::new(),
+            called: None,
             granted_messages: 0,
             granted_bytes: 0,
             requirers: Vec::new(),
@@ -156,7 +169,7 @@ impl Channel {
     /// Nothing is here that would be missed.
     pub(super) fn is_idle(&self) -> bool {
         self.log.is_empty()
-            && self.senders == 0
+            && self.senders + self.former_senders == 0
             && self.seat.is_none()
             && self.line.is_empty()
             && self.watchers.is_empty()
@@ -193,8 +206,38 @@ impl Channel {
     }
 
     pub(super) fn close_account(&mut self, id: AccountId) {
+        self.forget_departure(id);
         if let Some(account) = self.accounts.try_remove(id.0 as usize) {
             self.by_sender.remove(&account.sender);
+        }
+    }
+
+    /// The connection of a sender goes.
+    pub(super) fn remove_sender(&mut self, id: PeerId, account: AccountId) {
+        self.senders -= 1;
+        self.requirers.retain(|other| *other != id);
+        self.watchers.retain(|other| *other != id);
+        self.account_mut(account).peer = None;
+    }
+
+    /// A sender has left: its account stays while there are messages of it, and for a while.
+    pub(super) fn depart(&mut self, id: AccountId, at_ms: u64) {
+        self.account_mut(id).departed_at_ms = Some(at_ms);
+        self.remember_departed(id);
+    }
+
+    /// Nothing may be left of a sender but the memory.
+    pub(super) fn remember_departed(&mut self, id: AccountId) {
+        let account = &self.accounts[id.0 as usize];
+        if let Some(at_ms) = account.departed_at_ms.filter(|_| account.is_only_remembered()) {
+            self.departed.insert((at_ms, id));
+        }
+    }
+
+    /// A sender is back.
+    pub(super) fn forget_departure(&mut self, id: AccountId) {
+        if let Some(at_ms) = self.account_mut(id).departed_at_ms.take() {
+            self.departed.remove(&(at_ms, id));
         }
     }
 
@@ -221,9 +264,13 @@ impl Channel {
             Leaves::Dropped => self.tally.dropped += 1,
             Leaves::Purged => self.tally.purged += 1,
         }
+        let window = self.bounds.window();
         let account = &mut self.accounts[entry.account.0 as usize];
         account.dropped += u64::from(leaves == Leaves::Dropped);
-        account.resolve(entry.sequence, was_oldest);
+        account.resolve(entry.sequence, u64::from(entry.message_bytes), was_oldest, window);
+        if account.outstanding == 0 && account.departed_at_ms.is_some() {
+            self.remember_departed(entry.account);
+        }
     }
 
     /// Position from which on messages are not on their way to a receiver.
@@ -305,6 +352,16 @@ impl Channel {
         let connected = self.accounts.iter().filter(|(_, account)| account.peer.is_some()).count();
         if connected != self.senders as usize {
             return Err(format!("{name} has {} senders, and its accounts say {connected}", self.senders));
+        }
+        let remembered = self.accounts.iter().filter(|(_, account)| account.is_only_remembered());
+        let remembered: BTreeSet<(u64, AccountId)> =
+            remembered.filter_map(|(slot, account)| Some((account.departed_at_ms?, AccountId(slot as u32)))).collect();
+        if remembered != self.departed {
+            return Err(format!("{name} remembers {:?}, and its accounts say {remembered:?}", self.departed));
+        }
+        let former: u32 = self.accounts.iter().map(|(_, account)| account.former_peers).sum();
+        if former != self.former_senders {
+            return Err(format!("{name} has {} former senders, and its accounts say {former}", self.former_senders));
         }
         if let Some(seat) = &self.seat {
             let (first, end) = (self.log.first(), self.log.end());

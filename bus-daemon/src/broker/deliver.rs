@@ -19,8 +19,8 @@ impl Broker {
         let this = &*self;
         let Some(peer) = this.peer(id) else { return };
         let Some(channel) = this.seated_at(id).map(|channel| this.channel(channel)) else {
-            if !peer.unwritten_control().is_empty() {
-                out.push(IoSlice::new(peer.unwritten_control()));
+            if !peer.outbox.unwritten().is_empty() {
+                out.push(IoSlice::new(peer.outbox.unwritten()));
             }
             return;
         };
@@ -29,8 +29,8 @@ impl Broker {
         // A message that has begun comes first, then what has to be said, then further messages.
         let begun = seat.written + u64::from(seat.offset > 0);
         channel.log.slices(seat.written, begun, seat.offset, SLICES_MAX, out);
-        if !peer.unwritten_control().is_empty() {
-            out.push(IoSlice::new(peer.unwritten_control()));
+        if !peer.outbox.unwritten().is_empty() {
+            out.push(IoSlice::new(peer.outbox.unwritten()));
         }
         if limit > begun {
             channel.log.slices(begun, limit, 0, SLICES_MAX, out);
@@ -44,10 +44,13 @@ impl Broker {
             self.wrote_begun(channel_id, &mut bytes);
         }
         let Some(peer) = self.peer_mut(id) else { return };
-        let control = bytes.min(peer.unwritten_control().len());
+        let control = bytes.min(peer.outbox.unwritten().len());
         if control > 0 {
-            peer.wrote_control(control);
+            peer.outbox.wrote(control);
             bytes -= control;
+            if (peer.stalled || peer.missed_peers) && peer.outbox.has_drained() {
+                self.outbox_has_drained(id);
+            }
         }
         if let Some(channel_id) = channel_id {
             self.wrote_messages(channel_id, bytes);
@@ -93,7 +96,7 @@ impl Broker {
     #[must_use]
     pub fn has_output(&self, id: PeerId) -> bool {
         let Some(peer) = self.peer(id) else { return false };
-        if !peer.unwritten_control().is_empty() {
+        if !peer.outbox.unwritten().is_empty() {
             return true;
         }
         self.seated_at(id).is_some_and(|channel| {
@@ -109,7 +112,9 @@ impl Broker {
                 let seat = self.channel(channel).seat.as_ref()?;
                 (seat.peer == id).then_some(channel)
             }
-            PeerRole::Greeting { .. } | PeerRole::Control | PeerRole::Sender { .. } => None,
+            PeerRole::Greeting { .. } | PeerRole::Control | PeerRole::Sender { .. } | PeerRole::FormerSender { .. } => {
+                None
+            }
         }
     }
 

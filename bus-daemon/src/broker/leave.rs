@@ -1,19 +1,15 @@
 //! Ends that go, what stays of them, and what the others are told.
 
-use bus_core::Peers;
-use bus_core::wire::{ClosingCode, Kind, Receivers};
+use bus_core::wire::{ClosingCode, Kind};
 
-use super::Broker;
-use super::account::AccountId;
-use super::channel::{Channel, ChannelId};
+use super::account::{AccountId, FOR_GOOD};
+use super::channel::ChannelId;
 use super::peer::{PeerId, PeerRole};
-use super::publish::RETRY_PAUSED_MS;
+use super::tick::HOUSEKEEPING_MS;
+use super::{Action, Broker};
 
 /// How long a receiver that was told to leave may take to say how far it is, in milliseconds.
 pub(super) const LEAVE_PATIENCE_MS: u64 = 250;
-
-/// How often an idle channel is looked at, to give memory back, in milliseconds.
-const HOUSEKEEPING_MS: u64 = 60_000;
 
 impl Broker {
     /// A sender goes. After a goodbye it does not come back; else it is remembered for a while.
@@ -24,10 +20,8 @@ impl Broker {
         if let Some(peer) = self.peer_mut(id) {
             peer.closing = true;
         }
-        let channel = self.channel_mut(channel_id);
-        let account = channel.account_mut(account_id);
-        // 0 is for good.
-        account.departed_at_ms = Some(if goodbye { 0 } else { now_ms.max(1) });
+        let departed_at_ms = if goodbye { FOR_GOOD } else { now_ms.max(FOR_GOOD + 1) };
+        self.channel_mut(channel_id).depart(account_id, departed_at_ms);
         self.prune_accounts(channel_id);
         self.give_room(channel_id);
         self.tell_peers(channel_id);
@@ -36,19 +30,49 @@ impl Broker {
     }
 
     /// Takes a sender's connection out of its channel. The account stays.
-    pub(super) fn detach_sender(&mut self, id: PeerId, channel_id: ChannelId, account_id: AccountId) {
+    fn detach_sender(&mut self, id: PeerId, channel_id: ChannelId, account_id: AccountId) {
         self.release_grant(channel_id, account_id);
+        self.leave_line(id, channel_id);
         if let Some(peer) = self.peer_mut(id) {
             peer.role = PeerRole::Control;
-            (peer.want, peer.paused_at_ms) = (None, None);
+        }
+        self.channel_mut(channel_id).remove_sender(id, account_id);
+    }
+
+    /// A sender has come back over another connection: the old one is dead, whatever it looks like. What
+    /// it had sent there counts, also when the sender dies before it has sent it again; and so does the
+    /// frame that waits there, in its place.
+    pub(super) fn replace_sender(&mut self, earlier: PeerId, channel_id: ChannelId, account_id: AccountId) {
+        self.forget_want(earlier, channel_id);
+        self.release_grant(channel_id, account_id);
+        if let Some(peer) = self.peer_mut(earlier) {
+            peer.role = PeerRole::FormerSender { channel: channel_id, account: account_id };
+            peer.outbox.close();
         }
         let channel = self.channel_mut(channel_id);
-        channel.senders -= 1;
-        channel.wants.retain(|other| *other != id);
-        channel.paused.retain(|other| *other != id);
-        channel.requirers.retain(|other| *other != id);
-        channel.watchers.retain(|other| *other != id);
-        channel.account_mut(account_id).peer = None;
+        channel.remove_sender(earlier, account_id);
+        channel.former_senders += 1;
+        channel.account_mut(account_id).former_peers += 1;
+        let reason = "the sender came back over another connection".to_owned();
+        self.actions.push_back(Action::HangUp(earlier, reason));
+        self.outbox_has_drained(earlier);
+        self.give_room(channel_id);
+    }
+
+    /// All that a sender had sent over an earlier connection has been handed in.
+    pub(super) fn former_sender_leaves(&mut self, id: PeerId, channel_id: ChannelId, account_id: AccountId) {
+        self.leave_line(id, channel_id);
+        if let Some(peer) = self.peer_mut(id) {
+            peer.role = PeerRole::Control;
+        }
+        let channel = self.channel_mut(channel_id);
+        channel.former_senders -= 1;
+        channel.account_mut(account_id).former_peers -= 1;
+        channel.remember_departed(account_id);
+        self.prune_accounts(channel_id);
+        self.give_room(channel_id);
+        self.end_if_deserted(channel_id);
+        self.vanish_if_idle(channel_id);
     }
 
     /// A receiver goes. `certain` when everything that it had claimed has been told.
@@ -71,6 +95,8 @@ impl Broker {
             let claimed = self.channel_mut(channel_id).vacate(certain);
             self.remove_recalled(channel_id, claimed);
             self.seat_next(channel_id, false);
+            // What was on its way to it can be dropped again.
+            self.give_room(channel_id);
         }
         self.tell_peers(channel_id);
         self.vanish_if_idle(channel_id);
@@ -83,62 +109,21 @@ impl Broker {
         let Some(seat) = channel.seat.as_ref().filter(|seat| seat.offset > 0) else { return };
         let rest = channel.log.frame_at(seat.written).map(|frame| frame[seat.offset..].to_vec()).unwrap_or_default();
         if let Some(peer) = self.peer_mut(id) {
-            let said = peer.control.split_off(peer.control_written);
-            peer.control = rest;
-            peer.control_written = 0;
-            peer.control.extend_from_slice(&said);
+            peer.outbox.put_before(rest);
         }
     }
 
-    /// Lets accounts go whose senders left for good or long ago.
+    /// Lets accounts go whose senders left for good, long ago, or before too many others.
     pub(super) fn prune_accounts(&mut self, channel_id: ChannelId) {
-        let (now_ms, ttl) = (self.now_ms, self.rules.departed_senders_ttl_ms);
+        let (now_ms, ttl_ms) = (self.now_ms, self.rules.departed_senders_ttl_ms);
         let most = self.rules.departed_senders_max;
         let channel = self.channel_mut(channel_id);
-        let mut departed: Vec<(u64, AccountId)> = Vec::new();
-        for (slot, account) in &channel.accounts {
-            if let Some(at) = account.departed_at_ms
-                && account.outstanding == 0
-                && account.peer.is_none()
-            {
-                departed.push((at, AccountId(slot as u32)));
+        while let Some((at_ms, account)) = channel.departed.first().copied() {
+            let for_good = at_ms == FOR_GOOD;
+            if !for_good && at_ms + ttl_ms > now_ms && channel.departed.len() <= most {
+                return;
             }
-        }
-        departed.sort_unstable_by_key(|(at, account)| (*at, account.0));
-        let excess = departed.len().saturating_sub(most);
-        for (index, (at, account)) in departed.into_iter().enumerate() {
-            if index < excess || at + ttl <= now_ms || at == 0 {
-                channel.close_account(account);
-            }
-        }
-    }
-
-    /// An end wants to know the peers, now and whenever they change.
-    pub(super) fn watch(&mut self, id: PeerId, channel_id: ChannelId) {
-        let channel = self.channel_mut(channel_id);
-        if !channel.watchers.contains(&id) {
-            channel.watchers.push(id);
-        }
-        if let Some(peer) = self.peer_mut(id) {
-            peer.watches = true;
-        }
-        let peers = peers(self.channel(channel_id));
-        self.put(id, Kind::Peers, &peers);
-    }
-
-    /// Tells those who asked who is at the channel now.
-    pub(super) fn tell_peers(&mut self, channel_id: ChannelId) {
-        let Some(channel) = self.channels.get(channel_id.0 as usize) else { return };
-        if channel.watchers.is_empty() && channel.requirers.is_empty() {
-            return;
-        }
-        let peers = peers(channel);
-        let (watchers, requirers) = (channel.watchers.clone(), channel.requirers.clone());
-        for id in watchers {
-            self.put(id, Kind::Peers, &peers);
-        }
-        for id in requirers {
-            self.put(id, Kind::Receivers, &Receivers { count: peers.receivers });
+            channel.close_account(account);
         }
     }
 
@@ -148,7 +133,8 @@ impl Broker {
         let Some(seat) = &channel.seat else { return };
         let id = seat.peer;
         let drained = channel.log.is_empty() && !seat.recalling;
-        let deserted = channel.sender_seen && channel.senders == 0 && channel.awaited.is_empty();
+        let deserted =
+            channel.sender_seen && channel.senders + channel.former_senders == 0 && channel.awaited.is_empty();
         let wishes =
             self.peer(id).is_some_and(|peer| matches!(peer.role, PeerRole::Receiver { until_disconnected: true, .. }));
         if !(wishes && drained && deserted) || seat.ended || seat.leaving_until_ms.is_some() {
@@ -158,50 +144,6 @@ impl Broker {
             seat.ended = true;
         }
         self.put(id, Kind::Ended, &());
-    }
-
-    /// What is due in a channel.
-    pub(super) fn tick_channel(&mut self, channel_id: ChannelId) {
-        let now_ms = self.now_ms;
-        let Some(channel) = self.channels.get_mut(channel_id.0 as usize) else { return };
-        let awaited = channel.awaited.len();
-        channel.awaited.retain(|_, until_ms| *until_ms > now_ms);
-        if channel.log.is_empty() {
-            channel.log.shrink();
-        }
-        let overdue = channel
-            .seat
-            .as_ref()
-            .filter(|seat| seat.leaving_until_ms.is_some_and(|until_ms| until_ms <= now_ms))
-            .map(|seat| seat.peer);
-        if channel.awaited.len() < awaited {
-            self.end_if_deserted(channel_id);
-        }
-        if self.channel(channel_id).seat_reserved_until_ms > 0
-            && self.channel(channel_id).seat_reserved_until_ms <= now_ms
-        {
-            self.channel_mut(channel_id).seat_reserved_until_ms = 0;
-            self.seat_next(channel_id, false);
-        }
-        if let Some(id) = overdue {
-            self.receiver_leaves(id, channel_id, false);
-            self.actions.push_back(super::Action::Close(id, "the receiver was removed by kick".to_owned()));
-        }
-        if self.channels.contains(channel_id.0 as usize) {
-            self.give_room(channel_id);
-            self.prune_accounts(channel_id);
-            self.vanish_if_idle(channel_id);
-        }
-    }
-
-    pub(super) fn next_channel_tick(&self, channel: &Channel) -> Option<u64> {
-        let awaited = channel.awaited.values().copied().min();
-        let leaving = channel.seat.as_ref().and_then(|seat| seat.leaving_until_ms);
-        let departed = channel.accounts.iter().any(|(_, account)| account.departed_at_ms.is_some());
-        let housekeeping = departed.then_some(self.now_ms + HOUSEKEEPING_MS);
-        let reserved = Some(channel.seat_reserved_until_ms).filter(|until_ms| *until_ms > 0);
-        let retry = (!channel.paused.is_empty() && channel.has_room(1)).then_some(self.now_ms + RETRY_PAUSED_MS);
-        [awaited, leaving, reserved, retry, housekeeping].into_iter().flatten().min()
     }
 
     /// Tells a receiver to leave. It may still say how far it is, for a moment.
@@ -217,8 +159,4 @@ impl Broker {
         let closing = bus_core::wire::Closing { code, text: text.to_owned() };
         self.put(id, Kind::Closing, &closing);
     }
-}
-
-pub(super) fn peers(channel: &Channel) -> Peers {
-    Peers::new(channel.senders, channel.receivers())
 }

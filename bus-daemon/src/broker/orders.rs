@@ -4,9 +4,9 @@ use bus_core::wire::{ClosingCode, Kind, Refused, RefusedCode, Reply, Request};
 use bus_core::{ChannelInfo, ChannelName, ChannelOptions, ChannelSummary, PeerInfo, Removed};
 
 use super::channel::{Channel, ChannelId, Leaves, Recall};
-use super::leave::peers;
 use super::log::PREFIX_BYTES;
-use super::peer::{PeerId, PeerRole};
+use super::peer::{Peer, PeerId, PeerRole};
+use super::settle::peers;
 use super::{Broker, Refusal};
 
 /// How many senders `show` lists.
@@ -97,8 +97,9 @@ impl Broker {
                 sender.messages = account.messages;
                 sender.outstanding = account.outstanding;
                 sender.blocked_ms = self.peer(id).and_then(|peer| {
-                    let since_ms = peer.paused_at_ms.or(peer.want.map(|(_, since_ms)| since_ms))?;
-                    Some(self.now_ms.saturating_sub(since_ms))
+                    let asked_ms = peer.want.map(|(_, since_ms)| since_ms);
+                    let blocked_ms = [peer.paused_at_ms, asked_ms, account.window_full_since_ms];
+                    Some(self.now_ms.saturating_sub(blocked_ms.into_iter().flatten().min()?))
                 });
                 sender
             })
@@ -136,19 +137,14 @@ impl Broker {
             channel.bounds = bounds;
             return Ok(Reply::Created(new));
         }
-        let channels = self.users.get(&uid).map_or(0, |user| user.channels);
-        if channels >= self.rules.user_channels_max {
-            let limit = self.rules.user_channels_max;
-            let text = format!(
-                "user {uid} has {channels} channels, and the limit is {limit}: delete some, or raise user_channels_max"
-            );
-            return Err(Refusal::new(RefusedCode::Limit, text));
-        }
+        self.check_channels(uid)?;
         let channel = self.channel_or_new(name, options, uid);
         self.channel_mut(channel).declared = true;
         Ok(Reply::Created(true))
     }
 
+    /// Ends a channel at once. A receiver that has not claimed what it was sent ahead gives it up when it
+    /// reads the order, which it obeys before messages; what it has claimed it may hand out.
     fn delete(&mut self, id: ChannelId) -> Reply {
         let channel = self.channel(id);
         let (name, messages) = (channel.name.clone(), channel.log.len());
@@ -165,13 +161,21 @@ impl Broker {
             self.part(sender);
             self.close(sender, ClosingCode::Deleted, text.clone());
         }
+        for former in self.former_senders_of(id) {
+            self.part(former);
+            self.end_peer(former, text.clone());
+        }
         for receiver in receivers {
             self.finish_frame(receiver);
             self.close(receiver, ClosingCode::Deleted, text.clone());
         }
         for (_, peer) in &mut self.peers {
             match peer.role {
-                PeerRole::Sender { channel, .. } | PeerRole::Receiver { channel, .. } if channel == id => {
+                PeerRole::Sender { channel, .. }
+                | PeerRole::FormerSender { channel, .. }
+                | PeerRole::Receiver { channel, .. }
+                    if channel == id =>
+                {
                     peer.role = PeerRole::Control;
                 }
                 _ => {}
@@ -180,6 +184,11 @@ impl Broker {
         self.to_tell.retain(|(channel, _)| *channel != id);
         self.remove_channel(id);
         Reply::Removed(Removed { messages, recalled: 0 })
+    }
+
+    fn former_senders_of(&self, id: ChannelId) -> Vec<PeerId> {
+        let is_former = |peer: &Peer| matches!(peer.role, PeerRole::FormerSender { channel, .. } if channel == id);
+        self.peer_ids().filter(|peer| self.peer(*peer).is_some_and(is_former)).collect()
     }
 
     /// Takes a sender's claims on a channel back that is about to go.
@@ -272,7 +281,7 @@ impl Broker {
         }
         let next = (position < channel.log.end()).then_some(position);
         if let Some(peer) = self.peer_mut(id) {
-            peer.control.extend_from_slice(&copies);
+            peer.outbox.extend(&copies);
         }
         Reply::Peeked { next }
     }
@@ -282,7 +291,7 @@ impl Broker {
             version: self.rules.version.clone(),
             pid: self.rules.pid,
             uptime_ms: self.now_ms,
-            connections: self.peers.len() as u32,
+            connections: self.connections(),
         }
     }
 }

@@ -1,11 +1,10 @@
 //! [`Peer`]: one connection as the broker sees it.
 
-use bus_core::wire::put_control;
-use bus_core::wire::{Kind, Want};
-use serde::Serialize;
+use bus_core::wire::Want;
 
 use super::account::AccountId;
 use super::channel::ChannelId;
+use super::outbox::Outbox;
 use crate::peer::Credentials;
 
 /// Identifies a connection. Never used again after it has gone.
@@ -21,17 +20,25 @@ pub(super) struct Peer {
     pub(super) credentials: Credentials,
     pub(super) name: String,
     pub(super) role: PeerRole,
+    /// What its user is charged for it.
+    pub(super) charge: Charge,
     /// Control frames that are not written yet.
-    pub(super) control: Vec<u8>,
-    pub(super) control_written: usize,
+    pub(super) outbox: Outbox,
     /// A `Write` action for it is under way.
     pub(super) write_queued: bool,
-    /// It will be closed: nothing that it says counts any more.
+    /// Its next frame waits until it has read what it was told.
+    pub(super) stalled: bool,
+    /// The peers of its channel have changed while its outbox was full.
+    pub(super) missed_peers: bool,
+    /// Nothing that it says counts any more.
     pub(super) closing: bool,
+    /// A `Close` action for it was given.
+    pub(super) close_ordered: bool,
     /// Its next frame waits for room, since then, in milliseconds of the daemon's clock.
     pub(super) paused_at_ms: Option<u64>,
+    /// Messages that it may still send before the others who wait have their turn.
+    pub(super) turn_messages: u32,
     pub(super) want: Option<(Want, u64)>,
-    pub(super) watches: bool,
 }
 
 /// What a connection is for.
@@ -47,10 +54,23 @@ pub(super) enum PeerRole {
         account: AccountId,
         requires_receiver: bool,
     },
+    /// A sender's connection before the present one: what it had sent still counts.
+    FormerSender {
+        channel: ChannelId,
+        account: AccountId,
+    },
     Receiver {
         channel: ChannelId,
         until_disconnected: bool,
     },
+}
+
+/// What a user pays for a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Charge {
+    Connection,
+    /// Its socket is closed, and so many bytes that it sent wait for room.
+    Bytes(u64),
 }
 
 impl Peer {
@@ -60,36 +80,16 @@ impl Peer {
             credentials,
             name: String::new(),
             role: PeerRole::Greeting { since_ms: now_ms },
-            control: Vec::new(),
-            control_written: 0,
+            charge: Charge::Connection,
+            outbox: Outbox::default(),
             write_queued: false,
+            stalled: false,
+            missed_peers: false,
             closing: false,
+            close_ordered: false,
             paused_at_ms: None,
+            turn_messages: 0,
             want: None,
-            watches: false,
-        }
-    }
-
-    pub(super) fn put<T: Serialize>(&mut self, kind: Kind, body: &T) {
-        put_control(kind, body, &mut self.control);
-    }
-
-    pub(super) fn unwritten_control(&self) -> &[u8] {
-        &self.control[self.control_written..]
-    }
-
-    pub(super) fn wrote_control(&mut self, bytes: usize) {
-        self.control_written += bytes;
-        if self.control_written == self.control.len() {
-            self.control_written = 0;
-            if self.control.capacity() > KEPT_BYTES {
-                self.control = Vec::new();
-            } else {
-                self.control.clear();
-            }
         }
     }
 }
-
-/// What an idle peer's outbox may keep allocated, in bytes: 2,000 idle senders must stay cheap.
-const KEPT_BYTES: usize = 512;

@@ -1,17 +1,21 @@
-//! The way in: messages, windows, room and the policies of a full channel.
+//! The way in: sequence, limits, and the policies of a full channel.
 
 use bus_core::WhenFull;
-use bus_core::wire::{Flags, FrameHeader, Kind, Origin, Want};
+use bus_core::wire::{Flags, FrameHeader, Origin};
 
 use super::account::AccountId;
-use super::channel::{ChannelId, Leaves};
+use super::channel::{Channel, ChannelId, Leaves};
 use super::log::Content;
-use super::peer::PeerId;
+use super::peer::{Charge, PeerId};
 use super::{Broker, Fault, Handled};
 
-/// How often a sender is looked at that waits for room of its user: other channels may have made
-/// some, in milliseconds.
-pub(super) const RETRY_PAUSED_MS: u64 = 50;
+/// What is done with a message.
+enum Verdict {
+    Accept,
+    Pause,
+    /// Counted, and forgotten.
+    Drop,
+}
 
 impl Broker {
     /// A message has come.
@@ -23,29 +27,37 @@ impl Broker {
         header: &FrameHeader,
         content: Content<'a>,
     ) -> Result<Handled<'a>, Fault> {
-        if self.peer_mut(id).is_some_and(|peer| peer.want.take().is_some()) {
-            // Whoever sends no longer waits for room: what is granted now would be granted to nobody.
-            self.channel_mut(channel_id).wants.retain(|other| *other != id);
+        // Whoever sends no longer waits for room: what is granted now would be granted to nobody.
+        let asked = self.forget_want(id, channel_id);
+        let called = self.answers_call(id, channel_id);
+        let handled = self.take_in(id, channel_id, account_id, header, content, called);
+        if asked || called {
+            self.give_room(channel_id);
         }
-        let now_ms = self.now_ms;
-        let shutting_down = self.shutting_down;
-        let user_bytes_max = self.rules.user_bytes_max;
-        let channel = &mut self.channels[channel_id.0 as usize];
-        let account = &mut channel.accounts[account_id.0 as usize];
+        handled
+    }
+
+    fn take_in<'a>(
+        &mut self,
+        id: PeerId,
+        channel_id: ChannelId,
+        account_id: AccountId,
+        header: &FrameHeader,
+        content: Content<'a>,
+        called: bool,
+    ) -> Result<Handled<'a>, Fault> {
         let message_bytes = header.message_bytes();
-        if message_bytes > u64::from(channel.bounds.message_max_bytes) {
-            let limit = channel.bounds.message_max_bytes;
-            let name = &channel.name;
-            return Err(Fault(format!(
-                "message of {message_bytes} bytes is over the limit of {limit} of channel {name} (max-message)"
-            )));
-        }
+        let channel = &mut self.channels[channel_id.0 as usize];
+        check_size(channel, message_bytes)?;
+        let account = channel.account_mut(account_id);
         if header.sequence <= account.accepted {
             // Sent again, and known: it is here, or was acknowledged.
             if header.flags.has(Flags::CONFIRM) {
                 account.confirm = account.confirm.max(header.sequence);
             }
+            self.count_turn(id, channel_id);
             self.tell_later(channel_id, account_id);
+            self.discharge_frame(id, header.frame_bytes() as u64);
             return Ok(Handled::Taken);
         }
         if header.sequence != account.accepted + 1 {
@@ -54,56 +66,80 @@ impl Broker {
                 header.sequence, account.accepted
             )));
         }
-        if account.granted.is_some_and(|bytes| u64::from(bytes) < message_bytes) {
+        let is_present = account.peer == Some(id);
+        if is_present && account.granted.is_some_and(|bytes| u64::from(bytes) < message_bytes) {
             // It asked for less room than it needs: as if it had not asked.
             self.release_grant(channel_id, account_id);
             self.give_room(channel_id);
         }
-        let channel = &self.channels[channel_id.0 as usize];
-        let over_user = self.users.get(&channel.uid).is_some_and(|user| user.bytes + message_bytes > user_bytes_max)
-            && !channel.log.is_empty();
-        let granted = channel.account(account_id).granted.is_some();
-        let full = !granted && !channel.has_room(message_bytes);
-        if shutting_down || over_user || full {
-            let channel = &mut self.channels[channel_id.0 as usize];
-            let account = &mut channel.accounts[account_id.0 as usize];
-            match channel.bounds.when_full {
-                _ if shutting_down || over_user => return Ok(self.pause(id, channel_id, content)),
-                WhenFull::Block | WhenFull::Reject => return Ok(self.pause(id, channel_id, content)),
-                WhenFull::DropNewest => {
-                    if header.flags.has(Flags::CONFIRM) {
-                        account.confirm = header.sequence;
-                    }
-                    account.accepted = header.sequence;
-                    account.outstanding += 1;
-                    account.messages += 1;
-                    channel.tally.accepted += 1;
-                    channel.tally.dropped += 1;
-                    account.dropped += 1;
-                    let sequence = header.sequence;
-                    account.resolve(sequence, account.outstanding == 1);
-                    self.tell_later(channel_id, account_id);
-                    return Ok(Handled::Taken);
-                }
-                WhenFull::DropOldest => {
-                    if !self.drop_oldest(channel_id, message_bytes) {
-                        return Ok(self.pause(id, channel_id, content));
-                    }
+        let granted = is_present && self.channel(channel_id).account(account_id).granted.is_some();
+        match self.verdict(id, channel_id, message_bytes, granted) {
+            Verdict::Pause => return Ok(self.pause(id, channel_id, message_bytes, called, content)),
+            Verdict::Drop => self.drop_newest(channel_id, account_id, header),
+            Verdict::Accept => self.accept(channel_id, account_id, header, content, granted),
+        }
+        self.count_turn(id, channel_id);
+        self.discharge_frame(id, header.frame_bytes() as u64);
+        Ok(Handled::Taken)
+    }
+
+    fn verdict(&mut self, id: PeerId, channel_id: ChannelId, message_bytes: u64, granted: bool) -> Verdict {
+        if self.shutting_down || self.is_over_user(channel_id, message_bytes, id) {
+            return Verdict::Pause;
+        }
+        if granted {
+            return Verdict::Accept;
+        }
+        if !self.has_turn(id, channel_id) {
+            return Verdict::Pause;
+        }
+        let channel = self.channel(channel_id);
+        if channel.has_room(message_bytes) {
+            return Verdict::Accept;
+        }
+        match channel.bounds.when_full {
+            WhenFull::Block | WhenFull::Reject => Verdict::Pause,
+            WhenFull::DropNewest => Verdict::Drop,
+            WhenFull::DropOldest => {
+                if self.drop_oldest(channel_id, message_bytes) {
+                    Verdict::Accept
+                } else {
+                    Verdict::Pause
                 }
             }
         }
+    }
+
+    /// Whether the user that pays for a channel may hold no more. An empty channel takes a message of
+    /// any user. What a sender without a socket is charged for already is not counted twice.
+    pub(super) fn is_over_user(&self, channel_id: ChannelId, message_bytes: u64, id: PeerId) -> bool {
+        let channel = self.channel(channel_id);
+        if channel.log.is_empty() {
+            return false;
+        }
+        let charged = match self.peer(id).map(|peer| (peer.charge, peer.credentials.uid)) {
+            Some((Charge::Bytes(bytes), uid)) if uid == channel.uid => bytes.min(message_bytes),
+            _ => 0,
+        };
+        !self.user_has_room(channel.uid, message_bytes - charged)
+    }
+
+    fn accept(
+        &mut self,
+        channel_id: ChannelId,
+        account_id: AccountId,
+        header: &FrameHeader,
+        content: Content<'_>,
+        granted: bool,
+    ) {
+        let now_ms = self.now_ms;
+        if granted {
+            self.release_grant(channel_id, account_id);
+        }
         let channel = &mut self.channels[channel_id.0 as usize];
+        let window = channel.bounds.window();
         let account = &mut channel.accounts[account_id.0 as usize];
-        if let Some(bytes) = account.granted.take() {
-            channel.granted_messages -= 1;
-            channel.granted_bytes -= u64::from(bytes);
-        }
-        account.accepted = header.sequence;
-        account.outstanding += 1;
-        account.messages += 1;
-        if header.flags.has(Flags::CONFIRM) {
-            account.confirm = header.sequence;
-        }
+        account.accept(header, window, now_ms);
         let origin = Origin { sender: account.sender, pid: account.pid, attempt: 1 };
         if !account.queued {
             account.queued = true;
@@ -112,23 +148,26 @@ impl Broker {
         channel.log.append(header, origin, content, account_id, now_ms);
         channel.tally.accepted += 1;
         if let Some(user) = self.users.get_mut(&channel.uid) {
-            user.bytes += message_bytes;
+            user.bytes += header.message_bytes();
         }
         if let Some(seat) = &channel.seat {
             let receiver = seat.peer;
             self.write(receiver);
         }
-        Ok(Handled::Taken)
     }
 
-    fn pause<'a>(&mut self, id: PeerId, channel_id: ChannelId, content: Content<'a>) -> Handled<'a> {
+    /// The channel keeps what it has.
+    fn drop_newest(&mut self, channel_id: ChannelId, account_id: AccountId, header: &FrameHeader) {
         let now_ms = self.now_ms;
-        if let Some(peer) = self.peer_mut(id) {
-            peer.paused_at_ms.get_or_insert(now_ms);
-        }
-        self.due(now_ms + RETRY_PAUSED_MS);
-        self.channel_mut(channel_id).paused.push_back(id);
-        Handled::NotNow(content)
+        let channel = &mut self.channels[channel_id.0 as usize];
+        let window = channel.bounds.window();
+        channel.tally.accepted += 1;
+        channel.tally.dropped += 1;
+        let account = &mut channel.accounts[account_id.0 as usize];
+        account.accept(header, window, now_ms);
+        account.dropped += 1;
+        account.resolve(header.sequence, header.message_bytes(), account.outstanding == 1, window);
+        self.tell_later(channel_id, account_id);
     }
 
     /// Drops messages that are not on their way yet, until there is room. `false` when there are none.
@@ -147,114 +186,13 @@ impl Broker {
         self.charge(channel_id, before);
         self.channel(channel_id).has_room(bytes)
     }
+}
 
-    /// A sender asks for room.
-    pub(super) fn want(&mut self, id: PeerId, channel_id: ChannelId, account_id: AccountId, want: Want) {
-        let now_ms = self.now_ms;
-        let Some(peer) = self.peer_mut(id) else { return };
-        if peer.want.is_none() {
-            self.channel_mut(channel_id).wants.push_back(id);
-        }
-        if let Some(peer) = self.peer_mut(id) {
-            peer.want = Some((want, now_ms));
-        }
-        self.release_grant(channel_id, account_id);
-        self.give_room(channel_id);
-        let Some(peer) = self.peer_mut(id) else { return };
-        if let Some((want, _)) = peer.want
-            && !want.wait
-        {
-            peer.want = None;
-            let channel = self.channel_mut(channel_id);
-            channel.wants.retain(|other| *other != id);
-            if channel.bounds.when_full == WhenFull::DropNewest {
-                self.drop_unsent(id, channel_id, account_id);
-            }
-            self.put(id, Kind::Full, &want);
-        }
+fn check_size(channel: &Channel, message_bytes: u64) -> Result<(), Fault> {
+    let limit = channel.bounds.message_max_bytes;
+    if message_bytes <= u64::from(limit) {
+        return Ok(());
     }
-
-    /// The message for which there is no room is dropped before it is sent: counted here, and its
-    /// sender keeps nothing of it.
-    fn drop_unsent(&mut self, id: PeerId, channel_id: ChannelId, account_id: AccountId) {
-        let channel = self.channel_mut(channel_id);
-        channel.tally.accepted += 1;
-        channel.tally.dropped += 1;
-        let account = channel.account_mut(account_id);
-        account.dropped += 1;
-        account.told = account.settled();
-        let settled = account.told;
-        self.put(id, Kind::Settled, &settled);
-    }
-
-    /// A sender does not want room any more.
-    pub(super) fn unwant(&mut self, id: PeerId, channel_id: ChannelId, account_id: AccountId) {
-        if let Some(peer) = self.peer_mut(id) {
-            peer.want = None;
-        }
-        self.channel_mut(channel_id).wants.retain(|other| *other != id);
-        self.release_grant(channel_id, account_id);
-        self.give_room(channel_id);
-    }
-
-    pub(super) fn release_grant(&mut self, channel_id: ChannelId, account_id: AccountId) {
-        let channel = self.channel_mut(channel_id);
-        if let Some(bytes) = channel.account_mut(account_id).granted.take() {
-            channel.granted_messages -= 1;
-            channel.granted_bytes -= u64::from(bytes);
-        }
-    }
-
-    /// A sender waits until all that it has sent is accepted.
-    pub(super) fn confirm(&mut self, channel_id: ChannelId, account_id: AccountId) {
-        let account = self.channel_mut(channel_id).account_mut(account_id);
-        account.confirm = account.accepted;
-        // Asked for in any case, even when there is nothing new.
-        account.told.accepted = account.told.accepted.min(account.accepted.saturating_sub(1));
-        self.tell_later(channel_id, account_id);
-    }
-
-    /// There may be room: for those who asked first, then for those whose frames wait.
-    pub(super) fn give_room(&mut self, channel_id: ChannelId) {
-        while let Some(id) = self.channel(channel_id).wants.front().copied() {
-            let Some((want, account_id)) = self.peer(id).and_then(|peer| match (peer.want, peer.role) {
-                (Some((want, _)), super::PeerRole::Sender { account, .. }) => Some((want, account)),
-                _ => None,
-            }) else {
-                self.channel_mut(channel_id).wants.pop_front();
-                continue;
-            };
-            let channel = self.channel_mut(channel_id);
-            if !channel.has_room(u64::from(want.bytes)) {
-                break;
-            }
-            channel.wants.pop_front();
-            channel.granted_messages += 1;
-            channel.granted_bytes += u64::from(want.bytes);
-            channel.account_mut(account_id).granted = Some(want.bytes);
-            if let Some(peer) = self.peer_mut(id) {
-                peer.want = None;
-            }
-            self.put(id, Kind::Granted, &want);
-        }
-        let channel = &mut self.channels[channel_id.0 as usize];
-        if !channel.paused.is_empty() && channel.has_room(1) {
-            let paused = std::mem::take(&mut channel.paused);
-            for id in paused {
-                if let Some(peer) = self.peer_mut(id) {
-                    peer.paused_at_ms = None;
-                    self.actions.push_back(super::Action::Resume(id));
-                }
-            }
-        }
-    }
-
-    /// The sender has news coming, at the end of this turn or a later one.
-    pub(super) fn tell_later(&mut self, channel_id: ChannelId, account_id: AccountId) {
-        let account = self.channels[channel_id.0 as usize].account_mut(account_id);
-        if account.peer.is_some() && !account.queued {
-            account.queued = true;
-            self.to_tell.push((channel_id, account_id));
-        }
-    }
+    let name = &channel.name;
+    Err(Fault(format!("message of {message_bytes} bytes is over the limit of {limit} of channel {name} (max-message)")))
 }

@@ -83,16 +83,42 @@ fn another_user_is_denied_whatever_it_asks_for() {
 }
 
 #[test]
-fn a_user_has_no_more_connections_than_the_limit() {
+fn a_user_has_no_more_senders_than_connections_and_receivers_still_come_in() {
     let bench = Bench::with(|rules| rules.user_connections_max = 2);
-    let first = bench.connect();
-    let _second = bench.connect();
+    let (first, second) = (bench.sender("jobs"), bench.sender("jobs"));
     let third = bench.connect();
+    third.hello(Role::Sender(sender_hello("jobs")));
     let refused = third.hear_refusal();
     assert_eq!(refused.code, RefusedCode::Limit);
     assert!(refused.text.contains("3 connections") && refused.text.contains("limit is 2"), "{}", refused.text);
-    first.cut();
-    bench.connect().hello(Role::Control);
+    let receiver = bench.receiver("jobs");
+    let _control = bench.control();
+    // Whoever comes back in the place of its own connection is no further one.
+    bench.resume("jobs", &second, 1);
+    receiver.goodbye();
+    first.goodbye();
+}
+
+#[test]
+fn a_user_has_no_more_connections_than_the_limit_and_the_reserve() {
+    let bench = Bench::with(|rules| rules.user_connections_max = 2);
+    let all: Vec<_> = (0..18).map(|_| bench.control()).collect();
+    let refused = bench.connect().hear_refusal();
+    assert_eq!(refused.code, RefusedCode::Limit);
+    assert!(refused.text.contains("19 connections") && refused.text.contains("limit is 2"), "{}", refused.text);
+    all[0].peer.cut();
+    bench.control();
+}
+
+#[test]
+fn the_last_connections_of_the_daemon_are_not_for_senders() {
+    let bench = Bench::with(|rules| rules.connections_max = 4);
+    let _two = [bench.sender("jobs"), bench.sender("jobs")];
+    let third = bench.connect();
+    third.hello(Role::Sender(sender_hello("jobs")));
+    let refused = third.hear_refusal();
+    assert!(refused.text.contains("3 connections") && refused.text.contains("connections_max"), "{}", refused.text);
+    bench.receiver("jobs");
 }
 
 #[test]

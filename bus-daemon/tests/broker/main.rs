@@ -4,8 +4,10 @@
 
 mod attach;
 mod bench;
+mod bounds;
 mod delivery;
 mod ends;
 mod flow;
 mod orders;
 mod resume;
+mod turns;

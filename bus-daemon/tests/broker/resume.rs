@@ -53,6 +53,58 @@ fn a_sender_that_comes_back_replaces_its_dead_connection() {
     assert_eq!(receiver.values(), [1, 2]);
 }
 
+/// They were in its old socket, and it had been told that they were sent: when it died before it had
+/// sent them again they were lost.
+#[test]
+fn what_waits_in_a_replaced_connection_is_kept_when_the_sender_dies() {
+    let bench = Bench::with(|rules| rules.capacity_messages = 1);
+    let sender = bench.sender("jobs");
+    sender.send_all(1..=4);
+    let resumed = bench.resume("jobs", &sender, 1);
+    assert_eq!(resumed.welcome.settled.accepted, 1);
+    assert!(sender.peer.closed().is_some());
+    resumed.peer.cut();
+    let receiver = bench.receiver("jobs");
+    let mut seen = Vec::new();
+    for _ in 0..4 {
+        seen.extend(marks(&receiver));
+        receiver.ack(1);
+    }
+    assert_eq!(seen, [(1, 1, false), (2, 1, false), (3, 1, false), (4, 1, false)]);
+    receiver.goodbye();
+    bench.wait_ms(700_000);
+    assert_eq!((bench.channels(), bench.usage()), (Vec::new(), None));
+}
+
+#[test]
+fn what_waits_in_a_replaced_connection_is_not_doubled_when_it_is_sent_again() {
+    let bench = Bench::with(|rules| rules.capacity_messages = 2);
+    let sender = bench.sender("jobs");
+    sender.send_all(1..=6);
+    let resumed = bench.resume("jobs", &sender, 1);
+    (1..=8).for_each(|sequence| resumed.send_with(again(sequence)));
+    let receiver = bench.receiver("jobs");
+    let mut values = Vec::new();
+    for _ in 0..8 {
+        values.extend(receiver.values());
+        receiver.ack(1);
+    }
+    assert_eq!(values, (1..=8).collect::<Vec<_>>());
+    assert_eq!(bench.ledger("jobs").accepted, 8);
+}
+
+#[test]
+fn deleting_a_channel_lets_go_of_what_waits_in_a_replaced_connection() {
+    let bench = Bench::with(|rules| rules.capacity_messages = 1);
+    let sender = bench.sender("jobs");
+    sender.send_all(1..=3);
+    let _resumed = bench.resume("jobs", &sender, 1);
+    let control = bench.control();
+    control.ask(bus_core::wire::Request::Delete(crate::bench::name("jobs")));
+    control.peer.cut();
+    assert_eq!(bench.usage(), None);
+}
+
 /// Its channel vanished beneath it, because the dead connection was the last thing there.
 #[test]
 fn the_only_end_of_a_channel_may_replace_its_dead_connection() {
@@ -108,6 +160,37 @@ fn a_sender_that_said_goodbye_is_forgotten() {
     receiver.ack(1);
     sender.goodbye();
     assert_eq!(bench.resume("jobs", &sender, 1).welcome.settled.accepted, 0);
+}
+
+#[test]
+fn a_sender_that_said_goodbye_is_forgotten_when_its_last_message_is_acknowledged() {
+    let bench = Bench::new();
+    let (sender, receiver) = (bench.sender("jobs"), bench.receiver("jobs"));
+    sender.send_all([1, 2]);
+    sender.goodbye();
+    let resumed = bench.resume("jobs", &sender, 1);
+    assert_eq!(resumed.welcome.settled.accepted, 2, "its messages are here");
+    resumed.goodbye();
+    receiver.ack(2);
+    bench.wait_ms(700_000);
+    assert_eq!(bench.resume("jobs", &sender, 1).welcome.settled.accepted, 0);
+}
+
+#[test]
+fn departed_senders_are_forgotten_in_the_order_in_which_they_left() {
+    let bench = Bench::with(|rules| rules.departed_senders_max = 100);
+    let receiver = bench.receiver("jobs");
+    let depart = |value| {
+        let sender = bench.sender("jobs");
+        sender.send(value);
+        receiver.ack(1);
+        sender.peer.cut();
+        bench.wait_ms(1);
+        sender
+    };
+    let senders: Vec<_> = (0..120).map(depart).collect();
+    let accepted = |index: usize| bench.resume("jobs", &senders[index], 1).welcome.settled.accepted;
+    assert_eq!((accepted(119), accepted(20), accepted(19), accepted(0)), (1, 1, 0, 0));
 }
 
 #[test]

@@ -6,14 +6,16 @@
 use std::io::IoSlice;
 use std::time::Duration;
 
+use bus_core::ChannelName;
 use bus_core::wire::{
-    FrameHeader, FrameLimits, HEADER_BYTES, Hello, Kind, Reply, Request, Role, put_control, read_control,
+    FrameHeader, FrameLimits, HEADER_BYTES, Hello, Kind, ORIGIN_BYTES, Origin, Reply, Request, Role, put_control,
+    read_control,
 };
 use bus_daemon::Credentials;
 use bus_daemon::broker::{Action, Broker, Content, Handled, LARGE_BYTES, PREFIX_BYTES, PeerId};
 
 use crate::options::{Options, UID};
-use crate::wire::{WireId, Wires};
+use crate::wire::{Closed, WireId, Wires};
 
 pub(crate) struct Daemon {
     pub(crate) broker: Broker,
@@ -30,7 +32,10 @@ pub(crate) type Frames = Vec<(Kind, u64)>;
 
 pub(crate) struct Connection {
     peer: PeerId,
-    wire: WireId,
+    /// Until it is closed, while frames of it may still wait.
+    wire: Option<WireId>,
+    /// It is to be closed, and what it holds to be kept.
+    to_hang_up: bool,
     /// Read and not handed in.
     rest: Vec<u8>,
     paused: bool,
@@ -62,7 +67,8 @@ impl Daemon {
         let peer = self.broker.connected(self.since_start(now_ms), Credentials { pid: 2, uid: UID });
         self.connections.push(Connection {
             peer,
-            wire,
+            wire: Some(wire),
+            to_hang_up: false,
             rest: Vec::new(),
             paused: false,
             wants_write: false,
@@ -75,14 +81,30 @@ impl Daemon {
     pub(crate) fn read(&mut self, index: usize, most: usize, wires: &mut Wires, now_ms: u64) {
         let connection = &mut self.connections[index];
         if connection.paused {
-            return;
+            // Whoever is dead keeps no socket while its frames wait.
+            connection.to_hang_up |= connection.wire.is_some_and(|wire| wires.is_deserted(wire));
+            return self.hang_up(wires);
         }
-        let read = wires.read_up(connection.wire, most);
+        let read = connection.wire.map_or(Err(Closed), |wire| wires.read_up(wire, most));
         let over = read.is_err();
         connection.rest.extend(read.unwrap_or_default());
         self.hand_in(index, now_ms);
         if over && !self.connections[index].paused {
             self.drop_connection(index, wires, now_ms);
+        }
+        self.carry_out();
+        self.hang_up(wires);
+    }
+
+    /// Closes sockets that are to be closed, and keeps what they hold.
+    pub(crate) fn hang_up(&mut self, wires: &mut Wires) {
+        for connection in &mut self.connections {
+            if let Some(wire) = connection.wire.filter(|_| std::mem::take(&mut connection.to_hang_up)) {
+                connection.rest.extend(wires.read_up(wire, usize::MAX).unwrap_or_default());
+                wires.close_daemon(wire);
+                connection.wire = None;
+                self.broker.hung_up(connection.peer, connection.rest.len() as u64);
+            }
         }
         self.carry_out();
     }
@@ -133,16 +155,17 @@ impl Daemon {
         let mut slices: Vec<IoSlice<'_>> = Vec::new();
         self.broker.output(connection.peer, &mut slices);
         let all: usize = slices.iter().map(|slice| slice.len()).sum();
-        let taken = all.min(most).min(wires.down_room(connection.wire));
+        let taken = all.min(most).min(connection.wire.map_or(usize::MAX, |wire| wires.down_room(wire)));
         if all == 0 {
             connection.wants_write = false;
         } else if taken > 0 {
             let bytes = slices.iter().flat_map(|slice| slice.iter().copied()).take(taken);
-            if wires.write_down(connection.wire, bytes) {
+            if connection.wire.is_some_and(|wire| wires.write_down(wire, bytes)) {
                 self.broker.wrote(connection.peer, taken);
             } else {
                 // As when a socket says that nobody is there: what was sent is still to be read.
                 connection.wants_write = false;
+                self.broker.write_closed(connection.peer);
             }
         }
         if connection.closing && !connection.wants_write {
@@ -162,7 +185,9 @@ impl Daemon {
 
     fn drop_connection(&mut self, index: usize, wires: &mut Wires, now_ms: u64) {
         let connection = self.connections.swap_remove(index);
-        wires.close_daemon(connection.wire);
+        if let Some(wire) = connection.wire {
+            wires.close_daemon(wire);
+        }
         self.broker.disconnected(self.since_start(now_ms), connection.peer);
     }
 
@@ -183,13 +208,15 @@ impl Daemon {
     fn carry_out(&mut self) {
         loop {
             while let Some(action) = self.broker.poll_action() {
-                let (Action::Write(peer) | Action::Resume(peer) | Action::Close(peer, _)) = &action;
+                let (Action::Write(peer) | Action::Resume(peer) | Action::Close(peer, _) | Action::HangUp(peer, _)) =
+                    &action;
                 let Some(connection) = self.connections.iter_mut().find(|connection| connection.peer == *peer) else {
                     continue;
                 };
                 match action {
                     Action::Write(_) => connection.wants_write = true,
                     Action::Resume(_) => connection.paused = false,
+                    Action::HangUp(..) => connection.to_hang_up = true,
                     Action::Close(..) => (connection.closing, connection.wants_write) = (true, true),
                 }
             }
@@ -202,13 +229,15 @@ impl Daemon {
 
     /// Everything that it alone held is gone, and what was on its way to it.
     pub(crate) fn die(self, wires: &mut Wires) {
-        self.connections.into_iter().for_each(|connection| wires.close_daemon(connection.wire));
+        let wires_left = self.connections.into_iter().filter_map(|connection| connection.wire);
+        wires_left.for_each(|wire| wires.close_daemon(wire));
     }
 
     /// Whether a connection has something to be read or written.
     pub(crate) fn is_busy(&self, index: usize, wires: &mut Wires) -> bool {
         let connection = &self.connections[index];
-        connection.wants_write || (!connection.paused && (wires.has_up(connection.wire) || !connection.rest.is_empty()))
+        let has_up = connection.wire.is_none_or(|wire| wires.has_up(wire));
+        connection.wants_write || (!connection.paused && (has_up || !connection.rest.is_empty()))
     }
 
     /// Asks a question, or gives an order, and has the reply at once.
@@ -217,6 +246,25 @@ impl Daemon {
         put_control(Kind::Request, request, &mut frame);
         let reply = self.tell_auditors_frame(&frame, now_ms);
         read_control(Kind::Reply, &reply[HEADER_BYTES..]).expect("the daemon replies as it should")
+    }
+
+    /// Copies of what a channel holds: sender, sequence and value of each.
+    pub(crate) fn peek(&mut self, channel: ChannelName, now_ms: u64) -> Vec<(u64, u64, u64)> {
+        let mut request = Vec::new();
+        put_control(Kind::Request, &Request::Peek { channel, after: 0, messages: u32::MAX }, &mut request);
+        let answer = self.tell_auditors_frame(&request, now_ms);
+        let limits = FrameLimits { message_max_bytes: u32::MAX, control_max_bytes: u32::MAX };
+        let (mut rest, mut copies) = (&answer[..], Vec::new());
+        while let Some(header) = FrameHeader::decode(rest, limits).expect("the daemon speaks as it should") {
+            let (frame, after) = rest.split_at(header.frame_bytes());
+            rest = after;
+            if header.kind == Kind::Deliver {
+                let (origin, payload) = frame[HEADER_BYTES..].split_first_chunk::<ORIGIN_BYTES>().expect("an origin");
+                let value = payload.first_chunk().map(|value| u64::from_le_bytes(*value)).expect("a value");
+                copies.push((Origin::decode(origin).sender, header.sequence, value));
+            }
+        }
+        copies
     }
 
     fn tell_auditors_frame(&mut self, frame: &[u8], now_ms: u64) -> Vec<u8> {

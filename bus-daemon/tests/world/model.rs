@@ -321,6 +321,27 @@ impl Model {
         Ok(())
     }
 
+    /// What the daemon shows of a channel is what was sent, in the order of each sender.
+    pub(crate) fn check_peeked(&self, channel: usize, copies: &[(u64, u64, u64)]) -> Result<(), String> {
+        let mut highest = HashMap::new();
+        for (sender, sequence, value) in copies {
+            if highest.insert(sender, sequence).is_some_and(|earlier| earlier >= sequence) {
+                return Err(format!(
+                    "order: peeked message {sequence} of sender {sender:x} is out of order: {copies:?}"
+                ));
+            }
+            if self.hostiles && !self.streams.contains_key(sender) {
+                continue;
+            }
+            let message = self.messages.get(*value as usize);
+            let sent = message.map(|message| (message.channel, message.sender, message.sequence));
+            if sent != Some((channel, *sender, *sequence)) {
+                return Err(format!("I1: peeked {value} of sender {sender:x} was sent as {message:?}"));
+            }
+        }
+        Ok(())
+    }
+
     /// After everything has drained: what was sent was handed out, or removed and counted.
     pub(crate) fn check_end(&self) -> Result<(), String> {
         for (channel, ledgers) in self.channels.iter().enumerate() {

@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 
 use bus_core::wire::{
-    Closing, ClosingCode, Flags, FrameHeader, FrameLimits, HEADER_BYTES, Hello, Kind, Refused, RefusedCode, Resume,
-    Role, SenderHello, SenderWelcome, Settled, Want, Welcome, WelcomeRole, put_control, read_control,
+    Closing, ClosingCode, Flags, FrameHeader, FrameLimits, HEADER_BYTES, Hello, Kind, Receivers, Refused, RefusedCode,
+    Resume, Role, SenderHello, SenderWelcome, Settled, Want, Welcome, WelcomeRole, put_control, read_control,
 };
 use bus_core::{Codec, WhenFull};
 
@@ -26,6 +26,8 @@ pub(crate) struct Sender {
     inbox: Vec<u8>,
     want: Option<(Want, Option<Kind>)>,
     wants: u64,
+    /// It was told so many receivers last, if it wants to know.
+    receivers: Option<u32>,
     /// Up to here its messages are in the living daemon's hands.
     safe: u64,
     /// What it has written over this connection comes to nothing.
@@ -80,6 +82,7 @@ impl Sender {
             inbox: Vec::new(),
             want: None,
             wants: 0,
+            receivers: channel.is_multiple_of(2).then_some(0),
             safe: 0,
             deleted: false,
             frames: Frames::new(),
@@ -112,7 +115,8 @@ impl Sender {
         let resume =
             self.rules.as_ref().map(|rules| Resume { sender: rules.sender, token: rules.token, next_sequence });
         let channel = options.channels[self.channel].name.clone();
-        let hello = SenderHello { channel, declares: None, require_receiver: false, resume };
+        let require_receiver = self.receivers.is_some();
+        let hello = SenderHello { channel, declares: None, require_receiver, resume };
         self.unwritten.clear();
         self.inbox.clear();
         self.put(Kind::Hello, &Hello { name: "sender".to_owned(), pid: 3, role: Role::Sender(hello) });
@@ -182,6 +186,10 @@ impl Sender {
                 if code == RefusedCode::Limit { Ok(()) } else { Err(format!("an honest sender is refused: {text}")) }
             }
             Kind::Settled => self.settle(decode(kind, body)?),
+            Kind::Receivers if self.receivers.is_some() => {
+                self.receivers = Some(decode::<Receivers>(kind, body)?.count);
+                Ok(())
+            }
             Kind::Granted | Kind::Full => {
                 let answered: Want = decode(kind, body)?;
                 let drops = self.rules.as_ref().is_some_and(|rules| rules.when_full == WhenFull::DropNewest);
@@ -224,7 +232,9 @@ impl Sender {
         self.link = Link::Up(wire);
         let acked = rules.settled.acked.max(self.settled.acked);
         let told = Settled { accepted: rules.settled.accepted.max(acked), acked, dropped: self.settled.dropped };
-        self.safe = rules.settled.accepted;
+        // Or it is in an earlier socket, and not lost there.
+        self.safe = self.safe.max(rules.settled.accepted);
+        self.receivers = self.receivers.map(|_| rules.receivers);
         self.deleted = false;
         self.rules = Some(rules);
         self.want = None;
@@ -359,12 +369,7 @@ impl Sender {
     /// The process is killed. What it had written stays in the socket.
     pub(crate) fn crash(&mut self, daemon_lives: bool, wires: &mut Wires, model: &mut Model) {
         if let Some(id) = self.id() {
-            // While it greets, nobody knows yet what the daemon has.
-            let safe = if daemon_lives && !self.deleted && matches!(self.link, Link::Up(_)) {
-                self.safe
-            } else {
-                self.settled.acked
-            };
+            let safe = if daemon_lives && !self.deleted { self.safe } else { self.settled.acked };
             model.lost_after(id, safe);
         }
         self.lose_link(wires);
@@ -393,6 +398,11 @@ impl Sender {
     /// Whether everything is acknowledged, and nothing is on its way.
     pub(crate) fn is_done(&self) -> bool {
         self.link == Link::Over || (self.outbox.is_empty() && self.want.is_none() && matches!(self.link, Link::Up(_)))
+    }
+
+    /// What it was told of the receivers, when it is connected and wants to know.
+    pub(crate) fn receivers_told(&self) -> Option<u32> {
+        self.receivers.filter(|_| matches!(self.link, Link::Up(_)))
     }
 
     pub(crate) fn leave(&mut self, wires: &mut Wires) {

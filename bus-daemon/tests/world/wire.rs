@@ -106,6 +106,11 @@ impl Wires {
         !wire.up.is_empty() || !wire.client_open
     }
 
+    /// Whether the client has closed or died.
+    pub(crate) fn is_deserted(&mut self, id: WireId) -> bool {
+        !self.wire(id).client_open
+    }
+
     pub(crate) fn close_client(&mut self, id: WireId) {
         let wire = self.wire(id);
         wire.client_open = false;

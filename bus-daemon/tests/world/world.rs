@@ -20,6 +20,9 @@ use crate::wire::Wires;
 /// How many steps a failure shows.
 const SHOWN_STEPS: usize = 50;
 
+/// How often the daemon is asked to show what it holds, in steps.
+const PEEK_STEPS: u64 = 50;
+
 /// How many rounds everything has to drain in, once faults have stopped: each moves every peer, and
 /// lets a tenth of a second pass.
 const DRAIN_ROUNDS: u64 = 1_000;
@@ -366,11 +369,35 @@ impl World {
     fn check(&mut self) -> Outcome {
         let Some(daemon) = &mut self.daemon else { return Ok(()) };
         daemon.tick(self.now_ms);
+        daemon.hang_up(&mut self.wires);
         daemon.broker.check()?;
-        match daemon.ask(&Request::List, self.now_ms) {
-            Reply::Channels(summaries) => self.model.audit(&self.options, &summaries),
-            reply => Err(format!("asked for a list, the daemon replies {reply:?}")),
+        let summaries = match daemon.ask(&Request::List, self.now_ms) {
+            Reply::Channels(summaries) => summaries,
+            reply => return Err(format!("asked for a list, the daemon replies {reply:?}")),
+        };
+        self.model.audit(&self.options, &summaries)?;
+        if self.step.is_multiple_of(PEEK_STEPS) {
+            for (index, plan) in self.options.channels.iter().enumerate() {
+                self.model.check_peeked(index, &daemon.peek(plan.name.clone(), self.now_ms))?;
+            }
         }
+        Ok(())
+    }
+
+    /// Once everything is drained and told, senders that want to know have heard of the receivers.
+    fn check_told(&mut self) -> Outcome {
+        let Some(daemon) = &mut self.daemon else { return Ok(()) };
+        let Reply::Channels(summaries) = daemon.ask(&Request::List, self.now_ms) else { return Ok(()) };
+        for sender in &self.senders {
+            let name = &self.options.channels[sender.channel].name;
+            let channel = summaries.iter().find(|summary| summary.channel == *name);
+            if let (Some(told), Some(channel)) = (sender.receivers_told(), channel)
+                && told != channel.peers.receivers
+            {
+                return Err(format!("receivers: {} were told, of {:?}: {}", told, channel.peers, sender.describe()));
+            }
+        }
+        Ok(())
     }
 
     /// Faults have stopped: everybody who lives goes on until nothing is left to do.
@@ -386,7 +413,7 @@ impl World {
         for round in 0..DRAIN_ROUNDS {
             // What was on its way when faults stopped needs a few rounds to be noticed at all.
             if round > 3 && self.is_drained() {
-                return Ok(());
+                return self.check_told();
             }
             self.senders.iter_mut().for_each(Sender::stop_sending);
             self.round()?;

@@ -1,78 +1,13 @@
-//! `busd` as a program: what it says and how it ends. A child that is told to end is waited for, so
-//! none outlives its test.
+//! `busd` as a program: what it says and how it ends.
 
-// Clippy's exception for tests does not reach their helpers.
-#![allow(clippy::unwrap_used)]
-
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::os::unix::net::{UnixDatagram, UnixStream};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::time::Duration;
+use std::os::unix::net::UnixStream;
+use std::process::{Command, Output, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-fn busd(socket: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_busd"));
-    command.env_clear().arg("--socket").arg(socket).stdin(Stdio::null()).stderr(Stdio::piped());
-    command
-}
-
-/// A running daemon and the service manager that it reports to.
-struct Running {
-    child: Child,
-    manager: UnixDatagram,
-}
-
-impl Running {
-    fn start(folder: &Path, mut command: Command) -> Self {
-        let notify = folder.join("notify");
-        // A former daemon's, which reports no more.
-        let _ = std::fs::remove_file(&notify);
-        let manager = UnixDatagram::bind(&notify).unwrap();
-        manager.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-        let child = command.env("NOTIFY_SOCKET", &notify).spawn().unwrap();
-        let running = Self { child, manager };
-        assert!(running.told().contains("READY=1"));
-        running
-    }
-
-    fn told(&self) -> String {
-        let mut bytes = [0; 4_096];
-        loop {
-            match self.manager.recv(&mut bytes) {
-                Ok(length) => return String::from_utf8_lossy(&bytes[..length]).into_owned(),
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(error) => panic!("the daemon told its manager nothing for 30 s: {error}"),
-            }
-        }
-    }
-
-    fn end(mut self, signal: Signal) -> (Option<i32>, String) {
-        let mut stderr = self.child.stderr.take().unwrap();
-        kill_process(Pid::from_child(&self.child), signal).unwrap();
-        let status = self.child.wait().unwrap();
-        let mut log = String::new();
-        stderr.read_to_string(&mut log).unwrap();
-        (status.code(), log)
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // Only after a failed assertion is there anything left to end.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn place() -> (tempfile::TempDir, PathBuf) {
-    let mode = PermissionsExt::from_mode(0o700);
-    let place = tempfile::Builder::new().permissions(mode).tempdir().unwrap();
-    let socket = place.path().join("bus.sock");
-    (place, socket)
-}
+use crate::busd::{Running, busd, place};
 
 fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()

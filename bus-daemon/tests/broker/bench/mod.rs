@@ -4,6 +4,8 @@
 //! frames in again, tell the senders. After each the broker is checked. Sockets take everything at
 //! once unless a test gives them less room.
 
+mod peers;
+
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::io::IoSlice;
@@ -18,6 +20,10 @@ use bus_core::wire::{
 use bus_core::{ChannelName, ChannelOptions, Codec, Ledger, Peers};
 use bus_daemon::Credentials;
 use bus_daemon::broker::{Action, Broker, Content, Handled, LARGE_BYTES, Leftover, PREFIX_BYTES, PeerId, Rules};
+
+pub(crate) use self::peers::{
+    Control, Outgoing, Peer, Receiver, Sender, data, declares, known, receiver_hello, returning, sender_hello,
+};
 
 pub(crate) const UID: u32 = 1_000;
 
@@ -72,6 +78,8 @@ struct Wire {
     wants_write: bool,
     closing: Option<String>,
     closed: Option<String>,
+    /// The daemon has closed it, and hands in what it held.
+    hung_up: bool,
 }
 
 /// The rules of a small bus, so that limits are met early.
@@ -201,6 +209,11 @@ impl Bench {
         self.0.borrow().broker.is_idle()
     }
 
+    /// What the user of all peers is charged for: connections, channels, bytes.
+    pub(crate) fn usage(&self) -> Option<(u32, u32, u64)> {
+        self.0.borrow().broker.usage(UID)
+    }
+
     pub(crate) fn leftovers(&self) -> Vec<Leftover> {
         self.0.borrow().broker.leftovers()
     }
@@ -255,6 +268,7 @@ impl State {
                         wire.wants_write = true;
                         wire.closing = Some(reason);
                     }),
+                    Action::HangUp(id, reason) => self.hang_up(id, reason),
                 }
             }
             self.broker.end_turn(!self.busy);
@@ -266,6 +280,7 @@ impl State {
                 for frame in frames {
                     self.hand_in(id, frame);
                 }
+                self.drop_if_over(id);
             }
             let mut wrote = false;
             for id in ready {
@@ -274,6 +289,19 @@ impl State {
             if !wrote && !resumes && !self.broker.has_actions() {
                 return;
             }
+        }
+    }
+
+    fn hang_up(&mut self, id: PeerId, reason: String) {
+        let Some(wire) = self.wires.get_mut(&id) else { return };
+        (wire.hung_up, wire.closed) = (true, Some(reason));
+        self.broker.hung_up(id, wire.paused.iter().map(|frame| frame.len() as u64).sum());
+        self.drop_if_over(id);
+    }
+
+    fn drop_if_over(&mut self, id: PeerId) {
+        if self.wires.get(&id).is_some_and(|wire| wire.hung_up && wire.paused.is_empty()) {
+            self.broker.disconnected(self.now(), id);
         }
     }
 
@@ -287,6 +315,9 @@ impl State {
     fn write(&mut self, id: PeerId) -> bool {
         let mut wrote = false;
         let Some(wire) = self.wires.get_mut(&id) else { return false };
+        if wire.room == Some(0) && self.broker.has_output(id) {
+            return false;
+        }
         let blocked = loop {
             let mut slices: Vec<IoSlice<'_>> = Vec::new();
             self.broker.output(id, &mut slices);
@@ -390,263 +421,4 @@ fn delivery(header: &FrameHeader, body: &[u8]) -> Delivery {
     assert!(filling.iter().all(|byte| *byte == value[0]), "the content of a message must not change");
     let (value, redelivered) = (u64::from_le_bytes(*value), header.flags.has(Flags::REDELIVERED));
     Delivery { value, sender, sequence: header.sequence, attempt, redelivered }
-}
-
-/// A connection.
-#[derive(Clone)]
-pub(crate) struct Peer {
-    bench: Bench,
-    id: PeerId,
-}
-
-impl Peer {
-    pub(crate) fn hello(&self, role: Role) {
-        self.say(Kind::Hello, &Hello { name: "tester".to_owned(), pid: 1, role });
-    }
-
-    pub(crate) fn say<T: serde::Serialize>(&self, kind: Kind, body: &T) {
-        let mut frame = Vec::new();
-        put_control(kind, body, &mut frame);
-        self.say_bytes(frame);
-    }
-
-    pub(crate) fn say_bytes(&self, frame: Vec<u8>) {
-        let state = &mut *self.bench.0.borrow_mut();
-        state.hand_in(self.id, frame);
-        state.turn();
-    }
-
-    pub(crate) fn all_heard(&self) -> Vec<Heard> {
-        self.bench.0.borrow_mut().wires.get_mut(&self.id).map(|wire| wire.heard.drain(..).collect()).unwrap_or_default()
-    }
-
-    pub(crate) fn hear(&self) -> Heard {
-        let heard = self.bench.0.borrow_mut().wires.get_mut(&self.id).and_then(|wire| wire.heard.pop_front());
-        heard.expect("the peer has heard nothing")
-    }
-
-    pub(crate) fn hear_refusal(&self) -> Refused {
-        match self.hear() {
-            Heard::Refused(refused) => refused,
-            other => panic!("not refused, but {other:?}"),
-        }
-    }
-
-    /// Why the daemon has closed it, once it has.
-    pub(crate) fn closed(&self) -> Option<String> {
-        self.bench.0.borrow().wires.get(&self.id).and_then(|wire| wire.closed.clone())
-    }
-
-    pub(crate) fn is_paused(&self) -> bool {
-        self.bench.0.borrow().wires.get(&self.id).is_some_and(|wire| !wire.paused.is_empty())
-    }
-
-    /// Its process dies.
-    pub(crate) fn cut(&self) {
-        let id = self.id;
-        self.bench.event(|broker, now| broker.disconnected(now, id));
-        self.bench.0.borrow_mut().wires.remove(&id);
-    }
-
-    /// From now on its socket takes so many bytes, and no more.
-    pub(crate) fn give_room(&self, bytes: usize) {
-        let state = &mut *self.bench.0.borrow_mut();
-        state.with_wire(self.id, |wire| wire.room = Some(wire.room.unwrap_or(0) + bytes));
-        state.write(self.id);
-        state.turn();
-    }
-
-    /// Its socket takes everything again.
-    pub(crate) fn give_all_room(&self) {
-        let state = &mut *self.bench.0.borrow_mut();
-        state.with_wire(self.id, |wire| wire.room = None);
-        state.write(self.id);
-        state.turn();
-    }
-
-    fn into_sender(self) -> Sender {
-        let welcome = match self.hear() {
-            Heard::Welcome(Welcome { role: WelcomeRole::Sender(welcome), .. }) => welcome,
-            other => panic!("no welcome, but {other:?}"),
-        };
-        Sender { peer: self, welcome, next: 1.into() }
-    }
-}
-
-pub(crate) fn sender_hello(channel: &str) -> SenderHello {
-    SenderHello { channel: name(channel), declares: None, require_receiver: false, resume: None }
-}
-
-pub(crate) fn receiver_hello(channel: &str) -> ReceiverHello {
-    let channel = name(channel);
-    ReceiverHello { channel, declares: None, standby: false, until_disconnected: false, returning: None }
-}
-
-pub(crate) fn declares(type_name: &str) -> Option<TypeDeclaration> {
-    Some(TypeDeclaration { codec: Codec::Bincode, type_name: type_name.to_owned() })
-}
-
-pub(crate) struct Sender {
-    pub(crate) peer: Peer,
-    pub(crate) welcome: SenderWelcome,
-    next: std::cell::Cell<u64>,
-}
-
-/// A message as a test describes it.
-#[derive(Clone, Copy)]
-pub(crate) struct Outgoing {
-    pub(crate) sequence: u64,
-    pub(crate) value: u64,
-    pub(crate) bytes: usize,
-    pub(crate) flags: u8,
-}
-
-impl Sender {
-    /// Sends `value` as a message of eight bytes.
-    pub(crate) fn send(&self, value: u64) {
-        self.send_sized(value, 8);
-    }
-
-    pub(crate) fn send_all(&self, values: impl IntoIterator<Item = u64>) {
-        values.into_iter().for_each(|value| self.send(value));
-    }
-
-    pub(crate) fn send_sized(&self, value: u64, bytes: usize) {
-        self.send_with(Outgoing { sequence: self.next.get(), value, bytes, flags: 0 });
-    }
-
-    pub(crate) fn send_flagged(&self, value: u64, flags: u8) {
-        self.send_with(Outgoing { sequence: self.next.get(), value, bytes: 8, flags });
-    }
-
-    pub(crate) fn send_with(&self, message: Outgoing) {
-        self.next.set(message.sequence + 1);
-        self.peer.say_bytes(data(message));
-    }
-
-    pub(crate) fn want(&self, number: u64, bytes: u32, wait: bool) {
-        self.peer.say(Kind::Want, &Want { number, bytes, wait });
-    }
-
-    pub(crate) fn goodbye(&self) {
-        self.peer.say(Kind::Goodbye, &());
-        self.peer.cut();
-    }
-
-    pub(crate) fn id(&self) -> u64 {
-        self.welcome.sender
-    }
-
-    /// The last that it was told of its messages.
-    pub(crate) fn settled(&self) -> Settled {
-        let told = self.peer.all_heard().into_iter().filter_map(|heard| match heard {
-            Heard::Settled(settled) => Some(settled),
-            _ => None,
-        });
-        told.last().expect("the sender was told nothing of its messages")
-    }
-}
-
-pub(crate) fn data(Outgoing { sequence, value, bytes, flags }: Outgoing) -> Vec<u8> {
-    let header = FrameHeader {
-        kind: Kind::Data,
-        flags: Flags(flags),
-        codec: Codec::Raw,
-        sequence,
-        sent_at_ns: 5,
-        body_bytes: bytes as u32,
-        header_block_bytes: 0,
-    };
-    let value = value.to_le_bytes();
-    let mut frame = header.encode().to_vec();
-    frame.extend_from_slice(&value);
-    frame.resize(HEADER_BYTES + bytes, value[0]);
-    frame
-}
-
-pub(crate) struct Receiver {
-    pub(crate) peer: Peer,
-    pub(crate) welcome: ReceiverWelcome,
-    progress: std::cell::Cell<Progress>,
-}
-
-impl Receiver {
-    /// The deliveries that have come since this was asked last. Nothing else may have come.
-    pub(crate) fn deliveries(&self) -> Vec<Delivery> {
-        let expected = |heard| match heard {
-            Heard::Delivery(delivery) => delivery,
-            other => panic!("no delivery, but {other:?}"),
-        };
-        self.peer.all_heard().into_iter().map(expected).collect()
-    }
-
-    pub(crate) fn values(&self) -> Vec<u64> {
-        self.deliveries().into_iter().map(|delivery| delivery.value).collect()
-    }
-
-    /// Claims `count` more deliveries.
-    pub(crate) fn claim(&self, count: u64) {
-        let progress = self.progress.get();
-        self.tell(Progress { taken: progress.taken + count, ..progress });
-    }
-
-    /// Acknowledges `count` more deliveries.
-    pub(crate) fn ack(&self, count: u64) {
-        let Progress { taken, acked, .. } = self.progress.get();
-        let acked = acked + count;
-        self.tell(Progress { taken: taken.max(acked), acked, head_given_back: 0 });
-    }
-
-    /// Gives the head back that it has claimed.
-    pub(crate) fn give_back(&self) {
-        let Progress { acked, head_given_back, .. } = self.progress.get();
-        self.tell(Progress { taken: acked, acked, head_given_back: head_given_back + 1 });
-    }
-
-    pub(crate) fn tell(&self, progress: Progress) {
-        self.progress.set(progress);
-        self.peer.say(Kind::Progress, &progress);
-    }
-
-    pub(crate) fn answer_recall(&self) {
-        self.peer.say(Kind::Recalled, &self.progress.get());
-    }
-
-    pub(crate) fn goodbye(&self) {
-        self.peer.say(Kind::Goodbye, &self.progress.get());
-        self.peer.cut();
-    }
-}
-
-pub(crate) struct Control {
-    pub(crate) peer: Peer,
-}
-
-impl Control {
-    pub(crate) fn ask(&self, request: Request) -> Reply {
-        let (copies, reply) = self.ask_with_copies(request);
-        assert_eq!(copies, []);
-        reply
-    }
-
-    pub(crate) fn ask_with_copies(&self, request: Request) -> (Vec<Delivery>, Reply) {
-        self.peer.say(Kind::Request, &request);
-        let mut copies = Vec::new();
-        loop {
-            match self.peer.hear() {
-                Heard::Delivery(copy) => copies.push(copy),
-                Heard::Reply(reply) => return (copies, reply),
-                other => panic!("no reply, but {other:?}"),
-            }
-        }
-    }
-}
-
-/// A receiver that has had another daemon comes back.
-pub(crate) fn returning(seated: bool, senders: Vec<KnownSender>) -> Option<Returning> {
-    Some(Returning { senders, sender_seen: true, seated })
-}
-
-pub(crate) fn known(sender: u64, sequence: u64) -> KnownSender {
-    KnownSender { sender, pid: 100, sequence, present: true }
 }

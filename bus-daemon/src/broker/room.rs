@@ -1,0 +1,272 @@
+//! Room in a channel, and whose turn it is: senders that ask before they send, and senders whose next
+//! frame waits, stand in one line.
+//!
+//! The first in line goes on when there is room for its message. A sender that asked is granted the
+//! room; one whose frame waits is *called*: its frame is handed in again. It may then send
+//! [`TURN_MESSAGES`] before it stands behind the others. One that was called and found no room keeps
+//! its place. Nobody passes the line.
+
+use bus_core::WhenFull;
+use bus_core::wire::{Kind, Want};
+
+use super::account::AccountId;
+use super::channel::{Channel, ChannelId};
+use super::log::Content;
+use super::peer::{PeerId, PeerRole};
+use super::tick::RETRY_PAUSED_MS;
+use super::{Action, Broker, Handled};
+
+/// How many messages a sender sends in its turn while others wait: enough to be worth the way through
+/// the event loop, and little beside a capacity.
+const TURN_MESSAGES: u32 = 64;
+
+/// A sender in line.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Waiter {
+    pub(super) peer: PeerId,
+    /// Of its message.
+    bytes: u64,
+    wait: Wait,
+}
+
+/// What a sender waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wait {
+    /// To be granted room.
+    Grant,
+    /// That its next frame, which was not taken, is handed in again.
+    Call,
+}
+
+impl Channel {
+    /// Whether others wait, whom nobody may pass.
+    pub(super) fn has_line(&self) -> bool {
+        self.called.is_some() || !self.waiting.is_empty()
+    }
+
+    /// Whether the first in line has room here: then it is its user that has none.
+    pub(super) fn waits_for_user(&self) -> bool {
+        let first = self.waiting.front().filter(|first| first.wait == Wait::Call);
+        self.called.is_none() && first.is_some_and(|first| self.has_or_makes_room(first.bytes))
+    }
+
+    fn has_or_makes_room(&self, bytes: u64) -> bool {
+        let droppable = self.bounds.when_full == WhenFull::DropOldest && self.unsent_from() < self.log.end();
+        droppable || self.has_room(bytes)
+    }
+
+    fn leave_line(&mut self, id: PeerId, wait: Wait) {
+        self.waiting.retain(|waiter| waiter.peer != id || waiter.wait != wait);
+        if wait == Wait::Call && self.called == Some(id) {
+            self.called = None;
+        }
+    }
+}
+
+impl Broker {
+    /// A sender asks for room.
+    pub(super) fn want(&mut self, id: PeerId, channel_id: ChannelId, account_id: AccountId, want: Want) {
+        let now_ms = self.now_ms;
+        let Some(peer) = self.peer_mut(id) else { return };
+        let asked_before = peer.want.replace((want, now_ms)).is_some();
+        let waiter = Waiter { peer: id, bytes: u64::from(want.bytes), wait: Wait::Grant };
+        let line = &mut self.channel_mut(channel_id).waiting;
+        match line.iter_mut().find(|other| asked_before && other.peer == id && other.wait == Wait::Grant) {
+            Some(earlier) => *earlier = waiter,
+            None => line.push_back(waiter),
+        }
+        self.release_grant(channel_id, account_id);
+        self.give_room(channel_id);
+        let Some(peer) = self.peer_mut(id) else { return };
+        if peer.want.is_some() && !want.wait {
+            self.forget_want(id, channel_id);
+            if self.channel(channel_id).bounds.when_full == WhenFull::DropNewest {
+                self.drop_unsent(id, channel_id, account_id);
+            }
+            self.put(id, Kind::Full, &want);
+            // It may have stood before others.
+            self.give_room(channel_id);
+        }
+    }
+
+    /// The message for which there is no room is dropped before it is sent: counted here, and its
+    /// sender keeps nothing of it.
+    fn drop_unsent(&mut self, id: PeerId, channel_id: ChannelId, account_id: AccountId) {
+        let channel = self.channel_mut(channel_id);
+        channel.tally.accepted += 1;
+        channel.tally.dropped += 1;
+        let account = channel.account_mut(account_id);
+        account.dropped += 1;
+        account.told = account.settled();
+        let settled = account.told;
+        self.put(id, Kind::Settled, &settled);
+    }
+
+    /// A sender does not want room any more.
+    pub(super) fn unwant(&mut self, id: PeerId, channel_id: ChannelId, account_id: AccountId) {
+        self.forget_want(id, channel_id);
+        self.release_grant(channel_id, account_id);
+        self.give_room(channel_id);
+    }
+
+    /// Returns whether it had asked.
+    pub(super) fn forget_want(&mut self, id: PeerId, channel_id: ChannelId) -> bool {
+        let asked = self.peer_mut(id).is_some_and(|peer| peer.want.take().is_some());
+        if asked {
+            self.channel_mut(channel_id).leave_line(id, Wait::Grant);
+        }
+        asked
+    }
+
+    pub(super) fn release_grant(&mut self, channel_id: ChannelId, account_id: AccountId) {
+        let channel = self.channel_mut(channel_id);
+        if let Some(bytes) = channel.account_mut(account_id).granted.take() {
+            channel.granted_messages -= 1;
+            channel.granted_bytes -= u64::from(bytes);
+        }
+    }
+
+    /// A frame is not taken now. `called`: it had been its turn, so it keeps its place.
+    pub(super) fn pause<'a>(
+        &mut self,
+        id: PeerId,
+        channel_id: ChannelId,
+        bytes: u64,
+        called: bool,
+        content: Content<'a>,
+    ) -> Handled<'a> {
+        let now_ms = self.now_ms;
+        if let Some(peer) = self.peer_mut(id) {
+            peer.paused_at_ms.get_or_insert(now_ms);
+            peer.turn_messages = 0;
+        }
+        self.due(now_ms + RETRY_PAUSED_MS);
+        let waiter = Waiter { peer: id, bytes, wait: Wait::Call };
+        let line = &mut self.channel_mut(channel_id).waiting;
+        if called {
+            line.push_front(waiter)
+        } else {
+            line.push_back(waiter)
+        }
+        Handled::NotNow(content)
+    }
+
+    /// A sender's frame has come. Returns whether it was called for: then its turn begins.
+    pub(super) fn answers_call(&mut self, id: PeerId, channel_id: ChannelId) -> bool {
+        let channel = self.channel_mut(channel_id);
+        if channel.called != Some(id) {
+            return false;
+        }
+        channel.called = None;
+        if let Some(peer) = self.peer_mut(id) {
+            peer.turn_messages = TURN_MESSAGES;
+        }
+        true
+    }
+
+    /// Whether a sender may take room before those in line.
+    pub(super) fn has_turn(&self, id: PeerId, channel_id: ChannelId) -> bool {
+        !self.channel(channel_id).has_line() || self.peer(id).is_some_and(|peer| peer.turn_messages > 0)
+    }
+
+    /// A message of a sender was taken.
+    pub(super) fn count_turn(&mut self, id: PeerId, channel_id: ChannelId) {
+        let has_line = self.channel(channel_id).has_line();
+        if let Some(peer) = self.peer_mut(id) {
+            peer.paused_at_ms = None;
+            if has_line {
+                peer.turn_messages = peer.turn_messages.saturating_sub(1);
+            }
+        }
+    }
+
+    /// A sender is not read for a while: the others do not wait for it.
+    pub(super) fn give_up_turn(&mut self, id: PeerId) {
+        if let Some(channel_id) = self.sends_for(id)
+            && self.channel(channel_id).called == Some(id)
+        {
+            self.channel_mut(channel_id).called = None;
+            self.give_room(channel_id);
+        }
+    }
+
+    /// A sender waits for nothing any more.
+    pub(super) fn leave_line(&mut self, id: PeerId, channel_id: ChannelId) {
+        self.forget_want(id, channel_id);
+        self.channel_mut(channel_id).leave_line(id, Wait::Call);
+        if let Some(peer) = self.peer_mut(id) {
+            peer.paused_at_ms = None;
+        }
+    }
+
+    /// There may be room: for the first in line, and those behind it as far as there is more.
+    pub(super) fn give_room(&mut self, channel_id: ChannelId) {
+        while let Some(first) = self.first_with_room(channel_id) {
+            self.channel_mut(channel_id).waiting.pop_front();
+            match first.wait {
+                Wait::Grant => self.grant(first.peer, channel_id),
+                Wait::Call => {
+                    self.channel_mut(channel_id).called = Some(first.peer);
+                    self.actions.push_back(Action::Resume(first.peer));
+                }
+            }
+        }
+        if self.channel(channel_id).waits_for_user() {
+            // Another channel of its user may make the room.
+            self.due(self.now_ms + RETRY_PAUSED_MS);
+        }
+    }
+
+    /// The first in line, if it can go on. While one that was called has not come, nobody can.
+    fn first_with_room(&self, channel_id: ChannelId) -> Option<Waiter> {
+        let channel = self.channel(channel_id);
+        let first = *channel.waiting.front().filter(|_| channel.called.is_none())?;
+        let goes_on = match first.wait {
+            Wait::Grant => channel.has_room(first.bytes),
+            Wait::Call => {
+                let admitted = !self.shutting_down && !self.is_over_user(channel_id, first.bytes, first.peer);
+                admitted && (self.has_grant(first.peer, channel_id) || channel.has_or_makes_room(first.bytes))
+            }
+        };
+        goes_on.then_some(first)
+    }
+
+    fn grant(&mut self, id: PeerId, channel_id: ChannelId) {
+        let Some(peer) = self.peer_mut(id) else { return };
+        let (Some((want, _)), PeerRole::Sender { account, .. }) = (peer.want.take(), peer.role) else { return };
+        let channel = self.channel_mut(channel_id);
+        channel.granted_messages += 1;
+        channel.granted_bytes += u64::from(want.bytes);
+        channel.account_mut(account).granted = Some(want.bytes);
+        self.put(id, Kind::Granted, &want);
+    }
+
+    /// Whether a sender has been granted room that it has not used.
+    pub(super) fn has_grant(&self, id: PeerId, channel_id: ChannelId) -> bool {
+        match self.peer(id).map(|peer| peer.role) {
+            Some(PeerRole::Sender { account, .. }) => self.channel(channel_id).account(account).granted.is_some(),
+            _ => false,
+        }
+    }
+
+    /// Nobody waits who could go on, or it is looked at again soon, because another channel of its user
+    /// has made the room.
+    pub(super) fn check_turns(&self, channel_id: ChannelId) -> Result<(), String> {
+        let channel = self.channel(channel_id);
+        let is_retried = self.due_ms.is_some_and(|due_ms| due_ms <= self.now_ms + RETRY_PAUSED_MS);
+        if let Some(first) = channel.waiting.front()
+            && channel.called.is_none()
+            && !self.shutting_down
+            && !is_retried
+            && channel.has_room(first.bytes)
+            && !self.is_over_user(channel_id, first.bytes, first.peer)
+        {
+            return Err(format!("{}: {first:?} waits, and there is room", channel.name));
+        }
+        let lost = |waiter: &&Waiter| self.sends_for(waiter.peer) != Some(channel_id);
+        match channel.waiting.iter().find(lost) {
+            Some(waiter) => Err(format!("{}: {waiter:?} waits and is not here", channel.name)),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! [`Rules`]: the limits and keys of a broker.
+
+/// Limits and keys of a broker. The daemon's configuration fills it.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// Largest message, in bytes.
+    pub message_max_bytes: u32,
+    /// How many messages one sender may have unacknowledged.
+    pub window_messages: u32,
+    /// How many bytes one sender may have unacknowledged.
+    pub window_bytes: u64,
+    /// How many messages are held for a channel.
+    pub capacity_messages: u64,
+    /// How many bytes are held for a channel.
+    pub capacity_bytes: u64,
+    /// How many messages a receiver is sent ahead.
+    pub push_ahead_messages: u64,
+    /// How many bytes a receiver is sent ahead.
+    pub push_ahead_bytes: u64,
+    /// Connections of all users; the last of them are not for senders.
+    pub connections_max: u32,
+    /// Connections of one user with which a sender still comes in.
+    pub user_connections_max: u32,
+    /// Channels of one user.
+    pub user_channels_max: u32,
+    /// Bytes held for one user's channels, and of its senders that died before they had room.
+    pub user_bytes_max: u64,
+    /// How long a connection may stay without a hello, in milliseconds.
+    pub hello_timeout_ms: u64,
+    /// How long senders of an earlier daemon count as present, in milliseconds.
+    pub resume_grace_ms: u64,
+    /// How many departed senders a channel remembers.
+    pub departed_senders_max: usize,
+    /// How long a departed sender is remembered, in milliseconds.
+    pub departed_senders_ttl_ms: u64,
+    /// Users that may connect.
+    pub allowed_uids: Vec<u32>,
+    /// Key of the senders' tokens.
+    pub token_key: [u8; 16],
+    /// Seed of the senders' ids; differs at each start.
+    pub seed: u64,
+    /// The release that `about` tells.
+    pub version: String,
+    /// The process that `about` tells.
+    pub pid: u32,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        use bus_core::limits;
+        Self {
+            message_max_bytes: limits::MESSAGE_MAX_BYTES,
+            window_messages: limits::WINDOW_MESSAGES,
+            window_bytes: limits::WINDOW_BYTES,
+            capacity_messages: limits::CAPACITY_MESSAGES,
+            capacity_bytes: limits::CAPACITY_BYTES,
+            push_ahead_messages: limits::PUSH_AHEAD_MESSAGES,
+            push_ahead_bytes: limits::PUSH_AHEAD_BYTES,
+            connections_max: u32::MAX,
+            user_connections_max: 4_096,
+            user_channels_max: 4_096,
+            user_bytes_max: 1024 * 1024 * 1024,
+            hello_timeout_ms: limits::HELLO_TIMEOUT_MS,
+            resume_grace_ms: limits::RESUME_GRACE_MS,
+            departed_senders_max: limits::DEPARTED_SENDERS_MAX,
+            departed_senders_ttl_ms: limits::DEPARTED_SENDERS_TTL_MS,
+            allowed_uids: Vec::new(),
+            token_key: [0; 16],
+            seed: 0,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: 0,
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! What senders are told of their messages, and ends of each other.
+
+use bus_core::Peers;
+use bus_core::wire::{Kind, Receivers};
+
+use super::Broker;
+use super::account::AccountId;
+use super::channel::{Channel, ChannelId};
+use super::peer::{PeerId, PeerRole};
+
+impl Broker {
+    /// Lets senders know how far they are: those who wait for it or have come a good way, and, when
+    /// the loop is `idle`, all others with news.
+    pub fn end_turn(&mut self, idle: bool) {
+        let mut to_tell = std::mem::take(&mut self.to_tell);
+        to_tell.retain(|(channel_id, account_id)| {
+            let Some(channel) = self.channels.get_mut(channel_id.0 as usize) else { return false };
+            let window = u64::from(channel.bounds.window);
+            let Some(account) = channel.accounts.get_mut(account_id.0 as usize) else { return false };
+            if !idle && !account.wants_to_know(window) {
+                return true;
+            }
+            let peer = account.peer.and_then(|id| self.peers.get(id.slot as usize));
+            if peer.is_some_and(|peer| peer.outbox.is_over()) {
+                // It does not read: it is told the last when it does.
+                return true;
+            }
+            account.queued = false;
+            let settled = account.settled();
+            if let Some(id) = account.peer
+                && (settled != account.told || account.confirm > 0)
+            {
+                account.told = settled;
+                account.confirm = 0;
+                self.put(id, Kind::Settled, &settled);
+            }
+            false
+        });
+        to_tell.append(&mut self.to_tell);
+        self.to_tell = to_tell;
+    }
+
+    /// The sender has news coming, at the end of this turn or a later one.
+    pub(super) fn tell_later(&mut self, channel_id: ChannelId, account_id: AccountId) {
+        let account = self.channels[channel_id.0 as usize].account_mut(account_id);
+        if account.peer.is_some() && !account.queued {
+            account.queued = true;
+            self.to_tell.push((channel_id, account_id));
+        }
+    }
+
+    /// A sender waits until all that it has sent is accepted.
+    pub(super) fn confirm(&mut self, channel_id: ChannelId, account_id: AccountId) {
+        let account = self.channel_mut(channel_id).account_mut(account_id);
+        account.confirm = account.accepted;
+        // Asked for in any case, even when there is nothing new.
+        account.told.accepted = account.told.accepted.min(account.accepted.saturating_sub(1));
+        self.tell_later(channel_id, account_id);
+    }
+
+    /// An end wants to know the peers, now and whenever they change.
+    pub(super) fn watch(&mut self, id: PeerId, channel_id: ChannelId) {
+        let channel = self.channel_mut(channel_id);
+        if !channel.watchers.contains(&id) {
+            channel.watchers.push(id);
+        }
+        let peers = peers(self.channel(channel_id));
+        self.put(id, Kind::Peers, &peers);
+    }
+
+    /// Tells those who asked who is at the channel now.
+    pub(super) fn tell_peers(&mut self, channel_id: ChannelId) {
+        let Some(channel) = self.channels.get(channel_id.0 as usize) else { return };
+        if channel.watchers.is_empty() && channel.requirers.is_empty() {
+            return;
+        }
+        let peers = peers(channel);
+        let (watchers, requirers) = (channel.watchers.clone(), channel.requirers.clone());
+        for id in watchers {
+            if !self.misses_peers(id) {
+                self.put(id, Kind::Peers, &peers);
+            }
+        }
+        for id in requirers {
+            if !self.misses_peers(id) {
+                self.put(id, Kind::Receivers, &Receivers { count: peers.receivers });
+            }
+        }
+    }
+
+    /// Whether a peer has so much to read that it is told the last change only, when it has read it.
+    fn misses_peers(&mut self, id: PeerId) -> bool {
+        let Some(peer) = self.peer_mut(id) else { return true };
+        peer.missed_peers |= peer.outbox.is_over();
+        peer.missed_peers
+    }
+
+    /// Tells one peer what it has missed.
+    pub(super) fn tell_peers_to(&mut self, id: PeerId) {
+        let (PeerRole::Sender { channel: channel_id, .. } | PeerRole::Receiver { channel: channel_id, .. }) =
+            self.peer(id).map_or(PeerRole::Control, |peer| peer.role)
+        else {
+            return;
+        };
+        let channel = self.channel(channel_id);
+        let peers = peers(channel);
+        let (watches, requires) = (channel.watchers.contains(&id), channel.requirers.contains(&id));
+        if watches {
+            self.put(id, Kind::Peers, &peers);
+        }
+        if requires {
+            self.put(id, Kind::Receivers, &Receivers { count: peers.receivers });
+        }
+    }
+}
+
+pub(super) fn peers(channel: &Channel) -> Peers {
+    Peers::new(channel.senders, channel.receivers())
+}

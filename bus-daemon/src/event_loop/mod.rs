@@ -1,0 +1,280 @@
+//! [`EventLoop`]: the one thread that owns the sockets and the broker.
+//!
+//! A turn reads every ready peer, a bounded amount each, hands each frame to the broker, and then
+//! writes once to each peer with something to be sent. After traffic it polls for a moment before it
+//! sleeps: waking a sleeping thread costs more than the poll.
+
+mod arrivals;
+#[cfg(test)]
+mod tests;
+mod traffic;
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bus_core::Door;
+
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token, Waker};
+use slab::Slab;
+
+use self::traffic::Readiness;
+use crate::broker::{Broker, PeerId};
+use crate::connection::{Connection, READ_BUFFER_BYTES};
+use crate::listener::Listener;
+use crate::memory::MemoryHub;
+
+/// What the loop needs to know besides the broker's rules.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LoopOptions {
+    pub(crate) poll: Duration,
+    pub(crate) idle_exit: Option<Duration>,
+    pub(crate) drain: Duration,
+    /// Sockets that are open at once; whoever comes then waits.
+    pub(crate) connections_max: usize,
+}
+
+/// Something that the loop watches besides its sockets.
+pub(crate) trait Outside {
+    /// Readable when there may be news.
+    fn fd(&self) -> std::os::fd::BorrowedFd<'_>;
+
+    /// Takes the news; `true` when the daemon is to end.
+    fn wants_end(&mut self) -> bool;
+
+    /// How often [`alive`](Self::alive) is to be called.
+    fn alive_interval(&self) -> Option<Duration>;
+
+    /// The loop is well.
+    fn alive(&self);
+}
+
+pub(crate) struct EventLoop<O> {
+    poll: Poll,
+    listener: Option<Listener>,
+    outside: O,
+    broker: Broker,
+    connections: Slab<Slot>,
+    /// Connections that may have more to read than one turn took.
+    unread: VecDeque<usize>,
+    options: LoopOptions,
+    started: Instant,
+    busy_until: Instant,
+    idle_since: Instant,
+    /// Accepting rests until then: there are no descriptors.
+    accept_again_at: Option<Instant>,
+    ends_at: Option<Instant>,
+    alive_at: Instant,
+    /// Where sockets are read into, shared by all.
+    buffer: Vec<u8>,
+    by_peer: HashMap<PeerId, usize>,
+    memory: Arc<MemoryHub>,
+    /// Connections by memory, by their numbers.
+    by_number: HashMap<u64, usize>,
+    to_write: Vec<usize>,
+    lingering: usize,
+    /// Connections with a socket that is open.
+    open_sockets: usize,
+}
+
+struct Slot {
+    connection: Connection,
+    peer: PeerId,
+    paused: bool,
+    queued: bool,
+    /// Its number, when it is by memory.
+    number: Option<u64>,
+    /// Closed as soon as what is to be said has been written.
+    closing: Option<String>,
+}
+
+impl<O: Outside> EventLoop<O> {
+    pub(crate) fn new(listener: Listener, outside: O, broker: Broker, options: LoopOptions) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let registry = poll.registry();
+        registry.register(&mut SourceFd(&listener.as_fd().as_raw_fd()), LISTENER, Interest::READABLE)?;
+        registry.register(&mut SourceFd(&outside.fd().as_raw_fd()), OUTSIDE, Interest::READABLE)?;
+        let memory = MemoryHub::new(Waker::new(registry, MEMORY)?);
+        let now = Instant::now();
+        Ok(Self {
+            poll,
+            listener: Some(listener),
+            outside,
+            broker,
+            connections: Slab::new(),
+            unread: VecDeque::new(),
+            options,
+            started: now,
+            busy_until: now,
+            idle_since: now,
+            accept_again_at: None,
+            ends_at: None,
+            alive_at: now,
+            buffer: vec![0; READ_BUFFER_BYTES],
+            by_peer: HashMap::new(),
+            memory,
+            by_number: HashMap::new(),
+            to_write: Vec::new(),
+            lingering: 0,
+            open_sockets: 0,
+        })
+    }
+
+    pub(crate) fn door(&self) -> Door {
+        self.memory.door()
+    }
+
+    /// Serves until the end is ordered, or nobody has come for long enough.
+    pub(crate) fn run(mut self) -> io::Result<()> {
+        let mut events = Events::with_capacity(1024);
+        loop {
+            self.wait(&mut events)?;
+            let mut worked = !events.is_empty() || !self.unread.is_empty();
+            for event in &events {
+                match event.token() {
+                    LISTENER => self.accept(),
+                    MEMORY => self.look_into_memory(),
+                    OUTSIDE => {
+                        if self.outside.wants_end() {
+                            self.begin_end();
+                        }
+                    }
+                    Token(token) => self.ready(token - FIRST_CONNECTION, Readiness::of(event)),
+                }
+            }
+            self.read_unread();
+            self.carry_out();
+            worked |= self.tick();
+            if worked {
+                self.busy_until = Instant::now() + self.options.poll;
+            }
+            if self.is_over() {
+                return self.end();
+            }
+        }
+    }
+
+    /// Waits for events: not at all while there is more to read, by polling shortly after traffic,
+    /// else asleep.
+    fn wait(&mut self, events: &mut Events) -> io::Result<()> {
+        if !self.unread.is_empty() {
+            return self.poll_once(events, Some(Duration::ZERO));
+        }
+        if self.options.poll > Duration::ZERO {
+            while Instant::now() < self.busy_until {
+                self.poll_once(events, Some(Duration::ZERO))?;
+                if !events.is_empty() {
+                    return Ok(());
+                }
+                self.be_idle();
+                std::hint::spin_loop();
+            }
+        }
+        self.be_idle();
+        if !self.unread.is_empty() {
+            return self.poll_once(events, Some(Duration::ZERO));
+        }
+        let timeout = self.next_deadline().map(|at| round_up(at.saturating_duration_since(Instant::now())));
+        self.poll_once(events, timeout)
+    }
+
+    fn poll_once(&mut self, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
+        match self.poll.poll(events, timeout) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                events.clear();
+                Ok(())
+            }
+            result => result,
+        }
+    }
+
+    /// Nothing is ready: the moment to tell senders what they do not wait for.
+    fn be_idle(&mut self) {
+        self.broker.end_turn(true);
+        self.carry_out();
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        let broker = self.broker.next_tick().map(|at| self.started + at);
+        let idle = self.options.idle_exit.filter(|_| self.broker.is_idle()).map(|idle| self.idle_since + idle);
+        let alive = self.outside.alive_interval().map(|_| self.alive_at);
+        let linger = (self.lingering > 0).then(|| Instant::now() + LINGER);
+        [broker, idle, alive, linger, self.accept_again_at, self.ends_at].into_iter().flatten().min()
+    }
+
+    /// What time brings. Returns whether anything was due.
+    fn tick(&mut self) -> bool {
+        let now = Instant::now();
+        let since_start = now - self.started;
+        let due = self.broker.next_tick().is_some_and(|at| at <= since_start);
+        if due {
+            self.broker.tick(since_start);
+            self.carry_out();
+        }
+        if let Some(interval) = self.outside.alive_interval()
+            && self.alive_at <= now
+        {
+            self.outside.alive();
+            self.alive_at = now + interval;
+        }
+        if self.accept_again_at.is_some_and(|at| at <= now) {
+            self.accept_again_at = None;
+            self.accept();
+        }
+        self.cut_lingering(now);
+        if !self.broker.is_idle() {
+            self.idle_since = now;
+        }
+        due
+    }
+
+    /// The end is ordered: no new ends, and receivers get a while to drain.
+    fn begin_end(&mut self) {
+        if self.ends_at.is_some() {
+            return;
+        }
+        tracing::info!("ending: receivers have {} ms to drain", self.options.drain.as_millis());
+        self.ends_at = Some(Instant::now() + self.options.drain);
+        self.broker.begin_shutdown();
+    }
+
+    fn is_over(&self) -> bool {
+        let now = Instant::now();
+        let ended = self.ends_at.is_some_and(|at| at <= now || self.broker.is_drained());
+        let idle = self.options.idle_exit.is_some_and(|idle| self.broker.is_idle() && self.idle_since + idle <= now);
+        ended || idle
+    }
+
+    fn end(mut self) -> io::Result<()> {
+        if self.ends_at.is_none() {
+            tracing::info!("ending: nobody was connected and nothing was held for the time of idle-exit");
+        }
+        for leftover in self.broker.leftovers() {
+            tracing::warn!(
+                channel = %leftover.channel,
+                messages = leftover.messages,
+                "messages are left; living senders send theirs again to the next daemon"
+            );
+        }
+        self.memory.end();
+        self.broker.close_all();
+        self.carry_out();
+        Ok(())
+    }
+}
+
+const LISTENER: Token = Token(0);
+const OUTSIDE: Token = Token(1);
+const MEMORY: Token = Token(2);
+const FIRST_CONNECTION: usize = 3;
+
+/// How long a peer that is being closed has to read why.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// epoll counts whole milliseconds, and waking early would mean waking twice.
+fn round_up(wait: Duration) -> Duration {
+    wait + Duration::from_micros(999)
+}

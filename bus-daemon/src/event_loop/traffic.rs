@@ -1,0 +1,266 @@
+//! What goes over the connections: frames in, output out, and how connections end.
+
+use std::time::Instant;
+
+use mio::unix::SourceFd;
+use mio::{Interest, Token};
+
+use super::{EventLoop, FIRST_CONNECTION, LINGER, Outside, Slot};
+use crate::broker::{Action, Handled, PeerId};
+use crate::connection::Read;
+
+/// What the kernel, or a client in this process, has told of a connection.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Readiness {
+    pub(super) readable: bool,
+    /// The other side sends no more.
+    pub(super) read_closed: bool,
+    pub(super) writable: bool,
+    /// The other side is gone in both directions.
+    pub(super) deserted: bool,
+}
+
+impl Readiness {
+    pub(super) fn of(event: &mio::event::Event) -> Self {
+        let (read_closed, write_closed) = (event.is_read_closed(), event.is_write_closed());
+        let error = event.is_error();
+        Self {
+            readable: event.is_readable() || read_closed || error,
+            read_closed: read_closed || error,
+            writable: event.is_writable() || write_closed,
+            deserted: read_closed && write_closed,
+        }
+    }
+}
+
+impl<O: Outside> EventLoop<O> {
+    fn slot_of(&self, peer: PeerId) -> Option<usize> {
+        self.by_peer.get(&peer).copied()
+    }
+
+    pub(super) fn ready(&mut self, key: usize, readiness: Readiness) {
+        let Some(slot) = self.connections.get_mut(key) else { return };
+        let connection = &mut slot.connection;
+        connection.hung_up |= readiness.read_closed;
+        connection.deserted |= readiness.deserted;
+        if readiness.readable {
+            // No further event follows a hang-up: its end has to be read now, or after a pause.
+            self.read(key);
+        }
+        if readiness.writable && self.connections.contains(key) {
+            let was_blocked = std::mem::take(&mut self.connections[key].connection.write_blocked);
+            if !was_blocked || self.watch(key, Interest::READABLE) {
+                self.write(key);
+            }
+        }
+    }
+
+    pub(super) fn queue(&mut self, key: usize) {
+        if !std::mem::replace(&mut self.connections[key].queued, true) {
+            self.unread.push_back(key);
+        }
+    }
+
+    pub(super) fn read_unread(&mut self) {
+        for _ in 0..self.unread.len() {
+            let Some(key) = self.unread.pop_front() else { return };
+            if let Some(slot) = self.connections.get_mut(key) {
+                slot.queued = false;
+                self.read(key);
+            }
+        }
+    }
+
+    /// Reads what a peer has sent, and hands it to the broker frame by frame.
+    fn read(&mut self, key: usize) {
+        let limits = self.broker.frame_limits();
+        let now = self.started.elapsed();
+        let slot = &mut self.connections[key];
+        if slot.paused {
+            return self.hang_up_if_deserted(key);
+        }
+        if slot.queued {
+            return;
+        }
+        let (peer, broker) = (slot.peer, &mut self.broker);
+        let mut fault = None;
+        let outcome = slot.connection.read(&mut self.buffer, limits, &mut |frame| match frame {
+            Ok((header, content)) => broker.frame(now, peer, &header, content),
+            Err(error) => {
+                fault = Some(error);
+                Handled::Taken
+            }
+        });
+        if let Some(error) = fault {
+            self.broker.malformed(now, peer, &error);
+        }
+        match outcome {
+            Read::Drained => {}
+            Read::More => self.queue(key),
+            Read::Paused => {
+                self.connections[key].paused = true;
+                self.hang_up_if_deserted(key);
+            }
+            Read::Closed => self.drop_connection(key, None),
+        }
+    }
+
+    /// Whoever is dead keeps no descriptor while its last frames wait.
+    fn hang_up_if_deserted(&mut self, key: usize) {
+        let connection = &self.connections[key].connection;
+        if connection.deserted && !connection.is_closed() {
+            self.hang_up(key);
+        }
+    }
+
+    /// Closes a socket, and keeps what it held to be handed in.
+    fn hang_up(&mut self, key: usize) {
+        self.leave_poll(key);
+        let slot = &mut self.connections[key];
+        let held_bytes = slot.connection.hang_up();
+        let (peer, paused) = (slot.peer, slot.paused);
+        if let Some(number) = slot.number.take() {
+            self.by_number.remove(&number);
+        }
+        self.broker.hung_up(peer, held_bytes);
+        if !paused {
+            self.queue(key);
+        }
+    }
+
+    fn leave_poll(&mut self, key: usize) {
+        if let Some(fd) = self.connections[key].connection.fd() {
+            // It leaves the poll by being closed; deregistering first keeps late events away.
+            let _ = self.poll.registry().deregister(&mut SourceFd(&fd));
+            self.open_sockets -= 1;
+        }
+    }
+
+    /// Does what the broker has ordered.
+    pub(super) fn carry_out(&mut self) {
+        loop {
+            while let Some(action) = self.broker.poll_action() {
+                match action {
+                    Action::Write(peer) => {
+                        if let Some(key) = self.slot_of(peer) {
+                            self.to_write.push(key);
+                        }
+                    }
+                    Action::Resume(peer) => {
+                        if let Some(key) = self.slot_of(peer) {
+                            self.connections[key].paused = false;
+                            self.queue(key);
+                        }
+                    }
+                    Action::Close(peer, reason) => {
+                        if let Some(key) = self.slot_of(peer) {
+                            self.connections[key].closing = Some(reason);
+                            self.to_write.push(key);
+                        }
+                    }
+                    Action::HangUp(peer, reason) => {
+                        if let Some(key) = self.slot_of(peer)
+                            && !self.connections[key].connection.is_closed()
+                        {
+                            tracing::info!(peer = %self.broker.describe(peer), reason, "hung up on a peer");
+                            self.hang_up(key);
+                        }
+                    }
+                }
+            }
+            self.broker.end_turn(false);
+            let mut to_write = std::mem::take(&mut self.to_write);
+            for key in to_write.drain(..) {
+                if self.connections.contains(key) {
+                    self.write(key);
+                }
+            }
+            self.to_write = to_write;
+            if !self.broker.has_actions() {
+                return;
+            }
+        }
+    }
+
+    /// Asks to be told when a socket is ready. Room to write is asked for only while it is missing:
+    /// else each message that a peer reads would wake the loop. `false` when the connection is gone.
+    fn watch(&mut self, key: usize, interest: Interest) -> bool {
+        let Some(fd) = self.connections[key].connection.fd() else { return true };
+        let token = Token(key + FIRST_CONNECTION);
+        let watched = self.poll.registry().reregister(&mut SourceFd(&fd), token, interest);
+        if let Err(error) = &watched {
+            tracing::warn!(%error, "a connection could not be watched and is closed");
+            self.drop_connection(key, None);
+        }
+        watched.is_ok()
+    }
+
+    /// Writes what there is for a peer, until its socket is full.
+    fn write(&mut self, key: usize) {
+        let slot = &mut self.connections[key];
+        let peer = slot.peer;
+        if slot.connection.write_blocked {
+            return;
+        }
+        while !slot.connection.write_blocked && !slot.connection.write_closed {
+            let mut slices = Vec::with_capacity(8);
+            self.broker.output(peer, &mut slices);
+            if slices.is_empty() {
+                break;
+            }
+            let written = slot.connection.write(&slices);
+            drop(slices);
+            if written > 0 {
+                self.broker.wrote(peer, written);
+            }
+        }
+        if slot.connection.write_closed {
+            self.broker.write_closed(peer);
+        }
+        let blocked = slot.connection.write_blocked;
+        if slot.closing.is_some() {
+            if blocked && slot.connection.close_by.is_none() {
+                slot.connection.close_by = Some(Instant::now() + LINGER);
+                self.lingering += 1;
+            } else if !blocked {
+                let reason = slot.closing.take();
+                return self.drop_connection(key, reason);
+            }
+        }
+        if blocked {
+            self.watch(key, Interest::READABLE | Interest::WRITABLE);
+        }
+    }
+
+    /// Cuts peers that are to be closed and do not read what they are told.
+    pub(super) fn cut_lingering(&mut self, now: Instant) {
+        if self.lingering == 0 {
+            return;
+        }
+        let overdue = |slot: &Slot| slot.connection.close_by.is_some_and(|at| at <= now);
+        let keys: Vec<usize> = self.connections.iter().filter(|(_, slot)| overdue(slot)).map(|(key, _)| key).collect();
+        for key in keys {
+            let reason = self.connections[key].closing.take();
+            self.drop_connection(key, reason);
+        }
+    }
+
+    fn drop_connection(&mut self, key: usize, reason: Option<String>) {
+        if !self.connections.contains(key) {
+            return;
+        }
+        self.leave_poll(key);
+        let slot = self.connections.remove(key);
+        if slot.connection.close_by.is_some() {
+            self.lingering -= 1;
+        }
+        if let Some(reason) = reason {
+            tracing::info!(peer = %self.broker.describe(slot.peer), reason, "closed a peer");
+        }
+        if let Some(number) = slot.number {
+            self.by_number.remove(&number);
+        }
+        self.by_peer.remove(&slot.peer);
+        self.broker.disconnected(self.started.elapsed(), slot.peer);
+    }
+}

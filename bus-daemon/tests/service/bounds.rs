@@ -1,0 +1,112 @@
+//! What a peer can make the daemon hold, and what keeps others from being served.
+
+use std::process::{Command, Stdio};
+
+use bus_core::wire::{Kind, Refused, Reply, Request, put_control, read_control};
+
+use crate::busd::{Running, busd, place};
+use crate::peer::{Peer, name};
+
+/// Each answer was kept until it was read: a thousand questions of 50 bytes made it hold 1 GB.
+#[test]
+fn answers_that_nobody_reads_take_no_more_memory_than_their_limit() {
+    let (place, socket) = place();
+    let running = Running::start(place.path(), busd(&socket));
+    let mut sender = Peer::sender(&socket, "jobs");
+    sender.hear_welcome();
+    sender.send_all(1..=40, 37_000);
+    let mut control = Peer::control(&socket);
+    control.hear_welcome();
+    let peek = Request::Peek { channel: name("jobs"), after: 0, messages: 100 };
+    let mut requests = Vec::new();
+    for _ in 0..1_000 {
+        put_control(Kind::Request, &peek, &mut requests);
+    }
+    // At once: a socket holds few small writes.
+    control.say_bytes(&requests);
+    for _ in 0..1_000 {
+        assert!(matches!(control.hear_reply(), Reply::Peeked { .. }));
+    }
+    let peak_kib = running.peak_kib();
+    assert!(peak_kib < 64 * 1024, "the daemon had {peak_kib} KiB at its peak");
+}
+
+/// Each held a connection of its user until its last message had room, which never came: the receiver
+/// that would have made it was refused.
+#[test]
+fn dead_senders_on_a_full_channel_leave_room_for_the_receiver_that_drains_it() {
+    let (place, socket) = place();
+    let file = place.path().join("busd.toml");
+    std::fs::write(&file, "capacity_messages = 1\n[per_user]\nconnections_max = 20\n").unwrap();
+    let mut command = busd(&socket);
+    command.arg("--config").arg(&file);
+    let running = Running::start(place.path(), command);
+    let mut control = Peer::control(&socket);
+    control.hear_welcome();
+    control.ask_until_connections_are(1);
+    let descriptors = running.descriptors();
+    for _ in 0..25 {
+        let mut sender = Peer::sender(&socket, "jobs");
+        sender.hear_welcome();
+        sender.send_all(1..=3, 100);
+        drop(sender);
+        control.ask_until_connections_are(1);
+    }
+    assert_eq!(running.descriptors(), descriptors, "a dead sender costs no descriptor");
+    let mut receiver = Peer::receiver(&socket, "jobs");
+    receiver.hear_welcome();
+    for acked in 1..=75 {
+        assert_eq!(receiver.hear().0, Kind::Deliver);
+        receiver.say(Kind::Progress, &bus_core::wire::Progress { taken: acked, acked, head_given_back: 0 });
+    }
+    let Reply::Channel(info) = control.ask(&Request::Show(name("jobs"))) else { panic!("no channel") };
+    assert_eq!((info.ledger.accepted, info.ledger.queued, info.sender_count), (75, 0, 0));
+}
+
+/// Living ones too: senders are refused before receivers and control connections are.
+#[test]
+fn senders_over_the_limit_of_their_user_are_refused_and_a_receiver_still_comes_in() {
+    let (place, socket) = place();
+    let file = place.path().join("busd.toml");
+    std::fs::write(&file, "[per_user]\nconnections_max = 5\n").unwrap();
+    let mut command = busd(&socket);
+    command.arg("--config").arg(&file);
+    let _running = Running::start(place.path(), command);
+    let mut senders: Vec<Peer> = (0..5).map(|_| Peer::sender(&socket, "jobs")).collect();
+    for sender in &mut senders {
+        sender.hear_welcome();
+    }
+    let mut refused = Peer::sender(&socket, "jobs");
+    assert_eq!(refused.hear().0, Kind::Refused);
+    assert!(refused.is_closed_by_daemon());
+    Peer::receiver(&socket, "jobs").hear_welcome();
+    Peer::control(&socket).hear_welcome();
+}
+
+/// A full table kept everybody out, also the receiver that would have made the senders end.
+#[test]
+fn senders_leave_descriptors_for_those_who_drain_their_channel() {
+    let (place, socket) = place();
+    let mut command = Command::new("/bin/sh");
+    let shell = r#"ulimit -n 64; exec "$0" "$@""#;
+    command.env_clear().args(["-c", shell, env!("CARGO_BIN_EXE_busd"), "--socket"]).arg(&socket);
+    command.stdin(Stdio::null()).stderr(Stdio::piped());
+    let _running = Running::start(place.path(), command);
+    let mut senders = Vec::new();
+    let refused = loop {
+        let mut sender = Peer::sender(&socket, "jobs");
+        match sender.hear() {
+            (Kind::Welcome, _) => senders.push(sender),
+            (kind, body) => break (kind, body),
+        }
+    };
+    assert_eq!(refused.0, Kind::Refused);
+    let refused: Refused = read_control(refused.0, &refused.1).unwrap();
+    assert!(refused.text.contains("connections_max"), "{}", refused.text);
+    assert!(senders.len() >= 8, "{} senders came in", senders.len());
+    Peer::receiver(&socket, "jobs").hear_welcome();
+    // Those for whom there are no descriptors wait, and come in when others leave.
+    let silent: Vec<Peer> = (0..60).map(|_| Peer::connect(&socket)).collect();
+    drop(silent);
+    Peer::control(&socket).hear_welcome();
+}

@@ -1,0 +1,89 @@
+//! Peers that go, in whatever way, and what must be left of them: nothing.
+
+use bus_core::wire::{Kind, Progress, Request, put_control};
+
+use crate::busd::{Running, busd, place};
+use crate::peer::{Peer, name};
+
+/// The goodbye made the daemon deaf to the peer, the garbage made it stop reading: a hang-up that came
+/// together with them was never seen.
+#[test]
+fn a_peer_that_says_goodbye_and_then_garbage_leaves_nothing_behind() {
+    let (place, socket) = place();
+    let mut command = busd(&socket);
+    command.args(["--poll-us", "0"]);
+    let running = Running::start(place.path(), command);
+    let mut control = Peer::control(&socket);
+    control.ask_until_connections_are(1);
+    let descriptors = running.descriptors();
+    for number in 0..200 {
+        let mut peer = if number % 2 == 0 {
+            let mut sender = Peer::sender(&socket, "jobs");
+            sender.hear_welcome();
+            sender.say(Kind::Goodbye, &());
+            sender
+        } else {
+            let mut receiver = Peer::receiver(&socket, &format!("jobs.{number}"));
+            receiver.hear_welcome();
+            receiver.say(Kind::Goodbye, &Progress::default());
+            receiver
+        };
+        peer.say_bytes(&[0xff; 64]);
+    }
+    control.ask_until_connections_are(1);
+    assert_eq!(running.descriptors(), descriptors);
+}
+
+#[test]
+fn a_peer_that_dies_with_its_answers_unread_leaves_nothing_behind() {
+    let (place, socket) = place();
+    let running = Running::start(place.path(), busd(&socket));
+    let mut sender = Peer::sender(&socket, "jobs");
+    sender.hear_welcome();
+    sender.send_all(1..=40, 37_000);
+    let mut control = Peer::control(&socket);
+    control.hear_welcome();
+    control.ask_until_connections_are(2);
+    let descriptors = running.descriptors();
+    for _ in 0..20 {
+        let mut deaf = Peer::control(&socket);
+        deaf.hear_welcome();
+        let mut requests = Vec::new();
+        let peek = Request::Peek { channel: name("jobs"), after: 0, messages: 100 };
+        (0..200).for_each(|_| put_control(Kind::Request, &peek, &mut requests));
+        deaf.say_bytes(&requests);
+        // It is served after those who were there before: its first answers are on their way.
+        control.connections();
+    }
+    control.ask_until_connections_are(2);
+    assert_eq!(running.descriptors(), descriptors);
+}
+
+/// They were lost with the socket that held them, although the sender had been told that they were sent.
+#[test]
+fn what_a_sender_left_in_its_earlier_connection_arrives_when_it_dies_in_the_next() {
+    let (place, socket) = place();
+    let file = place.path().join("busd.toml");
+    std::fs::write(&file, "capacity_messages = 1\n").unwrap();
+    let mut command = busd(&socket);
+    command.arg("--config").arg(&file);
+    let running = Running::start(place.path(), command);
+    let mut control = Peer::control(&socket);
+    control.ask_until_connections_are(1);
+    let descriptors = running.descriptors();
+    let mut sender = Peer::sender(&socket, "jobs");
+    let welcome = sender.hear_welcome();
+    sender.send_all(1..=20, 3_000);
+    let mut resumed = Peer::resumed(&socket, "jobs", &welcome);
+    resumed.hear_welcome();
+    assert!(sender.is_closed_by_daemon(), "the earlier connection");
+    drop((sender, resumed));
+    control.ask_until_connections_are(1);
+    assert_eq!(running.descriptors(), descriptors);
+    let mut receiver = Peer::receiver(&socket, "jobs");
+    receiver.hear_welcome();
+    for acked in 1..=20 {
+        assert_eq!(receiver.hear().0, Kind::Deliver);
+        receiver.say(Kind::Progress, &Progress { taken: acked, acked, head_given_back: 0 });
+    }
+}

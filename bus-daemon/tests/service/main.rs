@@ -1,0 +1,9 @@
+//! `busd` as a process, and peers that speak to its socket byte by byte.
+
+#![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
+
+mod bounds;
+mod busd;
+mod leaving;
+mod peer;
+mod program;
