@@ -314,7 +314,7 @@ pub(crate) struct OrderArgs {
 #[command(after_help = "Examples:\n  bus demo\n  bus demo --messages 5000000")]
 pub(crate) struct DemoArgs {
     /// How many messages each producer sends at full speed
-    #[arg(long, value_name = "N", default_value_t = 500_000, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 500_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000_000))]
     pub(crate) messages: u64,
 }
 
@@ -374,6 +374,7 @@ pub(crate) fn public_command() -> Command {
     let about = all.get_about().cloned().unwrap_or_default();
     let after_help = all.get_after_help().cloned().unwrap_or_default();
     Command::new("bus")
+        .disable_help_subcommand(true)
         .version(env!("CARGO_PKG_VERSION"))
         .about(about)
         .after_help(after_help)

@@ -1,6 +1,7 @@
 //! How a verb ends: the exit codes, and the one place where every error is given its code.
 
 use std::fmt;
+use std::io;
 use std::process::ExitCode;
 
 use bus_core::{
@@ -93,7 +94,7 @@ impl Failure {
     }
 
     /// An error of the operating system, with what was tried.
-    pub(crate) fn io(what: impl fmt::Display, source: &std::io::Error) -> Self {
+    pub(crate) fn io(what: impl fmt::Display, source: &io::Error) -> Self {
         Self::new(Exit::Failed, format!("{what}: {source}"))
     }
 
@@ -134,9 +135,15 @@ impl From<ConnectError> for Failure {
         let exit = match error {
             ConnectError::Address(error) => return error.into(),
             ConnectError::Unreachable { address, source } => {
-                let text =
-                    format!("no daemon answers at {address}: {source}; start one with `bus daemon --socket {address}`");
-                return Self::new(Exit::Unreachable, text);
+                let remedy = match source.kind() {
+                    io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+                        format!("; start one with `bus daemon --socket {address}`")
+                    }
+                    io::ErrorKind::NotADirectory => ": choose another place with --socket or BUS_SOCKET".to_owned(),
+                    io::ErrorKind::TimedOut => ": it may be stopped or overloaded".to_owned(),
+                    _ => String::new(),
+                };
+                return Self::new(Exit::Unreachable, format!("no daemon answers at {address}: {source}{remedy}"));
             }
             ConnectError::Autostart { .. } | ConnectError::Protocol { .. } => Exit::Unreachable,
             ConnectError::Denied { .. } => Exit::Denied,
@@ -233,10 +240,19 @@ mod tests {
     #[test]
     fn an_unreachable_daemon_is_named_with_the_remedy() {
         let address = Address::new("/run/bus/x.sock").unwrap();
-        let source = std::io::ErrorKind::NotFound.into();
+        let source = io::ErrorKind::NotFound.into();
         let failure = Failure::from(OpenError::Connect(ConnectError::Unreachable { address, source }));
         assert_eq!(failure.exit, Exit::Unreachable);
         assert!(failure.to_string().contains("`bus daemon --socket /run/bus/x.sock`"), "{failure}");
+    }
+
+    #[test]
+    fn a_daemon_that_is_there_and_silent_needs_no_second_one() {
+        let address = Address::new("/run/bus/x.sock").unwrap();
+        let source = io::Error::new(io::ErrorKind::TimedOut, "no answer within 5000 ms");
+        let failure = Failure::from(ConnectError::Unreachable { address, source });
+        let text = "no daemon answers at /run/bus/x.sock: no answer within 5000 ms: it may be stopped or overloaded";
+        assert_eq!((failure.exit, failure.to_string().as_str()), (Exit::Unreachable, text));
     }
 
     #[test]

@@ -15,8 +15,8 @@ use std::time::SystemTime;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use bus_core::{Codec, Headers, MessageInfo};
-use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
+use bus_core::{Codec, Headers, MessageInfo, limits};
+use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 /// A message read from a line.
@@ -30,6 +30,12 @@ pub(crate) struct Incoming {
 
 /// Reads one line.
 pub(crate) fn parse(line: &[u8]) -> Result<Incoming, String> {
+    match line.trim_ascii_start().first() {
+        Some(b'{') => {}
+        // Seen here, because the parser would take a list for an object without its keys.
+        Some(_) => return Err(r#"a message is an object, such as {"payload":"text"}"#.to_owned()),
+        None => return Err("the line is empty".to_owned()),
+    }
     let line: Line = serde_json::from_slice(line).map_err(|error| plain(&error))?;
     let payload = match (line.payload, line.payload_base64) {
         (Some(text), None) => text.into_bytes(),
@@ -145,7 +151,18 @@ impl<'de> Deserialize<'de> for Pairs<Headers> {
 
             fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Headers, M::Error> {
                 let mut headers = Headers::new();
+                let mut bytes = 0;
                 while let Some((key, value)) = map.next_entry::<String, String>()? {
+                    if headers.value(&key).is_some() {
+                        return Err(M::Error::custom(format!("duplicate header {key:?}")));
+                    }
+                    // A line may hold far more than a message, and each is compared with those before.
+                    bytes += key.len() + value.len();
+                    if bytes > limits::HEADER_BLOCK_MAX_BYTES as usize {
+                        let limit = limits::HEADER_BLOCK_MAX_BYTES;
+                        let text = format!("headers are over the limit of {limit} bytes: put content into the payload");
+                        return Err(M::Error::custom(text));
+                    }
                     headers.insert(key, value);
                 }
                 Ok(headers)
@@ -218,7 +235,11 @@ mod tests {
         assert!(error(r#"{"paylod":"a"}"#).starts_with("unknown field `paylod`"));
         assert!(error(r#"{"payload":"a","headers":{"k":1}}"#).contains("expected a string at column"));
         assert!(error(r#"{"payload":"a","codec":"xml"}"#).contains("unknown variant `xml`"));
-        assert!(error("").contains("at column"));
+        assert_eq!(error(" "), "the line is empty");
+        assert_eq!(error("[]"), r#"a message is an object, such as {"payload":"text"}"#);
+        assert!(error(r#"{"payload":"a","headers":{"k":"","k":""}}"#).starts_with("duplicate header \"k\" at column"));
+        let long = format!(r#"{{"payload":"a","headers":{{"k":"{}"}}}}"#, "v".repeat(65_536));
+        assert!(error(&long).starts_with("headers are over the limit of 65536 bytes"));
         assert!(error(r#"{"payload":"a"} x"#).contains("trailing characters"));
     }
 

@@ -21,7 +21,7 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
 
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
-/// A size in bytes, in the units of the daemon's settings: `1000`, `64KiB`, `16MiB`, `1GB`.
+/// A size in bytes above 0, in the units of the daemon's settings: `1000`, `64KiB`, `16MiB`, `1GB`.
 pub(crate) fn size(text: &str) -> Result<u64, String> {
     let digits = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
@@ -38,6 +38,9 @@ pub(crate) fn size(text: &str) -> Result<u64, String> {
         _ => return Err(NO_SIZE.to_owned()),
     };
     let number: u64 = number.parse().map_err(|_| NO_SIZE.to_owned())?;
+    if number == 0 {
+        return Err("0 would let nothing through: give 1 or more".to_owned());
+    }
     number.checked_mul(factor).ok_or_else(|| "more than 16 EiB".to_owned())
 }
 
@@ -84,7 +87,9 @@ pub(crate) fn unescape(text: &str) -> Result<Vec<u8>, String> {
             Some('0') => bytes.push(0),
             Some('\\') => bytes.push(b'\\'),
             Some('x') => {
-                let digits = after.get(1..3).ok_or(NO_ESCAPE)?;
+                // The parser of numbers would take a sign for a digit.
+                let is_hex = |digits: &&str| digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+                let digits = after.get(1..3).filter(is_hex).ok_or(NO_ESCAPE)?;
                 bytes.push(u8::from_str_radix(digits, 16).map_err(|_| NO_ESCAPE)?);
                 characters = after[3..].chars();
             }
@@ -122,7 +127,7 @@ mod tests {
         assert_eq!(size("64KiB"), Ok(65_536));
         assert_eq!(size("16MiB"), Ok(16 << 20));
         assert_eq!(size("2 GB"), Ok(2_000_000_000));
-        for text in ["", "KiB", "1.5KiB", "-1", "1K", "1XB", "18446744073709551615GiB"] {
+        for text in ["", "0", "0KiB", "KiB", "1.5KiB", "-1", "1K", "1XB", "18446744073709551615GiB"] {
             assert!(size(text).is_err(), "{text:?}");
         }
         assert!(message_size("4GiB").is_err());
@@ -141,7 +146,7 @@ mod tests {
         assert_eq!(delimiter(r"\r\n"), Ok(b"\r\n".to_vec()));
         assert_eq!(delimiter(r"a\\\x00\xffb"), Ok(b"a\\\0\xffb".to_vec()));
         assert_eq!(delimiter("ä|"), Ok("ä|".as_bytes().to_vec()));
-        for text in ["", r"\q", "\\", r"\x1", r"\xzz", r"\xä"] {
+        for text in ["", r"\q", "\\", r"\x1", r"\xzz", r"\xä", r"\x+1"] {
             assert!(delimiter(text).is_err(), "{text:?}");
         }
     }

@@ -1,13 +1,11 @@
 //! Every pair of examples, run as a user would: two programs and a daemon.
 
-use std::env;
-use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bus_core::{Address, Bus};
-use tempfile::TempDir;
+use bus_core::Bus;
+use bus_tests::Daemon;
 
 #[test]
 fn many_producers_meet_one_consumer() {
@@ -76,37 +74,34 @@ fn one_program_runs_with_threads_and_with_processes() {
     assert_eq!(said(adder), "the sum is 55\n");
 }
 
+#[test]
+fn a_value_that_is_none_is_an_error_and_not_the_end() {
+    let bus = Shell::new();
+    bus.connect().raw_sender("numbers").open().expect("a sender opens").send(b"hello".to_vec()).expect("it is sent");
+    let adder = bus.run(env!("CARGO_BIN_EXE_same_processes"), &["add-up"]);
+    let Output { status, stdout, stderr } = adder.wait_with_output().expect("it ends");
+    let told = String::from_utf8_lossy(&stderr);
+    assert!(!status.success() && stdout.is_empty(), "{told}");
+    assert!(told.contains("Undecodable"), "{told}");
+}
+
 /// A shell in which `BUS_SOCKET` names a daemon of its own.
 struct Shell {
-    address: Address,
-    daemon: Child,
-    _folder: TempDir,
+    daemon: Daemon,
 }
 
 impl Shell {
     fn new() -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let address = Address::new(folder.path().join("bus.sock")).expect("a short path");
-        let mut command = Command::new(busd());
-        // Should the test itself be killed, its daemon does not stay for ever.
-        command.arg("--socket").arg(address.path()).args(["--idle-exit", "2m"]);
-        let daemon = command.stdin(Stdio::null()).stderr(Stdio::null()).spawn().expect("busd starts");
-        let shell = Self { address, daemon, _folder: folder };
-        let deadline = Instant::now() + PATIENCE;
-        while let Err(error) = Bus::connect_to(&shell.address) {
-            assert!(Instant::now() < deadline, "busd does not answer: {error}");
-            thread::sleep(Duration::from_millis(1));
-        }
-        shell
+        Self { daemon: Daemon::start() }
     }
 
     fn connect(&self) -> Bus {
-        Bus::connect_to(&self.address).expect("the daemon answers")
+        Bus::connect_to(self.daemon.address()).expect("the daemon answers")
     }
 
     fn run(&self, program: &str, arguments: &[&str]) -> Child {
         let mut command = Command::new(program);
-        command.args(arguments).env("BUS_SOCKET", self.address.path());
+        command.args(arguments).env("BUS_SOCKET", self.daemon.address().path());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("an example starts")
     }
 
@@ -116,14 +111,6 @@ impl Shell {
             assert!(Instant::now() < deadline, "the example does not come that far");
             thread::sleep(Duration::from_millis(1));
         }
-    }
-}
-
-impl Drop for Shell {
-    fn drop(&mut self) {
-        // Examples that still run, after a failure, end with it or by the next error they meet.
-        let _ = self.daemon.kill();
-        let _ = self.daemon.wait();
     }
 }
 
@@ -139,20 +126,6 @@ fn said(mut child: Child) -> String {
     let Output { status, stdout, stderr } = child.wait_with_output().expect("it has ended");
     assert!(status.success(), "{status}: {}", String::from_utf8_lossy(&stderr));
     String::from_utf8(stdout).expect("examples write text")
-}
-
-/// The `busd` beside the examples; built when it is not there.
-fn busd() -> PathBuf {
-    let busd = PathBuf::from(env!("CARGO_BIN_EXE_many_consume")).with_file_name("busd");
-    if !busd.exists() {
-        let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        command.args(["build", "--package", "bus-daemon"]);
-        if busd.parent().is_some_and(|profile| profile.ends_with("release")) {
-            command.arg("--release");
-        }
-        assert!(command.status().expect("cargo runs").success(), "busd does not build");
-    }
-    busd
 }
 
 const PATIENCE: Duration = Duration::from_secs(20);

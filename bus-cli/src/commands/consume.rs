@@ -42,9 +42,8 @@ pub(crate) fn run(args: &ConsumeArgs, around: &Surroundings) -> Result<Exit, Fai
             .and_then(|()| printer.flush());
         let written = printer.take_written();
         batch.ack_first(written);
-        ends.came(written as u64);
         match printed {
-            Ok(()) => {}
+            Ok(()) => ends.came(written as u64, args)?,
             // Who no longer reads has read enough.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(Exit::Done),
             Err(error) => return Err(Failure::io("cannot write", &error)),
@@ -108,12 +107,28 @@ impl Ends {
         [self.timeout_at, self.idle_at, look_at].into_iter().flatten().min()
     }
 
-    pub(super) fn came(&mut self, messages: u64) {
+    /// So many messages are done with. Those that wait do not stop the time.
+    pub(super) fn came(&mut self, messages: u64, args: &ConsumeArgs) -> Result<(), Failure> {
         if let Some(left) = &mut self.messages_left {
             *left -= messages;
         }
         self.idle_at = self.idle.map(|idle| Instant::now() + idle);
         self.empty_pause = Duration::ZERO;
+        if self.more_wanted() { self.check_time(args) } else { Ok(()) }
+    }
+
+    /// How much of a pause the timeout leaves.
+    pub(super) fn shortened(&self, pause: Duration) -> Duration {
+        let rest = self.timeout_at.map(|at| at.saturating_duration_since(Instant::now()));
+        rest.map_or(pause, |rest| pause.min(rest))
+    }
+
+    /// Fails once the timeout has passed.
+    pub(super) fn check_time(&self, args: &ConsumeArgs) -> Result<(), Failure> {
+        match self.timeout_at {
+            Some(at) if at <= Instant::now() => Err(self.timed_out(args)),
+            _ => Ok(()),
+        }
     }
 
     /// No message came until `next_at`, or none can come.
@@ -128,11 +143,8 @@ impl Ends {
             RecvTimeoutError::Disconnected => return Ok(Next::End),
             other => return Err(Failure::from(other).at(&args.channel)),
         }
-        let now = Instant::now();
-        if self.timeout_at.is_some_and(|at| at <= now) {
-            return Err(self.timed_out(args));
-        }
-        if self.idle_at.is_some_and(|at| at <= now) {
+        self.check_time(args)?;
+        if self.idle_at.is_some_and(|at| at <= Instant::now()) {
             return Ok(Next::End);
         }
         if self.until_empty {

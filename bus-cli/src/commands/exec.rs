@@ -5,9 +5,14 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Write as _};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::time::Duration;
 
 use bus_core::{Bus, BytesDelivery, Headers, MessageInfo, Receiver, SenderId};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::consume::{Ends, Next};
@@ -40,14 +45,12 @@ pub(super) fn run(
         let outcome = handle(command, args.channel.as_str(), &delivery, &work);
         let Err(reason) = outcome else {
             delivery.ack();
-            ends.came(1);
+            ends.came(1, args)?;
             continue;
         };
         delivery.nack();
         drop(work);
-        if let Some(exit) = signals.came() {
-            return Err(Failure::silent(exit));
-        }
+        signals.sleep(SHARED_SIGNAL_PATIENCE)?;
         let attempt = attempts.count(&info);
         let message = format!("message {} of sender {} (pid {})", info.sequence, info.sender, info.pid);
         if attempt >= args.max_attempts {
@@ -58,7 +61,8 @@ pub(super) fn run(
             "{}: {message}: {reason} at attempt {attempt} of {}",
             args.channel, args.max_attempts
         ));
-        signals.sleep(args.retry_delay)?;
+        signals.sleep(ends.shortened(args.retry_delay))?;
+        ends.check_time(args)?;
     }
     Ok(Exit::Done)
 }
@@ -73,24 +77,42 @@ fn handle(command: &OsStr, channel: &str, delivery: &BytesDelivery<'_>, work: &W
         .stdin(Stdio::piped())
         .spawn()
         .map_err(|error| format!("the shell cannot be run: {error}"))?;
-    if let Some(pidfd) =
-        Pid::from_raw(child.id().cast_signed()).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok())
-    {
-        work.with_handler(pidfd);
-    }
-    let fed = feed(&mut child, delivery);
+    let fed = feed(&mut child, delivery, work);
     let status = child.wait().map_err(|error| format!("the command cannot be waited for: {error}"))?;
     fed.map_err(|error| format!("the command cannot be given the payload: {error}"))?;
     if status.success() { Ok(()) } else { Err(describe(status)) }
 }
 
-/// Gives the command its input. It need not read it.
-fn feed(child: &mut Child, payload: &[u8]) -> io::Result<()> {
-    let Some(mut input) = child.stdin.take() else { return Ok(()) };
-    match input.write_all(payload) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        outcome => outcome,
+/// Gives the command its input, and a signal that comes meanwhile.
+fn feed(child: &mut Child, payload: &[u8], work: &Work<'_>) -> io::Result<()> {
+    let Some(input) = child.stdin.take() else { return Ok(()) };
+    let command = pidfd_open(Pid::from_child(child), PidfdFlags::empty())?;
+    work.with_handler(command.try_clone()?);
+    write_while_it_runs(input, payload, &command)
+}
+
+/// Writes the payload, as much as the command wants of it. A child that it leaves behind may hold
+/// the pipe open and never read, so its own end ends the writing.
+fn write_while_it_runs(mut input: ChildStdin, mut payload: &[u8], command: &OwnedFd) -> io::Result<()> {
+    fcntl_setfl(&input, fcntl_getfl(&input)? | OFlags::NONBLOCK)?;
+    while !payload.is_empty() {
+        match input.write(payload) {
+            Ok(bytes) => payload = &payload[bytes..],
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => break,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let mut events =
+                    [PollFd::new(&input, PollFlags::OUT), PollFd::from_borrowed_fd(command.as_fd(), PollFlags::IN)];
+                match poll(&mut events, None) {
+                    Ok(_) if !events[1].revents().is_empty() => break,
+                    Ok(_) | Err(Errno::INTR) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            Err(error) => return Err(error),
+        }
     }
+    Ok(())
 }
 
 fn describe(status: ExitStatus) -> String {
@@ -143,6 +165,10 @@ impl Attempts {
         self.count
     }
 }
+
+/// How long a signal may take to be noticed when the command, which got it too, has already died of
+/// it: Ctrl-C is for all processes of a terminal, and the command's end is no failure then.
+const SHARED_SIGNAL_PATIENCE: Duration = Duration::from_millis(50);
 
 #[cfg(test)]
 mod tests {

@@ -25,7 +25,7 @@ pub(crate) fn run(args: &ManArgs) -> Result<Exit, Failure> {
 
 /// The command line with its global options in every verb.
 fn command() -> Command {
-    let mut bus = public_command().disable_help_subcommand(true);
+    let mut bus = public_command();
     bus.build();
     bus
 }

@@ -42,6 +42,7 @@ pub(crate) fn run(args: &PublishArgs, around: &Surroundings) -> Result<Exit, Fai
         pace: args.rate.map(Pace::new),
         progress: Progress::new(around.is_quiet()),
         sent: 0,
+        unaccepted: false,
     };
     let published = publisher.publish_all(args, around, &bus);
     publisher.progress.end();
@@ -70,6 +71,8 @@ struct Publisher<'a> {
     progress: Progress,
     /// How many messages were sent.
     sent: u64,
+    /// Whether it stopped because those that were sent are not accepted.
+    unaccepted: bool,
 }
 
 impl Publisher<'_> {
@@ -179,12 +182,14 @@ impl Publisher<'_> {
 
     /// Nothing more is ready. What was read is sent off; and when the next read would wait, it is
     /// seen through, because nobody would write the rest meanwhile.
-    fn before_read(&self, source: &Patient) -> Result<(), Failure> {
+    fn before_read(&mut self, source: &Patient) -> Result<(), Failure> {
         self.sender.push_buffered();
         if source.is_ready() {
             return Ok(());
         }
-        self.flush().map_err(|error| self.not_accepted(error))
+        let accepted = self.flush();
+        self.unaccepted = accepted.is_err();
+        accepted.map_err(|error| self.not_accepted(error))
     }
 
     fn flush(&self) -> Result<(), FlushError> {
@@ -203,7 +208,7 @@ impl Publisher<'_> {
         match (published, accepted) {
             (Ok(()), Ok(())) => Ok(()),
             (Ok(()), Err(error)) => Err(self.not_accepted(error)),
-            (Err(failure), _) if self.sent == 0 => Err(failure),
+            (Err(failure), _) if self.sent == 0 || self.unaccepted => Err(failure),
             (Err(failure), Ok(())) => Err(failure.and(self.before_it("was accepted", "were accepted"))),
             (Err(failure), Err(FlushError::Disconnected { refused })) => {
                 let refused = counted(refused as u64, "message");

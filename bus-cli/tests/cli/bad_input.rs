@@ -64,13 +64,18 @@ fn values_that_are_none_are_named() {
         (&["publish", "jobs", "a", "-H", "novalue"], "not a header: write key=value"),
         (&["publish", "jobs", "--delimiter", ""], "a delimiter has at least one byte"),
         (&["publish", "jobs", "--delimiter", r"\q"], "unknown escape"),
+        (&["publish", "jobs", "--delimiter", r"\x+1"], "unknown escape"),
         (&["consume", "jobs", "--format", "%q"], "unknown field %q"),
         (&["consume", "jobs", "-n", "-1"], "'-1'"),
         (&["consume", "jobs", "--exec", "true", "--max-attempts", "0"], "'0' for '--max-attempts <N>'"),
         (&["create", "jobs", "--capacity", "0"], "'0' for '--capacity <MESSAGES>'"),
         (&["create", "jobs", "--capacity-bytes", "1 parsec"], "not a size: write 1000, 64KiB, 16MiB or 1GB"),
+        (&["create", "jobs", "--capacity-bytes", "0"], "0 would let nothing through: give 1 or more"),
         (&["create", "jobs", "--max-message", "4GiB"], "a message has less than 4 GiB"),
+        (&["create", "jobs", "--max-message", "0KiB"], "0 would let nothing through: give 1 or more"),
         (&["create", "jobs", "--when-full", "panic"], "[possible values: block, reject, drop-oldest, drop-newest]"),
+        (&["demo", "--messages", "0"], "'0' for '--messages <N>'"),
+        (&["demo", "--messages", "18446744073709551614"], "is not in 1..=1000000000000"),
         (&["completions", "cmd"], "'cmd' for '<SHELL>'"),
     ] {
         wrong(arguments, &[reason]);

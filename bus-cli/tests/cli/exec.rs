@@ -87,3 +87,35 @@ fn a_header_cannot_pass_for_what_the_bus_says() {
     world.run_with(&["publish", "jobs", "--jsonl"], br#"{"payload":"x","headers":{"A":"a\u0000b"}}"#).is(0, "", "");
     world.run(&["consume", "jobs", "-n", "1", "--exec", "echo $BUS_HEADER_A"]).is(0, "a\n", "");
 }
+
+#[test]
+fn the_timeout_ends_it_between_commands_although_messages_wait() {
+    let world = World::new();
+    world.publish("jobs", &["a", "b"]);
+    let outcome = world.run(&["consume", "jobs", "--timeout", "1s", "--exec", "cat; sleep 1"]);
+    outcome.is(4, "a", "bus: jobs: the time passed\n");
+    assert_eq!(world.drain("jobs"), "b\n");
+}
+
+#[test]
+fn the_timeout_cuts_the_wait_for_another_attempt_short() {
+    let world = World::new();
+    world.publish("jobs", &["a"]);
+    let arguments = ["consume", "jobs", "--exec", "false", "--max-attempts", "2", "--retry-delay", "1h"];
+    let outcome = world.run(&[&arguments[..], &["--timeout", "1s"]].concat());
+    outcome.fails(4, &["the command ended with 1 at attempt 1 of 2\nbus: jobs: the time passed\n"]);
+    assert_eq!(world.drain("jobs"), "a\n");
+}
+
+#[test]
+fn a_command_that_ends_while_its_child_holds_the_input_has_ended() {
+    let world = World::new();
+    // More than a pipe holds, and a child that keeps the pipe open without reading.
+    world.run_with(&["publish", "jobs", "--whole"], &vec![b'x'; 1 << 20]).is(0, "", "");
+    let pid_file = world.path("pid");
+    let command = format!("exec 3<&0; sleep 1000 >/dev/null 2>&1 & echo $! > {}", text(&pid_file));
+    let outcome = world.run(&["consume", "jobs", "-n", "1", "--exec", &command]);
+    let pid: i32 = std::fs::read_to_string(pid_file).unwrap().trim().parse().unwrap();
+    rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), rustix::process::Signal::KILL).unwrap();
+    outcome.is(0, "", "");
+}

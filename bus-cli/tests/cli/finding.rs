@@ -11,12 +11,12 @@ use tempfile::TempDir;
 use crate::world::{World, bus_command, run, text};
 
 /// A user's runtime folder without a daemon. One that was started in it ends with the test.
-struct Home {
+pub(crate) struct Home {
     folder: TempDir,
 }
 
 impl Home {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { folder: tempfile::tempdir().unwrap() }
     }
 
@@ -26,8 +26,13 @@ impl Home {
 
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = bus_command();
-        command.env("XDG_RUNTIME_DIR", self.folder.path()).env_remove("BUS_AUTOSTART").args(arguments);
+        self.inhabit(&mut command).args(arguments);
         command
+    }
+
+    /// Lets a command live in it.
+    pub(crate) fn inhabit<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+        command.env("XDG_RUNTIME_DIR", self.folder.path()).env_remove("BUS_AUTOSTART").env_remove("BUS_SOCKET")
     }
 
     fn daemon(&self) -> Option<bus_core::About> {
@@ -152,4 +157,30 @@ fn a_bus_of_another_user_is_denied() {
     let outcome = run(command.current_dir("/").args(["list", "--socket", text(&socket)]), b"");
     std::fs::set_permissions(&closed, Permissions::from_mode(0o700)).unwrap();
     outcome.fails(7, &["access to the bus at", text(&socket), "is denied", "Permission denied"]);
+}
+
+#[test]
+fn a_runtime_folder_that_is_none_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let outcome = run(bus_command().arg("list").env("XDG_RUNTIME_DIR", &file), b"");
+    let expected = format!(
+        "bus: no daemon answers at {}/bus/bus.sock: Not a directory (os error 20): \
+         choose another place with --socket or BUS_SOCKET\n",
+        text(&file)
+    );
+    outcome.is(3, "", &expected);
+}
+
+#[test]
+fn a_daemon_that_cannot_be_started_says_why() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let home = Home::new();
+    let folder = home.folder.path().join("bus");
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let reason = format!("runtime folder {} has mode 0755, and the default place must have 0700", text(&folder));
+    let outcome = run(&mut home.command(&["-q", "list"]), b"");
+    outcome.fails(3, &["bus: the daemon ", " could not be started: ", &reason, "run chmod 700 on it\n"]);
 }

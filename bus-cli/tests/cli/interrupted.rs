@@ -2,7 +2,7 @@
 
 use rustix::process::Signal;
 
-use crate::world::{World, text};
+use crate::world::{World, run, text};
 
 #[test]
 fn a_waiting_consumer_ends_with_130() {
@@ -80,4 +80,17 @@ fn an_interrupted_command_is_ended_and_its_message_given_back() {
     assert!(!std::path::Path::new(&format!("/proc/{}", pid.trim())).exists());
     let shown = world.output(&["consume", "jobs", "-n", "1", "--format", "%p %a"]);
     assert_eq!(shown, "a 2");
+}
+
+#[test]
+fn a_command_that_dies_of_the_same_ctrl_c_has_not_failed() {
+    let world = World::new();
+    world.publish("jobs", &["a"]);
+    // The whole group gets the signal, as from a terminal; the end of which of the two is noticed
+    // first must not matter.
+    for _ in 0..30 {
+        let mut command = world.command(&["consume", "jobs", "--exec", "kill -INT 0"]);
+        run(std::os::unix::process::CommandExt::process_group(&mut command, 0), b"").is(130, "", "");
+    }
+    assert_eq!(world.drain("jobs"), "a\n");
 }

@@ -12,5 +12,6 @@ mod generated;
 mod interrupted;
 mod pipes;
 mod publish;
+mod readme;
 mod survival;
 mod world;

@@ -4,6 +4,8 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
+
 use crate::world::{World, text};
 
 #[test]
@@ -234,8 +236,13 @@ fn a_bad_line_of_json_is_named_and_those_before_it_are_kept() {
     let world = World::new();
     for (line, reason) in [
         ("{}", "the object has neither payload nor payload_base64"),
-        ("nonsense", "expected ident at column 2"),
-        ("", "EOF while parsing a value at column 0"),
+        ("nonsense", "a message is an object, such as {\"payload\":\"text\"}"),
+        ("{nonsense}", "key must be a string at column 2"),
+        ("", "the line is empty"),
+        ("[]", "a message is an object, such as {\"payload\":\"text\"}"),
+        (r#"[{},null,"a",null,0,0,0,0,0,0]"#, "a message is an object, such as {\"payload\":\"text\"}"),
+        (r#"{"payload":"a","payload":"b"}"#, "duplicate field `payload` at column 24"),
+        (r#"{"payload":"a","headers":{"k":"1","k":"2"}}"#, "duplicate header \"k\" at column 42"),
     ] {
         let input = format!("{{\"payload\":\"a\"}}\n{line}\n{{\"payload\":\"c\"}}\n");
         let outcome = world.run_with(&["publish", "jobs", "--jsonl"], input.as_bytes());
@@ -261,4 +268,17 @@ fn a_folder_cannot_be_read_as_a_file() {
     let folder = world.path("");
     let outcome = world.run(&["publish", "jobs", "--file", text(&folder)]);
     outcome.is(1, "", &format!("bus: {}: cannot read: Is a directory (os error 21)\n", text(&folder)));
+}
+
+#[test]
+fn what_is_not_accepted_in_time_is_told_once() {
+    let world = World::new();
+    let mut publisher = world.start(&["publish", "jobs", "--timeout", "100ms"]);
+    publisher.write(b"a\n");
+    assert_eq!(world.output(&["consume", "jobs", "-n", "1"]), "a\n");
+    world.signal_daemon(Signal::STOP);
+    publisher.write(b"b\n");
+    let outcome = publisher.end();
+    world.signal_daemon(Signal::CONT);
+    outcome.is(4, "", "bus: jobs: the time passed before the daemon had accepted every message\n");
 }

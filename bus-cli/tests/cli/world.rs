@@ -48,6 +48,11 @@ impl World {
         self.daemon = serve(&self.socket());
     }
 
+    /// Gives the daemon a signal: one that is stopped answers nobody until it goes on.
+    pub(crate) fn signal_daemon(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.daemon), signal).unwrap();
+    }
+
     /// A path in a folder that goes with the test.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)

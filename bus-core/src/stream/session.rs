@@ -1,9 +1,9 @@
 //! From nothing to `Welcome`: connecting, introducing an endpoint, and starting a daemon on request.
 
 use std::ffi::OsString;
-use std::io;
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -112,36 +112,58 @@ impl Dialer {
             (Err(DialError::Unreachable(error)), Autostart::Daemon { program, arguments })
                 if nobody_listens(&error) =>
             {
-                self.start_daemon(program, arguments)?;
-                self.dial_while_starting(role)
+                self.start_daemon(program, arguments, role)
             }
             (Err(error), _) => Err(self.connect_error(error)),
         }
     }
 
-    fn start_daemon(&self, program: &PathBuf, arguments: &[OsString]) -> Result<(), ConnectError> {
+    /// Runs the daemon, and waits until one answers: this one, or that of somebody who was faster.
+    fn start_daemon(&self, program: &Path, arguments: &[OsString], role: &Role) -> Result<Session, ConnectError> {
         let mut command = Command::new(program);
         command.args(arguments).env(crate::address::SOCKET_VARIABLE, self.address.path());
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        // What it says before it serves is the reason when it does not.
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         // Of its own process group: a Ctrl-C in the shell is not meant for it.
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
-        let failed = |source| ConnectError::Autostart { program: program.clone(), source };
+        let failed = |source| ConnectError::Autostart { program: program.to_owned(), source };
         let mut child = command.spawn().map_err(failed)?;
+        let session = self.dial_while_starting(role, &mut child, failed);
+        child.stderr = None;
         // Waited for, so that it leaves no zombie in a program that outlives it.
         std::thread::Builder::new().name("bus-autostart".into()).spawn(move || child.wait()).map_err(failed)?;
-        Ok(())
+        session
     }
 
-    fn dial_while_starting(&self, role: &Role) -> Result<Session, ConnectError> {
-        let deadline = Instant::now() + START_PATIENCE;
+    fn dial_while_starting(
+        &self,
+        role: &Role,
+        child: &mut Child,
+        failed: impl Fn(io::Error) -> ConnectError,
+    ) -> Result<Session, ConnectError> {
+        let mut deadline = Instant::now() + START_PATIENCE;
+        let mut ended = None;
         let mut backoff = Backoff::default();
         loop {
-            match self.dial(role) {
-                Ok(session) => return Ok(session),
-                Err(DialError::Unreachable(error)) if nobody_listens(&error) && Instant::now() < deadline => {
+            match (self.dial(role), ended.take()) {
+                (Ok(session), _) => return Ok(session),
+                (Err(DialError::Unreachable(error)), reason) if nobody_listens(&error) => {
+                    let late = Instant::now() >= deadline;
+                    match reason {
+                        Some(reason) if late => return Err(failed(io::Error::other(reason))),
+                        None if late => return Err(self.connect_error(DialError::Unreachable(error))),
+                        Some(_) => ended = reason,
+                        None => {
+                            if let Some(status) = child.try_wait().map_err(&failed)? {
+                                // It may have found another that is about to serve.
+                                deadline = deadline.min(Instant::now() + OTHER_STARTER_PATIENCE);
+                                ended = Some(reason_of_end(child, status));
+                            }
+                        }
+                    }
                     std::thread::sleep(backoff.next_delay());
                 }
-                Err(error) => return Err(self.connect_error(error)),
+                (Err(error), _) => return Err(self.connect_error(error)),
             }
         }
     }
@@ -176,6 +198,19 @@ pub(super) fn is_final(code: RefusedCode) -> bool {
         | RefusedCode::TypeMismatch
         | RefusedCode::NoSuchChannel
         | RefusedCode::Exists => true,
+    }
+}
+
+/// The last line that a daemon said before it ended.
+fn reason_of_end(child: &mut Child, status: ExitStatus) -> String {
+    let mut said = Vec::new();
+    if let Some(stderr) = &mut child.stderr {
+        // What cannot be read leaves the status.
+        let _ = stderr.take(SAID_MAX_BYTES).read_to_end(&mut said);
+    }
+    match String::from_utf8_lossy(&said).lines().rfind(|line| !line.is_empty()) {
+        Some(line) => line.to_owned(),
+        None => format!("it ended at once with {status}"),
     }
 }
 
@@ -231,6 +266,12 @@ impl Backoff {
 
 /// How long a started daemon may take to answer.
 const START_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long the daemon of another starter may take, once ours has ended, to bind its socket.
+const OTHER_STARTER_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How much of what a failed daemon said is read.
+const SAID_MAX_BYTES: u64 = 64 * 1024;
 
 /// Locks, also after a panic of another holder: the states of endpoints are consistent between
 /// statements, because user code never runs under their locks.
