@@ -80,8 +80,18 @@ pub(crate) enum Read {
     Closed,
 }
 
-/// Takes one frame, or an error after which nothing more can be read.
-pub(crate) type Handle<'h> = dyn for<'a> FnMut(Result<(FrameHeader, Content<'a>), FrameError>) -> Handled<'a> + 'h;
+/// Where what is read goes.
+pub(crate) trait Sink {
+    /// Takes as many whole frames from the start of `bytes` as it can without a decision. Returns how
+    /// many bytes they are.
+    fn run(&mut self, bytes: &[u8]) -> usize;
+
+    /// Takes one frame.
+    fn frame<'a>(&mut self, header: &FrameHeader, content: Content<'a>) -> Handled<'a>;
+
+    /// Nothing more can be read.
+    fn malformed(&mut self, error: FrameError);
+}
 
 impl Connection {
     pub(crate) fn new(stream: Stream) -> Self {
@@ -99,8 +109,8 @@ impl Connection {
     }
 
     /// Reads and hands on what has come, up to this turn's share.
-    pub(crate) fn read(&mut self, buffer: &mut [u8], limits: FrameLimits, handle: &mut Handle<'_>) -> Read {
-        if let Some(outcome) = self.hand_on_held(limits, handle) {
+    pub(crate) fn read(&mut self, buffer: &mut [u8], limits: FrameLimits, sink: &mut dyn Sink) -> Read {
+        if let Some(outcome) = self.hand_on_held(limits, sink) {
             return outcome;
         }
         let mut read_bytes = 0;
@@ -125,10 +135,10 @@ impl Connection {
             };
             read_bytes += bytes;
             let outcome = if self.large.is_some() {
-                self.hand_on_large(handle)
+                self.hand_on_large(sink)
             } else {
                 let filled = &buffer[..begun + bytes];
-                let (taken, outcome) = self.hand_on(filled, limits, handle);
+                let (taken, outcome) = self.hand_on(filled, limits, sink);
                 self.rest.hold(&filled[taken..]);
                 outcome
             };
@@ -143,21 +153,21 @@ impl Connection {
     }
 
     /// Hands on what was read earlier, as far as it is whole.
-    fn hand_on_held(&mut self, limits: FrameLimits, handle: &mut Handle<'_>) -> Option<Read> {
-        if let Some(outcome) = self.hand_on_large(handle) {
+    fn hand_on_held(&mut self, limits: FrameLimits, sink: &mut dyn Sink) -> Option<Read> {
+        if let Some(outcome) = self.hand_on_large(sink) {
             return Some(outcome);
         }
         let mut rest = std::mem::take(&mut self.rest);
-        let (taken, outcome) = self.hand_on(rest.bytes(), limits, handle);
+        let (taken, outcome) = self.hand_on(rest.bytes(), limits, sink);
         rest.let_go(taken);
         self.rest = rest;
         outcome
     }
 
     /// Hands on the large frame, if it is whole.
-    fn hand_on_large(&mut self, handle: &mut Handle<'_>) -> Option<Read> {
+    fn hand_on_large(&mut self, sink: &mut dyn Sink) -> Option<Read> {
         let Large { header, record } = self.large.take_if(|large| large.missing() == 0)?;
-        match handle(Ok((header, Content::Owned(record)))) {
+        match sink.frame(&header, Content::Owned(record)) {
             Handled::Taken => None,
             Handled::NotNow(Content::Owned(record)) => {
                 self.large = Some(Large { header, record });
@@ -168,15 +178,16 @@ impl Connection {
     }
 
     /// Hands on the frames that are whole. Returns how much that was; the rest is to be kept.
-    fn hand_on(&mut self, bytes: &[u8], limits: FrameLimits, handle: &mut Handle<'_>) -> (usize, Option<Read>) {
+    fn hand_on(&mut self, bytes: &[u8], limits: FrameLimits, sink: &mut dyn Sink) -> (usize, Option<Read>) {
         let mut taken = 0;
         while taken < bytes.len() {
+            taken += sink.run(&bytes[taken..]);
             let rest = &bytes[taken..];
             let header = match FrameHeader::decode(rest, limits) {
                 Ok(Some(header)) => header,
                 Ok(None) => break,
                 Err(error) => {
-                    let _ = handle(Err(error));
+                    sink.malformed(error);
                     return (bytes.len(), Some(Read::Drained));
                 }
             };
@@ -189,7 +200,7 @@ impl Connection {
                 }
                 break;
             };
-            match handle(Ok((header, Content::Borrowed(content)))) {
+            match sink.frame(&header, Content::Borrowed(content)) {
                 Handled::Taken => taken += frame_bytes,
                 Handled::NotNow(_) => return (taken, Some(Read::Paused)),
             }

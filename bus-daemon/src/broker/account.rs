@@ -107,17 +107,17 @@ impl Account {
         self.departed_at_ms.is_some() && self.outstanding == 0 && self.peer.is_none() && self.former_peers == 0
     }
 
-    /// One of its messages has left the log. In order they leave one by one; one that was dropped
-    /// from the middle counts when those before it have left.
-    pub(super) fn resolve(&mut self, sequence: u64, bytes: u64, was_oldest: bool, window: Window) {
-        self.outstanding -= 1;
+    /// Some of its messages have left the log. In order they leave one by one, up to the sequence
+    /// `all_up_to`; one that was dropped from the middle counts when those before it have left.
+    pub(super) fn resolve(&mut self, messages: u64, bytes: u64, all_up_to: Option<u64>, window: Window) {
+        self.outstanding -= messages;
         self.outstanding_bytes -= bytes;
         if self.window_full_since_ms.is_some() && !self.fills(window) {
             self.window_full_since_ms = None;
         }
         if self.outstanding == 0 {
             self.acked = self.accepted;
-        } else if was_oldest {
+        } else if let Some(sequence) = all_up_to {
             self.acked = self.acked.max(sequence);
         }
     }

@@ -241,20 +241,37 @@ impl Channel {
         }
     }
 
-    /// Lets the oldest message go. Returns whose it was.
-    pub(super) fn release_front(&mut self, leaves: Leaves) -> Option<Entry> {
-        let entry = self.log.pop_front()?;
-        self.count(&entry, leaves, true);
-        if let Some(seat) = &mut self.seat {
-            let first = self.log.first();
-            seat.taken = seat.taken.max(first);
-            if seat.written < first {
-                (seat.written, seat.offset) = (first, 0);
-            } else {
-                seat.ahead_bytes -= u64::from(entry.message_bytes);
+    /// The receiver has acknowledged the oldest `count` messages, which it was sent. Whose they were is
+    /// told to `see`, as few times as they come in runs.
+    pub(super) fn acknowledge(&mut self, count: u64, mut see: impl FnMut(AccountId, &mut Account)) {
+        let window = self.bounds.window();
+        let accounts = &mut self.accounts;
+        let mut run: Option<Settling> = None;
+        let mut left = Vec::new();
+        let mut settle = |run: Settling| {
+            let account = &mut accounts[run.account.0 as usize];
+            account.resolve(run.messages, run.bytes, Some(run.sequence), window);
+            if account.outstanding == 0 && account.departed_at_ms.is_some() {
+                left.push(run.account);
             }
+            see(run.account, account);
+        };
+        let before = self.log.bytes();
+        self.log.release(count, |entry| match &mut run {
+            Some(run) if run.account == entry.account => run.add(entry),
+            other => {
+                if let Some(run) = other.replace(Settling::of(entry)) {
+                    settle(run);
+                }
+            }
+        });
+        run.map(settle);
+        left.into_iter().for_each(|account| self.remember_departed(account));
+        self.tally.acknowledged += count;
+        if let Some(seat) = &mut self.seat {
+            seat.taken = seat.taken.max(self.log.first());
+            seat.ahead_bytes -= before - self.log.bytes();
         }
-        Some(entry)
     }
 
     /// Counts a message that has left the log.
@@ -267,7 +284,7 @@ impl Channel {
         let window = self.bounds.window();
         let account = &mut self.accounts[entry.account.0 as usize];
         account.dropped += u64::from(leaves == Leaves::Dropped);
-        account.resolve(entry.sequence, u64::from(entry.message_bytes), was_oldest, window);
+        account.resolve(1, u64::from(entry.message_bytes), Some(entry.sequence).filter(|_| was_oldest), window);
         if account.outstanding == 0 && account.departed_at_ms.is_some() {
             self.remember_departed(entry.account);
         }
@@ -286,9 +303,12 @@ impl Channel {
             return seat.written + u64::from(seat.offset > 0);
         }
         let most = self.log.end().min(self.log.first() + self.bounds.push_ahead_messages);
-        let mut ahead = seat.ahead_bytes;
+        if self.log.bytes() <= self.bounds.push_ahead_bytes {
+            return most.max(seat.written);
+        }
+        let (mut ahead, reach) = (seat.ahead_bytes, seat.ahead_bytes + WRITE_BYTES);
         let mut limit = seat.written;
-        while let Some(entry) = self.log.entry(limit).filter(|_| limit < most) {
+        while let Some(entry) = self.log.entry(limit).filter(|_| limit < most && ahead < reach) {
             ahead += u64::from(entry.message_bytes);
             let has_begun = limit == seat.written && seat.offset > 0;
             if ahead > self.bounds.push_ahead_bytes && limit > self.log.first() && !has_begun {
@@ -327,6 +347,31 @@ impl Channel {
         }
     }
 }
+
+/// Messages of one sender that are acknowledged one behind the other.
+struct Settling {
+    account: AccountId,
+    messages: u64,
+    bytes: u64,
+    /// Of the last.
+    sequence: u64,
+}
+
+impl Settling {
+    fn of(entry: &Entry) -> Self {
+        let Entry { account, sequence, message_bytes, .. } = *entry;
+        Self { account, messages: 1, bytes: u64::from(message_bytes), sequence }
+    }
+
+    fn add(&mut self, entry: &Entry) {
+        self.messages += 1;
+        self.bytes += u64::from(entry.message_bytes);
+        self.sequence = entry.sequence;
+    }
+}
+
+/// How much one look at what may be sent ahead takes in, in bytes: more than a socket takes at once.
+const WRITE_BYTES: u64 = 512 * 1024;
 
 impl Channel {
     /// What must always hold.

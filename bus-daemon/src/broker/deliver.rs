@@ -4,7 +4,7 @@ use std::io::IoSlice;
 
 use bus_core::wire::{Kind, Progress};
 
-use super::channel::{ChannelId, Leaves};
+use super::channel::ChannelId;
 use super::peer::{PeerId, PeerRole};
 use super::{Broker, Fault};
 
@@ -140,15 +140,13 @@ impl Broker {
         seat.taken = taken;
         seat.head_given_back = progress.head_given_back;
         seat.messages += acked - first;
-        for _ in first..acked {
-            if let Some(entry) = channel.release_front(Leaves::Acknowledged) {
-                let account = &mut channel.accounts[entry.account.0 as usize];
-                if account.peer.is_some() && !account.queued {
-                    account.queued = true;
-                    self.to_tell.push((channel_id, entry.account));
-                }
+        let to_tell = &mut self.to_tell;
+        channel.acknowledge(acked - first, |account_id, account| {
+            if account.peer.is_some() && !account.queued {
+                account.queued = true;
+                to_tell.push((channel_id, account_id));
             }
-        }
+        });
         if acked > first {
             self.charge(channel_id, before);
             self.give_room(channel_id);

@@ -56,6 +56,17 @@ struct Segment {
     bytes: Vec<u8>,
     /// Entries that lie here.
     live: u32,
+    /// One was taken out from between others.
+    has_gaps: bool,
+}
+
+/// What stands before the content of a message on its way down.
+fn prefix(header: &FrameHeader, origin: Origin) -> [u8; PREFIX_BYTES] {
+    let header = FrameHeader { kind: Kind::Deliver, flags: Flags(header.flags.0 & Flags::REDELIVERED), ..*header };
+    let mut prefix = [0; PREFIX_BYTES];
+    prefix[..HEADER_BYTES].copy_from_slice(&header.encode());
+    prefix[HEADER_BYTES..].copy_from_slice(&origin.encode());
+    prefix
 }
 
 /// Where a message lies, and whose it is.
@@ -111,25 +122,34 @@ impl MessageLog {
         account: AccountId,
         accepted_at_ms: u64,
     ) {
-        let header = FrameHeader { kind: Kind::Deliver, flags: Flags(header.flags.0 & Flags::REDELIVERED), ..*header };
-        let frame_bytes = header.frame_bytes();
-        let mut prefix = [0; PREFIX_BYTES];
-        prefix[..HEADER_BYTES].copy_from_slice(&header.encode());
-        prefix[HEADER_BYTES..].copy_from_slice(&origin.encode());
-        let offset = match content {
+        match content {
             Content::Owned(mut record) => {
-                record[..PREFIX_BYTES].copy_from_slice(&prefix);
-                self.segments.push_back(Segment { bytes: record, live: 0 });
-                0
+                record[..PREFIX_BYTES].copy_from_slice(&prefix(header, origin));
+                self.segments.push_back(Segment { bytes: record, live: 0, has_gaps: false });
+                self.note(header, 0, account, accepted_at_ms);
             }
-            Content::Borrowed(bytes) => {
-                let segment = self.segment_with_room(frame_bytes);
-                let offset = segment.len();
-                segment.extend_from_slice(&prefix);
-                segment.extend_from_slice(bytes);
-                offset
-            }
-        };
+            Content::Borrowed(bytes) => self.append_small(header, origin, bytes, account, accepted_at_ms),
+        }
+    }
+
+    /// As [`append`](Self::append), by a copy.
+    pub(super) fn append_small(
+        &mut self,
+        header: &FrameHeader,
+        origin: Origin,
+        content: &[u8],
+        account: AccountId,
+        accepted_at_ms: u64,
+    ) {
+        let segment = self.segment_with_room(PREFIX_BYTES + content.len());
+        let offset = segment.len();
+        segment.extend_from_slice(&prefix(header, origin));
+        segment.extend_from_slice(content);
+        self.note(header, offset, account, accepted_at_ms);
+    }
+
+    /// A message lies at `offset` of the last segment.
+    fn note(&mut self, header: &FrameHeader, offset: usize, account: AccountId, accepted_at_ms: u64) {
         if let Some(segment) = self.segments.back_mut() {
             segment.live += 1;
         }
@@ -138,7 +158,7 @@ impl MessageLog {
         self.entries.push_back(Entry {
             segment: self.first_segment + self.segments.len() as u64 - 1,
             offset: offset as u32,
-            frame_bytes: frame_bytes as u32,
+            frame_bytes: message_bytes + PREFIX_BYTES as u32,
             message_bytes,
             account,
             sequence: header.sequence,
@@ -150,17 +170,30 @@ impl MessageLog {
         let fits = self.segments.back().is_some_and(|last| last.bytes.capacity() - last.bytes.len() >= bytes);
         if !fits {
             let bytes = Vec::with_capacity(bytes.max(SEGMENT_BYTES));
-            self.segments.push_back(Segment { bytes, live: 0 });
+            self.segments.push_back(Segment { bytes, live: 0, has_gaps: false });
         }
         &mut self.segments.back_mut().expect("a segment was pushed where there was none").bytes
     }
 
-    /// Takes the oldest message out.
-    pub(super) fn pop_front(&mut self) -> Option<Entry> {
-        let entry = self.entries.pop_front()?;
-        self.first += 1;
-        self.forget(&entry);
-        Some(entry)
+    /// Takes the oldest `count` messages out, and shows each to `see`.
+    pub(super) fn release(&mut self, count: u64, mut see: impl FnMut(&Entry)) {
+        let count = usize::try_from(count).unwrap_or(usize::MAX).min(self.entries.len());
+        let (mut segment, mut live, mut bytes) = (self.first_segment, 0, 0);
+        for entry in self.entries.drain(..count) {
+            if entry.segment != segment {
+                self.segments[(segment - self.first_segment) as usize].live -= live;
+                (segment, live) = (entry.segment, 0);
+            }
+            live += 1;
+            bytes += u64::from(entry.message_bytes);
+            see(&entry);
+        }
+        if live > 0 {
+            self.segments[(segment - self.first_segment) as usize].live -= live;
+        }
+        self.first += count as u64;
+        self.bytes -= bytes;
+        self.drop_dead_segments();
     }
 
     /// Takes the message at `position` out, which no receiver was sent; those behind it move up by
@@ -190,8 +223,13 @@ impl MessageLog {
 
     fn forget(&mut self, entry: &Entry) {
         self.bytes -= u64::from(entry.message_bytes);
-        let index = (entry.segment - self.first_segment) as usize;
-        self.segments[index].live -= 1;
+        let segment = &mut self.segments[(entry.segment - self.first_segment) as usize];
+        segment.live -= 1;
+        segment.has_gaps = true;
+        self.drop_dead_segments();
+    }
+
+    fn drop_dead_segments(&mut self) {
         while self.segments.len() > 1 && self.segments[0].live == 0 {
             self.drop_first_segment();
         }
@@ -203,6 +241,7 @@ impl MessageLog {
                 self.first_segment += 1;
             } else {
                 only.bytes.clear();
+                only.has_gaps = false;
             }
         }
     }
@@ -217,6 +256,7 @@ impl MessageLog {
             self.segments.back().is_some_and(|last| last.bytes.capacity() - last.bytes.len() < SEGMENT_BYTES / 4);
         if segment.bytes.capacity() == SEGMENT_BYTES && last_is_full && !last_is_spare {
             segment.bytes.clear();
+            segment.has_gaps = false;
             self.segments.push_back(segment);
         }
     }
@@ -240,34 +280,25 @@ impl MessageLog {
         self.entry(position).map(|entry| self.frame(entry))
     }
 
-    /// The frames of `from..to` without the first `offset` bytes, as few slices.
+    /// The frames of `from..to` without the first `offset` bytes, as few slices: at most `most` in `out`.
     pub(super) fn slices<'a>(&'a self, from: u64, to: u64, offset: usize, most: usize, out: &mut Vec<IoSlice<'a>>) {
-        let mut run: Option<(u64, usize, usize)> = None;
+        let index = |position: u64| (position.max(self.first) - self.first) as usize;
+        let (mut at, end) = (index(from), index(to).min(self.entries.len()));
         let mut skip = offset;
-        for position in from..to {
-            let Some(entry) = self.entry(position) else { break };
-            let (start, end) = (entry.offset as usize + skip, (entry.offset + entry.frame_bytes) as usize);
-            skip = 0;
-            run = match run {
-                Some((segment, begun, reached)) if segment == entry.segment && reached == start => {
-                    Some((segment, begun, end))
-                }
-                other => {
-                    self.push_slice(other, out);
-                    if out.len() == most {
-                        return;
-                    }
-                    Some((entry.segment, start, end))
-                }
-            };
+        while at < end && out.len() < most {
+            let first = &self.entries[at];
+            let segment = &self.segments[(first.segment - self.first_segment) as usize];
+            let behind = if segment.has_gaps { at + 1 } else { self.behind_segment(first.segment).min(end) };
+            let last = &self.entries[behind - 1];
+            let bytes = &segment.bytes[first.offset as usize + skip..(last.offset + last.frame_bytes) as usize];
+            out.push(IoSlice::new(bytes));
+            (at, skip) = (behind, 0);
         }
-        self.push_slice(run, out);
     }
 
-    fn push_slice<'a>(&'a self, run: Option<(u64, usize, usize)>, out: &mut Vec<IoSlice<'a>>) {
-        if let Some((segment, start, end)) = run {
-            out.push(IoSlice::new(&self.segments[(segment - self.first_segment) as usize].bytes[start..end]));
-        }
+    /// Index of the first entry behind a segment.
+    fn behind_segment(&self, segment: u64) -> usize {
+        self.entries.partition_point(|entry| entry.segment <= segment)
     }
 
     /// Counts attempts of the message at `position`, and marks it as redelivered.

@@ -1,6 +1,6 @@
 //! The rules of the bus: pure, without socket, thread or clock.
 //!
-//! **How it is driven.** Hand in one event ([`Broker::connected`], [`Broker::frame`],
+//! **How it is driven.** Hand in one event ([`Broker::connected`], [`Broker::frame`], [`Broker::run`],
 //! [`Broker::disconnected`], [`Broker::tick`]), then take all actions from
 //! [`Broker::poll_action`]. What a peer is to be sent is asked by [`Broker::output`], and what its
 //! socket took is told by [`Broker::wrote`]. After a turn of the event loop, [`Broker::end_turn`]
@@ -8,8 +8,8 @@
 //!
 //! Payloads move through, and are neither cloned nor decoded.
 //!
-//! The rooms, in the way of a message: `attach` lets ends in, `hear` takes frames apart, `publish`
-//! and `room` let messages in, `deliver` and `settle` tell receivers and senders, `leave` and `close`
+//! The rooms, in the way of a message: `attach` lets ends in, `hear` takes frames apart, `publish`,
+//! `room` and, for many at once, `run` let messages in, `deliver` and `settle` tell receivers and senders, `leave` and `close`
 //! see peers off. `orders` answers the shell; `registry` and `users` keep what there is.
 
 mod account;
@@ -27,6 +27,7 @@ mod publish;
 mod registry;
 mod room;
 mod rules;
+mod run;
 mod settle;
 mod tick;
 mod users;

@@ -166,7 +166,8 @@ impl Broker {
         let account = &mut channel.accounts[account_id.0 as usize];
         account.accept(header, window, now_ms);
         account.dropped += 1;
-        account.resolve(header.sequence, header.message_bytes(), account.outstanding == 1, window);
+        let only = account.outstanding == 1;
+        account.resolve(1, header.message_bytes(), Some(header.sequence).filter(|_| only), window);
         self.tell_later(channel_id, account_id);
     }
 

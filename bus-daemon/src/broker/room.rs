@@ -1,10 +1,11 @@
 //! Room in a channel, and whose turn it is: senders that ask before they send, and senders whose next
 //! frame waits, stand in one line.
 //!
-//! The first in line goes on when there is room for its message. A sender that asked is granted the
-//! room; one whose frame waits is *called*: its frame is handed in again. It may then send
-//! [`TURN_MESSAGES`] before it stands behind the others. One that was called and found no room keeps
-//! its place. Nobody passes the line.
+//! A sender that asked is granted room as soon as there is enough for its message. One whose frame
+//! waits is *called* when an eighth of the channel is free: its frame is handed in again, and it may
+//! send a turn's worth before it stands behind the others. Resuming it for each message that leaves
+//! would cost more than the message. One that was called and found no room keeps its place. Nobody
+//! passes the line.
 
 use bus_core::WhenFull;
 use bus_core::wire::{Kind, Want};
@@ -16,9 +17,15 @@ use super::peer::{PeerId, PeerRole};
 use super::tick::RETRY_PAUSED_MS;
 use super::{Action, Broker, Handled};
 
-/// How many messages a sender sends in its turn while others wait: enough to be worth the way through
-/// the event loop, and little beside a capacity.
-const TURN_MESSAGES: u32 = 64;
+/// How many messages a sender sends at most in its turn while others wait: enough to be worth the way
+/// through the event loop.
+const TURN_MESSAGES_MAX: u64 = 1024;
+
+/// Which part of the capacity is one turn.
+const TURNS: u64 = 64;
+
+/// Which part of the capacity is to be free before a sender is called.
+const FREE_PART: u64 = 8;
 
 /// A sender in line.
 #[derive(Clone, Copy, Debug)]
@@ -47,12 +54,24 @@ impl Channel {
     /// Whether the first in line has room here: then it is its user that has none.
     pub(super) fn waits_for_user(&self) -> bool {
         let first = self.waiting.front().filter(|first| first.wait == Wait::Call);
-        self.called.is_none() && first.is_some_and(|first| self.has_or_makes_room(first.bytes))
+        self.called.is_none() && first.is_some_and(|first| self.has_room_to_call(first.bytes))
     }
 
-    fn has_or_makes_room(&self, bytes: u64) -> bool {
+    /// Whether a sender whose message has `bytes` is worth calling. Where the capacity is exact, each
+    /// message that leaves makes room for another.
+    fn has_room_to_call(&self, bytes: u64) -> bool {
         let droppable = self.bounds.when_full == WhenFull::DropOldest && self.unsent_from() < self.log.end();
-        droppable || self.has_room(bytes)
+        droppable || (self.has_room(bytes) && (self.bounds.exact || self.is_drained_enough()))
+    }
+
+    fn is_drained_enough(&self) -> bool {
+        let few = self.log.len() <= self.bounds.messages - self.bounds.messages / FREE_PART;
+        few && self.log.bytes() <= self.bounds.bytes - self.bounds.bytes / FREE_PART
+    }
+
+    /// How many messages a sender may send in its turn.
+    fn turn_messages(&self) -> u32 {
+        (self.bounds.messages / TURNS).clamp(1, TURN_MESSAGES_MAX) as u32
     }
 
     fn leave_line(&mut self, id: PeerId, wait: Wait) {
@@ -158,8 +177,9 @@ impl Broker {
             return false;
         }
         channel.called = None;
+        let turn_messages = channel.turn_messages();
         if let Some(peer) = self.peer_mut(id) {
-            peer.turn_messages = TURN_MESSAGES;
+            peer.turn_messages = turn_messages;
         }
         true
     }
@@ -225,7 +245,7 @@ impl Broker {
             Wait::Grant => channel.has_room(first.bytes),
             Wait::Call => {
                 let admitted = !self.shutting_down && !self.is_over_user(channel_id, first.bytes, first.peer);
-                admitted && (self.has_grant(first.peer, channel_id) || channel.has_or_makes_room(first.bytes))
+                admitted && (self.has_grant(first.peer, channel_id) || channel.has_room_to_call(first.bytes))
             }
         };
         goes_on.then_some(first)
@@ -258,7 +278,7 @@ impl Broker {
             && channel.called.is_none()
             && !self.shutting_down
             && !is_retried
-            && channel.has_room(first.bytes)
+            && (channel.has_room_to_call(first.bytes) || (first.wait == Wait::Grant && channel.has_room(first.bytes)))
             && !self.is_over_user(channel_id, first.bytes, first.peer)
         {
             return Err(format!("{}: {first:?} waits, and there is room", channel.name));

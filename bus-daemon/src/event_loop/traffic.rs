@@ -1,13 +1,14 @@
 //! What goes over the connections: frames in, output out, and how connections end.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use bus_core::wire::{FrameError, FrameHeader};
 use mio::unix::SourceFd;
 use mio::{Interest, Token};
 
 use super::{EventLoop, FIRST_CONNECTION, LINGER, Outside, Slot};
-use crate::broker::{Action, Handled, PeerId};
-use crate::connection::Read;
+use crate::broker::{Action, Broker, Content, Handled, PeerId};
+use crate::connection::{Read, Sink};
 
 /// What the kernel, or a client in this process, has told of a connection.
 #[derive(Clone, Copy, Debug)]
@@ -30,6 +31,27 @@ impl Readiness {
             writable: event.is_writable() || write_closed,
             deserted: read_closed && write_closed,
         }
+    }
+}
+
+/// What one peer sends, on its way to the broker.
+struct Intake<'b> {
+    broker: &'b mut Broker,
+    now: Duration,
+    peer: PeerId,
+}
+
+impl Sink for Intake<'_> {
+    fn run(&mut self, bytes: &[u8]) -> usize {
+        self.broker.run(self.now, self.peer, bytes)
+    }
+
+    fn frame<'a>(&mut self, header: &FrameHeader, content: Content<'a>) -> Handled<'a> {
+        self.broker.frame(self.now, self.peer, header, content)
+    }
+
+    fn malformed(&mut self, error: FrameError) {
+        self.broker.malformed(self.now, self.peer, &error);
     }
 }
 
@@ -82,18 +104,9 @@ impl<O: Outside> EventLoop<O> {
         if slot.queued {
             return;
         }
-        let (peer, broker) = (slot.peer, &mut self.broker);
-        let mut fault = None;
-        let outcome = slot.connection.read(&mut self.buffer, limits, &mut |frame| match frame {
-            Ok((header, content)) => broker.frame(now, peer, &header, content),
-            Err(error) => {
-                fault = Some(error);
-                Handled::Taken
-            }
-        });
-        if let Some(error) = fault {
-            self.broker.malformed(now, peer, &error);
-        }
+        let peer = slot.peer;
+        let mut intake = Intake { broker: &mut self.broker, now, peer };
+        let outcome = slot.connection.read(&mut self.buffer, limits, &mut intake);
         match outcome {
             Read::Drained => {}
             Read::More => self.queue(key),

@@ -10,4 +10,5 @@ mod ends;
 mod flow;
 mod orders;
 mod resume;
+mod runs;
 mod turns;

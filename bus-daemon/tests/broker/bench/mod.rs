@@ -363,7 +363,12 @@ impl State {
                 return self.check();
             }
         };
-        assert_eq!(frame.len(), header.frame_bytes(), "a test hands in one frame at a time");
+        // As the event loop does: what needs no decision goes in at once.
+        let run = self.broker.run(now, id, &frame);
+        if run == frame.len() {
+            return self.check();
+        }
+        assert_eq!((run, frame.len()), (0, header.frame_bytes()), "a test hands in one frame, or a run of messages");
         let content = &frame[HEADER_BYTES..];
         let content = if content.len() >= LARGE_BYTES && header.kind.carries_message() {
             Content::Owned([&[0; PREFIX_BYTES][..], content].concat())

@@ -1,0 +1,79 @@
+//! Runs: messages of one sender that lie one behind the other, and for which nothing is to decide.
+//!
+//! Each of them could go the way through `hear` and `publish`, with the same outcome. Together they
+//! cost a third: whose they are, and whether there is room, is looked up once.
+
+use std::time::Duration;
+
+use bus_core::wire::{FrameHeader, FrameLimits, HEADER_BYTES, Kind, Origin};
+
+use super::log::LARGE_BYTES;
+use super::peer::{Charge, Peer, PeerId, PeerRole};
+use super::{Broker, millis};
+
+impl Broker {
+    /// Takes in those messages at the start of `bytes` that follow in sequence, keep every limit and
+    /// have room, or a turn where others wait for that. Returns how many bytes they are. What comes next is handed
+    /// in by [`Self::frame`], which decides.
+    pub fn run(&mut self, now: Duration, id: PeerId, bytes: &[u8]) -> usize {
+        let Some(peer) = self.peers.get(id.slot as usize).filter(|peer| peer.generation == id.generation) else {
+            return 0;
+        };
+        let PeerRole::Sender { channel: channel_id, account: account_id, .. } = peer.role else { return 0 };
+        let channel = &mut self.channels[channel_id.0 as usize];
+        let Some(user) = self.users.get_mut(&channel.uid) else { return 0 };
+        // While others wait, no more than its turn.
+        let turn_messages = if channel.has_line() { peer.turn_messages.into() } else { u64::MAX };
+        if self.shutting_down || !sends_freely(peer) || turn_messages == 0 {
+            return 0;
+        }
+        let window = channel.bounds.window();
+        let account = &mut channel.accounts[account_id.0 as usize];
+        if account.peer != Some(id) || account.granted.is_some() {
+            return 0;
+        }
+        let now_ms = millis(now);
+        let origin = Origin { sender: account.sender, pid: account.pid, attempt: 1 };
+        let limits = FrameLimits { message_max_bytes: channel.bounds.message_max_bytes, control_max_bytes: 0 };
+        let held_messages = channel.log.len() + channel.granted_messages;
+        let held_bytes = channel.log.bytes() + channel.granted_bytes;
+        let mut room_messages = channel.bounds.messages.saturating_sub(held_messages).min(turn_messages);
+        let room_bytes = channel.bounds.bytes.saturating_sub(held_bytes);
+        let mut room_bytes = room_bytes.min(self.rules.user_bytes_max.saturating_sub(user.bytes));
+        let (mut taken, mut messages, before) = (0, 0, channel.log.bytes());
+        while let Ok(Some(header)) = FrameHeader::decode(&bytes[taken..], limits) {
+            let message_bytes = header.message_bytes();
+            let follows = header.kind == Kind::Data && header.sequence == account.accepted + 1;
+            let fits = room_messages > 0 && message_bytes <= room_bytes && message_bytes < LARGE_BYTES as u64;
+            let content = bytes.get(taken + HEADER_BYTES..taken + header.frame_bytes());
+            let Some(content) = content.filter(|_| follows && fits) else { break };
+            account.accept(&header, window, now_ms);
+            channel.log.append_small(&header, origin, content, account_id, now_ms);
+            (room_messages, room_bytes) = (room_messages - 1, room_bytes - message_bytes);
+            taken += header.frame_bytes();
+            messages += 1;
+        }
+        if messages > 0 {
+            self.now_ms = now_ms;
+            channel.tally.accepted += messages;
+            user.bytes += channel.log.bytes() - before;
+            let receiver = channel.seat.as_ref().map(|seat| seat.peer);
+            if turn_messages < u64::MAX
+                && let Some(peer) = self.peers.get_mut(id.slot as usize)
+            {
+                peer.turn_messages -= messages as u32;
+            }
+            self.tell_later(channel_id, account_id);
+            if let Some(receiver) = receiver {
+                self.write(receiver);
+            }
+        }
+        taken
+    }
+}
+
+/// Whether a peer's messages need no more than room.
+fn sends_freely(peer: &Peer) -> bool {
+    let is_read = !peer.closing && peer.paused_at_ms.is_none() && !peer.outbox.is_over();
+    is_read && peer.want.is_none() && peer.charge == Charge::Connection
+}
