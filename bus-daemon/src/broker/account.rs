@@ -44,6 +44,8 @@ pub(super) struct Account {
     pub(super) granted: Option<u32>,
     /// What it was last told.
     pub(super) told: Settled,
+    /// Bytes of its messages that have left the log since then.
+    untold_bytes: u64,
     /// It waits for an answer to this sequence.
     pub(super) confirm: u64,
     /// It is in the broker's list of those to be told.
@@ -71,6 +73,7 @@ impl Account {
             dropped: 0,
             granted: None,
             told,
+            untold_bytes: 0,
             confirm: 0,
             queued: false,
             messages: 0,
@@ -112,6 +115,7 @@ impl Account {
     pub(super) fn resolve(&mut self, messages: u64, bytes: u64, all_up_to: Option<u64>, window: Window) {
         self.outstanding -= messages;
         self.outstanding_bytes -= bytes;
+        self.untold_bytes += bytes;
         if self.window_full_since_ms.is_some() && !self.fills(window) {
             self.window_full_since_ms = None;
         }
@@ -122,10 +126,17 @@ impl Account {
         }
     }
 
-    /// Whether it should be told now: it waits for it, or it has come a good way.
-    pub(super) fn wants_to_know(&self, window: u64) -> bool {
-        let news = self.settled() != self.told;
+    /// Whether it should be told now: it waits for it, or an eighth of its window is free again.
+    pub(super) fn wants_to_know(&self, window: Window) -> bool {
         let confirmed = self.confirm > self.told.accepted && self.accepted >= self.confirm;
-        confirmed || (news && (self.outstanding == 0 || self.acked - self.told.acked >= window / 8))
+        let acked = self.acked - self.told.acked;
+        confirmed || (acked > 0 && (acked >= window.messages / 8 || self.untold_bytes >= window.bytes / 8))
+    }
+
+    /// It is told how far it is.
+    pub(super) fn note_told(&mut self, settled: Settled) {
+        self.told = settled;
+        self.untold_bytes = 0;
+        self.confirm = 0;
     }
 }

@@ -57,6 +57,8 @@ impl Broker {
 
     /// Tells every peer that the daemon ends.
     pub fn close_all(&mut self) {
+        // What is settled need not be sent to the next daemon.
+        self.tell_all();
         let text = "the daemon is ending".to_owned();
         let ids: Vec<PeerId> = self.peer_ids().collect();
         for id in ids {

@@ -96,6 +96,8 @@ pub struct Broker {
     actions: VecDeque<Action>,
     /// Accounts with news for their senders.
     to_tell: Vec<(ChannelId, AccountId)>,
+    /// When those are told who do not wait for it, in milliseconds.
+    tell_all_at_ms: Option<u64>,
     /// Senders that have been named so far; their ids are drawn from it.
     senders_named: u64,
     shutting_down: bool,
@@ -135,6 +137,7 @@ impl Broker {
             users: BTreeMap::new(),
             actions: VecDeque::new(),
             to_tell: Vec::new(),
+            tell_all_at_ms: None,
             senders_named: 0,
             shutting_down: false,
             now_ms: 0,

@@ -8,16 +8,32 @@ use super::account::AccountId;
 use super::channel::{Channel, ChannelId};
 use super::peer::{PeerId, PeerRole};
 
+/// How long a sender may be left without news that it does not wait for, in milliseconds.
+const TELL_ALL_MS: u64 = 5;
+
 impl Broker {
-    /// Lets senders know how far they are: those who wait for it or have come a good way, and, when
-    /// the loop is `idle`, all others with news.
-    pub fn end_turn(&mut self, idle: bool) {
+    /// Lets those senders know how far they are who wait for it or have come a good way. All others with
+    /// news are told a little later: telling a sender costs as much as taking its message.
+    pub fn end_turn(&mut self) {
+        self.tell_senders(false);
+        if !self.to_tell.is_empty() && self.tell_all_at_ms.is_none() {
+            self.tell_all_at_ms = Some(self.now_ms + TELL_ALL_MS);
+        }
+    }
+
+    /// Lets all senders with news know how far they are.
+    pub fn tell_all(&mut self) {
+        self.tell_all_at_ms = None;
+        self.tell_senders(true);
+    }
+
+    fn tell_senders(&mut self, all: bool) {
         let mut to_tell = std::mem::take(&mut self.to_tell);
         to_tell.retain(|(channel_id, account_id)| {
             let Some(channel) = self.channels.get_mut(channel_id.0 as usize) else { return false };
-            let window = u64::from(channel.bounds.window);
+            let window = channel.bounds.window();
             let Some(account) = channel.accounts.get_mut(account_id.0 as usize) else { return false };
-            if !idle && !account.wants_to_know(window) {
+            if !all && !account.wants_to_know(window) {
                 return true;
             }
             let peer = account.peer.and_then(|id| self.peers.get(id.slot as usize));
@@ -30,8 +46,7 @@ impl Broker {
             if let Some(id) = account.peer
                 && (settled != account.told || account.confirm > 0)
             {
-                account.told = settled;
-                account.confirm = 0;
+                account.note_told(settled);
                 self.put(id, Kind::Settled, &settled);
             }
             false

@@ -17,6 +17,15 @@ impl Broker {
     /// Time has passed.
     pub fn tick(&mut self, now: Duration) {
         self.now_ms = millis(now);
+        if self.tell_all_at_ms.is_some_and(|at_ms| at_ms <= self.now_ms) {
+            self.tell_all();
+        }
+        if self.due_ms.is_some_and(|due_ms| due_ms <= self.now_ms) {
+            self.look_after_channels();
+        }
+    }
+
+    fn look_after_channels(&mut self) {
         self.time_out_greetings();
         let channels: Vec<ChannelId> = self.channels.iter().map(|(slot, _)| ChannelId(slot as u32)).collect();
         for channel in channels {
@@ -33,7 +42,7 @@ impl Broker {
     /// When [`Self::tick`] may have something to do next.
     #[must_use]
     pub fn next_tick(&self) -> Option<Duration> {
-        self.due_ms.map(Duration::from_millis)
+        [self.due_ms, self.tell_all_at_ms].into_iter().flatten().min().map(Duration::from_millis)
     }
 
     pub(super) fn due(&mut self, at_ms: u64) {

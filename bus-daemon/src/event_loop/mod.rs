@@ -132,7 +132,7 @@ impl<O: Outside> EventLoop<O> {
         let mut events = Events::with_capacity(1024);
         loop {
             self.wait(&mut events)?;
-            let mut worked = !events.is_empty() || !self.unread.is_empty();
+            let worked = !events.is_empty() || !self.unread.is_empty();
             for event in &events {
                 match event.token() {
                     LISTENER => self.accept(),
@@ -147,7 +147,7 @@ impl<O: Outside> EventLoop<O> {
             }
             self.read_unread();
             self.carry_out();
-            worked |= self.tick();
+            self.tick();
             if worked {
                 self.busy_until = Instant::now() + self.options.poll;
             }
@@ -169,13 +169,11 @@ impl<O: Outside> EventLoop<O> {
                 if !events.is_empty() {
                     return Ok(());
                 }
-                self.be_idle();
+                if self.tick_is_due() {
+                    return Ok(());
+                }
                 std::hint::spin_loop();
             }
-        }
-        self.be_idle();
-        if !self.unread.is_empty() {
-            return self.poll_once(events, Some(Duration::ZERO));
         }
         let timeout = self.next_deadline().map(|at| round_up(at.saturating_duration_since(Instant::now())));
         self.poll_once(events, timeout)
@@ -191,10 +189,8 @@ impl<O: Outside> EventLoop<O> {
         }
     }
 
-    /// Nothing is ready: the moment to tell senders what they do not wait for.
-    fn be_idle(&mut self) {
-        self.broker.end_turn(true);
-        self.carry_out();
+    fn tick_is_due(&self) -> bool {
+        self.broker.next_tick().is_some_and(|at| at <= self.started.elapsed())
     }
 
     fn next_deadline(&self) -> Option<Instant> {
@@ -205,13 +201,11 @@ impl<O: Outside> EventLoop<O> {
         [broker, idle, alive, linger, self.accept_again_at, self.ends_at].into_iter().flatten().min()
     }
 
-    /// What time brings. Returns whether anything was due.
-    fn tick(&mut self) -> bool {
+    /// What time brings.
+    fn tick(&mut self) {
         let now = Instant::now();
-        let since_start = now - self.started;
-        let due = self.broker.next_tick().is_some_and(|at| at <= since_start);
-        if due {
-            self.broker.tick(since_start);
+        if self.tick_is_due() {
+            self.broker.tick(self.started.elapsed());
             self.carry_out();
         }
         if let Some(interval) = self.outside.alive_interval()
@@ -228,7 +222,6 @@ impl<O: Outside> EventLoop<O> {
         if !self.broker.is_idle() {
             self.idle_since = now;
         }
-        due
     }
 
     /// The end is ordered: no new ends, and receivers get a while to drain.

@@ -181,7 +181,7 @@ impl<O: Outside> EventLoop<O> {
                     }
                 }
             }
-            self.broker.end_turn(false);
+            self.broker.end_turn();
             let mut to_write = std::mem::take(&mut self.to_write);
             for key in to_write.drain(..) {
                 if self.connections.contains(key) {

@@ -259,7 +259,7 @@ fn a_confirmed_message_is_answered_even_when_it_is_dropped() {
 }
 
 #[test]
-fn a_busy_daemon_tells_in_strides_and_an_idle_one_at_once() {
+fn a_sender_is_told_in_strides_and_of_the_rest_a_little_later() {
     let bench = Bench::with(|rules| rules.window_messages = 80);
     let (sender, receiver) = (bench.sender("jobs"), bench.receiver("jobs"));
     bench.be_busy();
@@ -271,19 +271,34 @@ fn a_busy_daemon_tells_in_strides_and_an_idle_one_at_once() {
     assert_eq!(sender.peer.all_heard(), [Heard::Settled(settled(30, 10, 0))]);
     receiver.ack(5);
     assert_eq!(sender.peer.all_heard(), []);
-    bench.be_idle();
+    bench.wait_ms(5);
     assert_eq!(sender.peer.all_heard(), [Heard::Settled(settled(30, 15, 0))]);
-    bench.be_idle();
+    bench.wait_ms(5);
     assert_eq!(sender.peer.all_heard(), []);
 }
 
 #[test]
-fn the_last_acknowledgement_is_told_even_when_busy() {
+fn bytes_count_as_a_stride_too() {
+    let bench = Bench::with(|rules| rules.window_bytes = 8_000);
+    let (sender, receiver) = (bench.sender("jobs"), bench.receiver("jobs"));
+    bench.be_busy();
+    sender.send_sized(1, 600);
+    sender.send_sized(2, 600);
+    receiver.ack(1);
+    assert_eq!(sender.peer.all_heard(), []);
+    receiver.ack(1);
+    assert_eq!(sender.settled(), settled(2, 2, 0));
+}
+
+#[test]
+fn the_last_acknowledgement_is_told_a_little_later() {
     let bench = Bench::new();
     let (sender, receiver) = (bench.sender("jobs"), bench.receiver("jobs"));
     bench.be_busy();
     sender.send_all([1, 2]);
     receiver.ack(2);
+    assert_eq!(sender.peer.all_heard(), []);
+    bench.wait_ms(5);
     assert_eq!(sender.settled(), settled(2, 2, 0));
 }
 

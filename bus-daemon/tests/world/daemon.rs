@@ -211,7 +211,7 @@ impl Daemon {
 
     /// The loop has nothing to do.
     pub(crate) fn be_idle(&mut self) {
-        self.broker.end_turn(true);
+        self.broker.tell_all();
         self.carry_out();
     }
 
@@ -238,7 +238,7 @@ impl Daemon {
                     Action::Close(..) => (connection.closing, connection.wants_write) = (true, true),
                 }
             }
-            self.broker.end_turn(false);
+            self.broker.end_turn();
             if !self.broker.has_actions() {
                 return;
             }

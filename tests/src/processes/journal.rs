@@ -5,10 +5,14 @@ use std::io::Write;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// An append-only file. An entry is one line, written by one `write`: a killed process leaves it
-/// whole or not at all.
+/// An append-only file. An entry is one line, written by one `write`. All have one length, of which a
+/// page holds a whole number: a killed process leaves an entry whole or not at all, because the kernel
+/// looks for a fatal signal between two pages.
 #[derive(Debug)]
 pub struct Journal(File);
+
+/// Length of an entry, in bytes.
+const ENTRY_BYTES: usize = 64;
 
 impl Journal {
     /// Goes on with the journal at `path`, or begins it.
@@ -25,10 +29,12 @@ impl Journal {
     /// # Panics
     /// When it cannot be written.
     pub fn append(&self, entry: &[u64]) {
-        let mut line = Vec::with_capacity(64);
+        let mut line = Vec::with_capacity(ENTRY_BYTES);
         for number in entry {
             write!(line, "{number} ").expect("a Vec takes every byte");
         }
+        assert!(line.len() < ENTRY_BYTES, "an entry is short");
+        line.resize(ENTRY_BYTES - 1, b' ');
         line.push(b'\n');
         let written = (&self.0).write(&line).expect("a journal can be written");
         assert_eq!(written, line.len(), "an entry is written whole");

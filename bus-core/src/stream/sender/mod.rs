@@ -14,7 +14,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
 use self::room::Room;
-use self::sending::Sending;
+use self::sending::{Sending, Withdrawn};
 use super::inbox::Inbox;
 use super::keeper;
 use super::session::{DialError, Dialer, Session, lock, wall_clock_ns};
@@ -197,12 +197,10 @@ impl StreamSender {
                 Link::Away | Link::Closed => self.wait_for_news(state, patience),
             };
         };
-        if outcome.is_err() && !state.sending.withdraw() {
-            // Half of it may be in the socket. The daemon forgets half a frame when the connection goes,
-            // and everything before it is sent again: so it was never sent.
-            self.lose_link(&mut state);
-            state.sending.withdraw();
-        }
+        let outcome = match outcome {
+            Err(refusal) if self.take_back(&mut state) => Err(refusal),
+            Ok(()) | Err(_) => Ok(()),
+        };
         let wanted_room = state.sending.stop_wanting_room(outcome.is_ok());
         if outcome.is_err() {
             self.write(&mut state);
@@ -211,6 +209,18 @@ impl StreamSender {
             self.changed.notify_all();
         }
         outcome
+    }
+
+    /// Takes the message that was pushed last back. `false` when it is sent all the same: another thread
+    /// has written it.
+    fn take_back(&self, state: &mut State) -> bool {
+        let mut withdrawn = state.sending.withdraw();
+        if withdrawn == Withdrawn::Begun {
+            // Everything before it is sent again.
+            self.lose_link(state);
+            withdrawn = state.sending.withdraw();
+        }
+        withdrawn == Withdrawn::Whole
     }
 
     pub(crate) fn ticket(&self) -> Ticket {

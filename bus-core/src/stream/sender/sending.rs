@@ -25,6 +25,9 @@ pub(super) struct Sending {
     control: ControlQueue,
     settled: Settled,
     last_sequence: u64,
+    /// The last message that was written whole over a connection that is gone: its daemon may have
+    /// handed it on.
+    earlier_written_through: u64,
     /// What the daemon was last asked to confirm over this connection.
     confirm_asked: u64,
     want: Option<PendingWant>,
@@ -52,6 +55,18 @@ pub(super) enum RoomAnswer {
     Full,
 }
 
+/// What became of a message that was to be taken back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Withdrawn {
+    /// It was never sent.
+    Whole,
+    /// A part of it is in the socket: the connection has to go first, because the daemon forgets half
+    /// a frame.
+    Begun,
+    /// It is in a daemon's socket, or was in that of one that is gone: it is sent.
+    Sent,
+}
+
 /// The daemon said something that makes no sense, or that it goes: the connection is given up.
 #[derive(Debug)]
 pub(super) struct Broken;
@@ -63,6 +78,7 @@ impl Sending {
             control: ControlQueue::default(),
             settled: rules.settled,
             last_sequence: rules.settled.accepted,
+            earlier_written_through: 0,
             confirm_asked: 0,
             want: None,
             wants: 0,
@@ -131,15 +147,23 @@ impl Sending {
         sequence
     }
 
-    /// Takes the last message back, as if it had never been sent. `false` when a part of it is in the
-    /// socket: then the connection has to go first, because the daemon forgets half a frame.
-    pub(super) fn withdraw(&mut self) -> bool {
-        let withdrawn = self.outbox.withdraw_last();
-        if withdrawn {
-            self.last_sequence -= 1;
-            self.confirm_asked = self.confirm_asked.min(self.last_sequence);
+    /// Takes the last message back, as if it had never been sent; where that can be.
+    pub(super) fn withdraw(&mut self) -> Withdrawn {
+        if self.last_sequence <= self.written_through() {
+            return Withdrawn::Sent;
         }
-        withdrawn
+        if !self.outbox.withdraw_last() {
+            return Withdrawn::Begun;
+        }
+        self.last_sequence -= 1;
+        self.confirm_asked = self.confirm_asked.min(self.last_sequence);
+        Withdrawn::Whole
+    }
+
+    /// The last message that was written whole, over this connection or an earlier one.
+    fn written_through(&self) -> u64 {
+        let unwritten = self.outbox.len() - self.outbox.written_frames();
+        self.earlier_written_through.max(self.last_sequence - unwritten as u64)
     }
 
     /// Asks the daemon to confirm all up to here as soon as it is accepted.
@@ -313,6 +337,7 @@ impl Sending {
 
     /// The connection is gone, and with it what was asked over it. No daemon has half a frame.
     pub(super) fn disconnected(&mut self) {
+        self.earlier_written_through = self.written_through();
         self.control.clear();
         self.confirm_asked = 0;
         self.watching = false;
@@ -346,5 +371,86 @@ impl Sending {
         self.begin_anew();
         self.resending = self.outbox.unwritten() > 0;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::channel::WhenFull;
+    use crate::codec::Codec;
+
+    fn sending() -> Sending {
+        Sending::new(SenderWelcome {
+            sender: 1,
+            token: [0; 16],
+            window_messages: 10,
+            window_bytes: 1000,
+            message_max_bytes: 100,
+            exact: false,
+            when_full: WhenFull::Block,
+            settled: Settled::default(),
+            receivers: 0,
+        })
+    }
+
+    fn push(sending: &mut Sending) -> u64 {
+        sending.push(Encoded { codec: Codec::Raw, header_block: b"", payload: b"12345678" }, 0, false)
+    }
+
+    fn write(sending: &mut Sending, bytes: usize) {
+        let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+        let count = sending.output(&mut slices);
+        let most: usize = slices[..count].iter().map(|slice| slice.len()).sum();
+        sending.wrote(bytes.min(most));
+    }
+
+    #[test]
+    fn what_no_socket_has_is_withdrawn_and_its_number_used_again() {
+        let mut sending = sending();
+        assert_eq!(push(&mut sending), 1);
+        assert_eq!(sending.withdraw(), Withdrawn::Whole);
+        assert_eq!(push(&mut sending), 1);
+    }
+
+    #[test]
+    fn half_a_message_is_withdrawn_when_its_connection_is_gone() {
+        let mut sending = sending();
+        push(&mut sending);
+        write(&mut sending, 10);
+        assert_eq!(sending.withdraw(), Withdrawn::Begun);
+        sending.disconnected();
+        assert_eq!(sending.withdraw(), Withdrawn::Whole);
+    }
+
+    /// The keeper had written it to a new daemon, which died before the sending thread looked: the
+    /// message came back as one that was never sent, and had arrived.
+    #[test]
+    fn what_a_daemon_had_whole_is_sent_also_when_that_daemon_is_gone() {
+        let mut sending = sending();
+        push(&mut sending);
+        push(&mut sending);
+        write(&mut sending, usize::MAX);
+        sending.disconnected();
+        assert_eq!(sending.withdraw(), Withdrawn::Sent);
+        assert_eq!(push(&mut sending), 3);
+        assert_eq!(sending.withdraw(), Withdrawn::Whole);
+        assert_eq!(sending.withdraw(), Withdrawn::Sent);
+    }
+
+    #[test]
+    fn a_control_frame_waits_for_the_end_of_the_message_before_it() {
+        let mut sending = sending();
+        push(&mut sending);
+        write(&mut sending, 10);
+        sending.ask_to_confirm(1);
+        let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+        assert_eq!(sending.output(&mut slices), 2);
+        let rest = slices[0].len();
+        write(&mut sending, rest + 3);
+        // A part of the control frame is out: no message may come between.
+        push(&mut sending);
+        let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+        assert_eq!((sending.output(&mut slices), slices[0].len()), (1, HEADER_BYTES - 3));
     }
 }

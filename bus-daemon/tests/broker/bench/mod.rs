@@ -218,12 +218,12 @@ impl Bench {
         self.0.borrow().broker.leftovers()
     }
 
-    /// From now on the event loop is never idle.
+    /// From now on senders are told only what they wait for, and what time brings.
     pub(crate) fn be_busy(&self) {
         self.0.borrow_mut().busy = true;
     }
 
-    /// The event loop is idle again.
+    /// Senders are told at once again.
     pub(crate) fn be_idle(&self) {
         self.0.borrow_mut().busy = false;
         self.event(|_, _| ());
@@ -271,7 +271,10 @@ impl State {
                     Action::HangUp(id, reason) => self.hang_up(id, reason),
                 }
             }
-            self.broker.end_turn(!self.busy);
+            self.broker.end_turn();
+            if !self.busy {
+                self.broker.tell_all();
+            }
             let ready: Vec<PeerId> =
                 self.wires.iter().filter(|(_, wire)| wire.wants_write).map(|(id, _)| *id).collect();
             let resumes = !resumed.is_empty();
