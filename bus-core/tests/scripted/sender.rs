@@ -63,11 +63,11 @@ fn a_short_deadline_does_not_disturb_what_is_sent_again() {
     const FED: u64 = 20_000;
     let script = Script::new();
     let (sender, mut peer) = sender(&script);
-    let reading = thread::spawn(move || while peer.next().0.sequence < FED {});
+    let reading = thread::spawn(move || while peer.next().0.sequence <= FED {});
     for _ in 0..FED {
         sender.feed(vec![0; 64]).unwrap();
     }
-    sender.outgoing().try_send_bytes(&[0; 64]).unwrap();
+    sender.send(vec![0; 64]).unwrap();
     // Read to its end, then gone: nothing was accepted.
     reading.join().unwrap();
     let mut peer = script.accept();
