@@ -39,6 +39,8 @@ pub(crate) struct Connection {
     /// The other side is gone altogether, and nothing can be added to what it has sent.
     pub(crate) deserted: bool,
     pub(crate) write_blocked: bool,
+    /// Since when its socket has taken nothing.
+    pub(crate) blocked_at: Option<Instant>,
     pub(crate) write_closed: bool,
     /// Being closed; cut then, even if not everything could be said.
     pub(crate) close_by: Option<Instant>,
@@ -103,6 +105,7 @@ impl Connection {
             hung_up: false,
             deserted: false,
             write_blocked: false,
+            blocked_at: None,
             write_closed: false,
             close_by: None,
         }
@@ -239,10 +242,12 @@ impl Connection {
             Ok(bytes) => {
                 let asked: usize = slices.iter().map(|slice| slice.len()).sum();
                 self.write_blocked = bytes < asked;
+                self.blocked_at = self.write_blocked.then(Instant::now);
                 bytes
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.write_blocked = true;
+                self.blocked_at.get_or_insert_with(Instant::now);
                 0
             }
             Err(_) => {

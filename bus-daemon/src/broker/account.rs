@@ -15,6 +15,10 @@ pub(super) struct Window {
     pub(super) bytes: u64,
 }
 
+/// How much may be acknowledged before the sender is told, in bytes: it writes next where its memory is
+/// warm.
+const STRIDE_BYTES_MAX: u64 = 256 * 1024;
+
 /// The time at which senders have left that do not come back: before all others.
 pub(super) const FOR_GOOD: u64 = 0;
 
@@ -126,11 +130,12 @@ impl Account {
         }
     }
 
-    /// Whether it should be told now: it waits for it, or an eighth of its window is free again.
+    /// Whether it should be told now: it waits for it, or a good part of its window is free again.
     pub(super) fn wants_to_know(&self, window: Window) -> bool {
         let confirmed = self.confirm > self.told.accepted && self.accepted >= self.confirm;
         let acked = self.acked - self.told.acked;
-        confirmed || (acked > 0 && (acked >= window.messages / 8 || self.untold_bytes >= window.bytes / 8))
+        let stride_bytes = (window.bytes / 8).min(STRIDE_BYTES_MAX);
+        confirmed || (acked > 0 && (acked >= window.messages / 8 || self.untold_bytes >= stride_bytes))
     }
 
     /// It is told how far it is.

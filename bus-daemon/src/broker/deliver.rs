@@ -11,6 +11,10 @@ use super::{Broker, Fault};
 /// How many slices one write takes at most: more is not faster, and fewer than the kernel's 1,024.
 const SLICES_MAX: usize = 64;
 
+/// How much may wait for a receiver that is reading before its senders are not read for a moment, in
+/// bytes: what has just been written is still in the processor's cache when it is sent.
+const WARM_BYTES: u64 = 512 * 1024;
+
 impl Broker {
     /// What to write to a peer next. The caller tells by [`Self::wrote`] what the socket took.
     pub fn output<'a>(&'a mut self, id: PeerId, out: &mut Vec<IoSlice<'a>>) {
@@ -103,6 +107,15 @@ impl Broker {
             let channel = self.channel(channel);
             channel.seat.as_ref().is_some_and(|seat| seat.offset > 0 || channel.push_limit() > seat.written)
         })
+    }
+
+    /// The receiver that a sender's messages wait for, when that is so far behind that to take in more
+    /// would only fill memory.
+    #[must_use]
+    pub fn receiver_behind(&self, sender: PeerId) -> Option<PeerId> {
+        let channel = self.channel(self.sends_for(sender)?);
+        let seat = channel.seat.as_ref()?;
+        (channel.log.bytes() - seat.ahead_bytes > WARM_BYTES).then_some(seat.peer)
     }
 
     /// The channel whose seat a peer has.

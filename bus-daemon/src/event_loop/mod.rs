@@ -60,6 +60,8 @@ pub(crate) struct EventLoop<O> {
     connections: Slab<Slot>,
     /// Connections that may have more to read than one turn took.
     unread: VecDeque<usize>,
+    /// Senders that are not read until their receiver has caught up, or not for long.
+    held_back: Vec<HeldBack>,
     options: LoopOptions,
     started: Instant,
     busy_until: Instant,
@@ -80,11 +82,20 @@ pub(crate) struct EventLoop<O> {
     open_sockets: usize,
 }
 
+/// A sender that is not read at the moment.
+#[derive(Clone, Copy, Debug)]
+struct HeldBack {
+    key: usize,
+    peer: PeerId,
+    until: Instant,
+}
+
 struct Slot {
     connection: Connection,
     peer: PeerId,
     paused: bool,
     queued: bool,
+    held_back: bool,
     /// Its number, when it is by memory.
     number: Option<u64>,
     /// Closed as soon as what is to be said has been written.
@@ -106,6 +117,7 @@ impl<O: Outside> EventLoop<O> {
             broker,
             connections: Slab::new(),
             unread: VecDeque::new(),
+            held_back: Vec::new(),
             options,
             started: now,
             busy_until: now,
@@ -147,6 +159,7 @@ impl<O: Outside> EventLoop<O> {
             }
             self.read_unread();
             self.carry_out();
+            self.read_held_back();
             self.tick();
             if worked {
                 self.busy_until = Instant::now() + self.options.poll;
@@ -198,7 +211,8 @@ impl<O: Outside> EventLoop<O> {
         let idle = self.options.idle_exit.filter(|_| self.broker.is_idle()).map(|idle| self.idle_since + idle);
         let alive = self.outside.alive_interval().map(|_| self.alive_at);
         let linger = (self.lingering > 0).then(|| Instant::now() + LINGER);
-        [broker, idle, alive, linger, self.accept_again_at, self.ends_at].into_iter().flatten().min()
+        let held_back = self.held_back.iter().map(|held| held.until).min();
+        [broker, idle, alive, linger, held_back, self.accept_again_at, self.ends_at].into_iter().flatten().min()
     }
 
     /// What time brings.
@@ -266,6 +280,9 @@ const FIRST_CONNECTION: usize = 3;
 
 /// How long a peer that is being closed has to read why.
 const LINGER: Duration = Duration::from_secs(1);
+
+/// How long the senders of a receiver whose socket is full are left unread at most.
+const HOLD_BACK: Duration = Duration::from_millis(2);
 
 /// epoll counts whole milliseconds, and waking early would mean waking twice.
 fn round_up(wait: Duration) -> Duration {

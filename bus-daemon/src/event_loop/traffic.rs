@@ -6,7 +6,7 @@ use bus_core::wire::{FrameError, FrameHeader};
 use mio::unix::SourceFd;
 use mio::{Interest, Token};
 
-use super::{EventLoop, FIRST_CONNECTION, LINGER, Outside, Slot};
+use super::{EventLoop, FIRST_CONNECTION, HOLD_BACK, HeldBack, LINGER, Outside, Slot};
 use crate::broker::{Action, Broker, Content, Handled, PeerId};
 use crate::connection::{Read, Sink};
 
@@ -101,9 +101,10 @@ impl<O: Outside> EventLoop<O> {
         if slot.paused {
             return self.hang_up_if_deserted(key);
         }
-        if slot.queued {
+        if slot.queued || slot.held_back || self.holds_back(key) {
             return;
         }
+        let slot = &mut self.connections[key];
         let peer = slot.peer;
         let mut intake = Intake { broker: &mut self.broker, now, peer };
         let outcome = slot.connection.read(&mut self.buffer, limits, &mut intake);
@@ -116,6 +117,43 @@ impl<O: Outside> EventLoop<O> {
             }
             Read::Closed => self.drop_connection(key, None),
         }
+    }
+
+    /// Leaves a sender unread whose receiver has no room in its socket and enough to go on with: to
+    /// take in more would only push what waits out of the cache. Not for long: the receiver may have
+    /// stopped, and what its senders send is to be accepted all the same.
+    fn holds_back(&mut self, key: usize) -> bool {
+        let peer = self.connections[key].peer;
+        let receiver = self.broker.receiver_behind(peer).and_then(|receiver| self.slot_of(receiver));
+        let Some(blocked_at) = receiver.and_then(|receiver| self.connections[receiver].connection.blocked_at) else {
+            return false;
+        };
+        let until = blocked_at + HOLD_BACK;
+        if until <= Instant::now() {
+            return false;
+        }
+        self.connections[key].held_back = true;
+        self.held_back.push(HeldBack { key, peer, until });
+        true
+    }
+
+    /// Reads those that were held back, as far as there is reason to.
+    pub(super) fn read_held_back(&mut self) {
+        if self.held_back.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        let mut held_back = std::mem::take(&mut self.held_back);
+        held_back.retain(|held| {
+            let here = self.connections.get(held.key).is_some_and(|slot| slot.peer == held.peer);
+            let waits = held.until > now && self.broker.receiver_behind(held.peer).is_some();
+            if here && !waits {
+                self.connections[held.key].held_back = false;
+                self.queue(held.key);
+            }
+            here && waits
+        });
+        self.held_back.append(&mut held_back);
     }
 
     /// Whoever is dead keeps no descriptor while its last frames wait.
