@@ -12,7 +12,7 @@ use bus_core::DaemonEnd;
 use bus_core::wire::{FrameError, FrameHeader, FrameLimits, HEADER_BYTES};
 use rustix::buffer::spare_capacity;
 use rustix::io::retry_on_intr;
-use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, sendmsg};
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, send, sendmsg};
 
 use crate::broker::{Content, Handled, LARGE_BYTES, PREFIX_BYTES};
 
@@ -338,7 +338,11 @@ impl Stream {
         match self {
             Self::Socket(socket) => {
                 let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-                Ok(retry_on_intr(|| sendmsg(socket, slices, &mut SendAncillaryBuffer::default(), flags))?)
+                Ok(retry_on_intr(|| match slices {
+                    // Most writes; without the header of a vectored one.
+                    [slice] => send(socket, slice, flags),
+                    slices => sendmsg(socket, slices, &mut SendAncillaryBuffer::default(), flags),
+                })?)
             }
             Self::Memory(memory) => memory.send(slices),
             Self::Closed => Err(io::ErrorKind::BrokenPipe.into()),

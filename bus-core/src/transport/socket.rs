@@ -10,7 +10,7 @@ use interprocess::ConnectWaitMode;
 use interprocess::local_socket::traits::Stream as _;
 use interprocess::local_socket::{ConnectOptions, GenericFilePath, Stream, ToFsName};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, sendmsg};
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, send, sendmsg};
 
 /// A connected socket. Reading and writing take `&self`: the kernel orders them.
 #[derive(Debug)]
@@ -35,7 +35,12 @@ impl Socket {
     pub(super) fn send(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
         loop {
-            match sendmsg(&self.socket, slices, &mut SendAncillaryBuffer::default(), flags) {
+            let sent = match slices {
+                // Most writes; without the header of a vectored one.
+                [slice] => send(&self.socket, slice, flags),
+                slices => sendmsg(&self.socket, slices, &mut SendAncillaryBuffer::default(), flags),
+            };
+            match sent {
                 Err(rustix::io::Errno::INTR) => {}
                 result => return Ok(result?),
             }
