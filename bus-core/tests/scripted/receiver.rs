@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bus_core::wire::{Kind, Progress};
+use bus_core::wire::{Kind, Progress, read_control};
 use bus_core::{Peers, Receiver, RecvTimeoutError, TryRecvError};
 use serde::{Deserialize, Deserializer};
 
@@ -60,7 +60,9 @@ fn what_could_not_be_said_is_said_when_the_daemon_reads_again() {
     peer.deliver_all(1..=MANY, &[1]);
     let receiving = thread::spawn(move || (0..MANY).map(|_| u64::from(receiver.recv().unwrap())).sum::<u64>());
     let told = loop {
-        let progress: Progress = peer.hear(Kind::Progress);
+        let (header, body) = peer.next();
+        assert!(matches!(header.kind, Kind::Progress | Kind::Goodbye), "{header:?}");
+        let progress: Progress = read_control(header.kind, &body).unwrap();
         if progress.acked == MANY {
             break progress;
         }
@@ -173,4 +175,26 @@ fn a_batch_that_is_held_does_not_keep_others_from_coming_back() {
         }
     }
     batch.ack();
+}
+
+/// Each message cost its reader a claim before it was handed out.
+#[test]
+fn whoever_waits_has_claimed_the_next_message_already() {
+    let script = Script::new();
+    let (receiver, mut peer) = receiver(&script);
+    let waiting = thread::spawn(move || receiver.recv().map(|value| (value, receiver)));
+    let claim: Progress = peer.hear(Kind::Progress);
+    assert_eq!((claim.taken, claim.acked), (1, 0));
+    // An order takes the claim back: nothing has come.
+    peer.say(Kind::Recall, &());
+    let recalled: Progress = peer.hear(Kind::Recalled);
+    assert_eq!((recalled.taken, recalled.acked), (0, 0));
+    let claim: Progress = peer.hear(Kind::Progress);
+    assert_eq!((claim.taken, claim.acked), (1, 0));
+    peer.deliver(1, &[5]);
+    let (value, receiver) = waiting.join().unwrap().unwrap();
+    assert_eq!(value, 5);
+    let told: Progress = peer.hear(Kind::Progress);
+    assert_eq!((told.taken, told.acked), (1, 1), "acknowledged although its user does not call again");
+    drop(receiver);
 }

@@ -12,7 +12,7 @@ use bus_core::wire::{
 use siphasher::sip128::{Hasher128, SipHasher24};
 
 use super::account::AccountId;
-use super::channel::{ChannelId, Leaves, Seat};
+use super::channel::{Awaited, ChannelId, Leaves, Seat};
 use super::peer::{PeerId, PeerRole};
 use super::{Broker, Refusal};
 
@@ -20,7 +20,8 @@ impl Broker {
     pub(super) fn greet(&mut self, id: PeerId, hello: Hello) {
         let Some(peer) = self.peer_mut(id) else { return };
         peer.name = cut(hello.name, ENDPOINT_NAME_MAX_BYTES);
-        if peer.credentials.pid == 0 {
+        let kernel_pid = peer.credentials.pid;
+        if kernel_pid == 0 {
             // Another pid namespace: what it says of itself is better than nothing, and only shown.
             peer.credentials.pid = hello.pid;
         }
@@ -33,8 +34,11 @@ impl Broker {
             Role::Sender(_) | Role::Receiver(_) if self.shutting_down => {
                 Err(Refusal::new(RefusedCode::ShuttingDown, "the daemon is ending: no new ends are let in"))
             }
-            Role::Sender(hello) => self.greet_sender(id, hello),
-            Role::Receiver(hello) => self.greet_receiver(id, hello),
+            Role::Sender(hello) => self.greet_sender(id, kernel_pid, hello),
+            Role::Receiver(receiver) => {
+                let pids = if kernel_pid == hello.pid { Pids::Ours } else { Pids::Foreign };
+                self.greet_receiver(id, pids, receiver)
+            }
         };
         if let Err(Refusal { code, text }) = welcomed {
             self.refuse(id, code, text);
@@ -46,9 +50,9 @@ impl Broker {
         self.put(id, Kind::Welcome, &Welcome { daemon, role });
     }
 
-    fn greet_sender(&mut self, id: PeerId, hello: SenderHello) -> Result<(), Refusal> {
+    fn greet_sender(&mut self, id: PeerId, pid: u32, hello: SenderHello) -> Result<(), Refusal> {
         let Some(peer) = self.peer(id) else { return Ok(()) };
-        let (uid, pid) = (peer.credentials.uid, peer.credentials.pid);
+        let uid = peer.credentials.uid;
         if !self.replaces_itself(&hello) {
             self.check_sender_connections(uid)?;
         }
@@ -120,7 +124,7 @@ impl Broker {
         account.is_some_and(|account| channel.account(*account).peer.is_some())
     }
 
-    fn greet_receiver(&mut self, id: PeerId, hello: ReceiverHello) -> Result<(), Refusal> {
+    fn greet_receiver(&mut self, id: PeerId, pids: Pids, hello: ReceiverHello) -> Result<(), Refusal> {
         let returns = hello.returning.is_some();
         let held_seat = hello.returning.as_ref().is_some_and(|returning| returning.seated);
         if let Some(channel) = self.by_name.get(&hello.channel)
@@ -144,7 +148,7 @@ impl Broker {
             self.due(now_ms + SEAT_RESERVED_MS);
         }
         if let Some(returning) = hello.returning {
-            self.take_over_knowledge(channel_id, &returning);
+            self.take_over_knowledge(channel_id, pids, &returning);
         }
         if let Some(peer) = self.peer_mut(id) {
             let until_disconnected = hello.until_disconnected;
@@ -180,7 +184,7 @@ impl Broker {
         channel.seat = Some(Seat {
             peer: id,
             base,
-            taken: base,
+            claimed: base,
             written: base,
             offset: 0,
             ahead_bytes: 0,
@@ -201,12 +205,14 @@ impl Broker {
     }
 
     /// What a receiver of an earlier daemon knows: messages that it acknowledged are not held for
-    /// it again, and its senders count as present for a while.
-    fn take_over_knowledge(&mut self, channel_id: ChannelId, returning: &Returning) {
-        let awaited_until_ms = self.now_ms + self.rules.resume_grace_ms;
-        self.due(awaited_until_ms);
+    /// it again, and its senders count as present for a while, except those that were here already.
+    fn take_over_knowledge(&mut self, channel_id: ChannelId, pids: Pids, returning: &Returning) {
+        let until_ms = self.now_ms + self.rules.resume_grace_ms;
+        // Their processes are looked at first.
+        self.due(self.now_ms);
+        let awaited_max = self.rules.departed_senders_max;
         let before = self.channel(channel_id).log.bytes();
-        let channel = self.channel_mut(channel_id);
+        let (channel, departures) = (&mut self.channels[channel_id.0 as usize], &self.departures);
         channel.sender_seen |= returning.sender_seen;
         for known in &returning.senders {
             let account_id = channel.open_account(known.sender, known.pid, known.sequence);
@@ -218,10 +224,11 @@ impl Broker {
             }
             if account.peer.is_none() {
                 if account.departed_at_ms.is_none() {
-                    channel.depart(account_id, awaited_until_ms);
+                    channel.depart(account_id, until_ms);
                 }
-                if known.present {
-                    channel.awaited.insert(known.sender, awaited_until_ms);
+                if known.present && !departures.contains(known.sender) && channel.awaited.len() < awaited_max {
+                    let pid = Some(known.pid).filter(|pid| *pid != 0 && pids == Pids::Ours);
+                    channel.awaited.entry(known.sender).or_insert(Awaited { until_ms, pid });
                 }
             }
         }
@@ -297,6 +304,21 @@ impl Broker {
         hasher.write(channel.as_bytes());
         hasher.finish128().as_bytes()
     }
+}
+
+/// What the process ids mean that a receiver names.
+///
+/// They are what the kernel told the earlier daemon of its senders, and mean the same to us if that
+/// was in our pid namespace. We take it that it was, if the receiver is: then its own id is the same to
+/// itself and to our kernel. Were we wrong, as when a bus moves into a container while its receiver was
+/// there already, a living sender could be taken for dead, and an `until_disconnected` receiver of an
+/// empty channel be told too early that all have left. Nothing is lost: what comes later is for the
+/// next receiver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pids {
+    Ours,
+    /// They are not looked at: such senders are awaited for their time.
+    Foreign,
 }
 
 /// How long the receivers in line leave the seat to the one that held it under an earlier daemon,

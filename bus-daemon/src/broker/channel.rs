@@ -38,8 +38,8 @@ pub(super) struct Channel {
     pub(super) former_senders: u32,
     /// A sender was here since a receiver last ended.
     pub(super) sender_seen: bool,
-    /// Senders that a receiver of an earlier daemon named: present until then, in milliseconds.
-    pub(super) awaited: HashMap<u64, u64>,
+    /// Senders that a receiver of an earlier daemon named, and that count as present.
+    pub(super) awaited: HashMap<u64, Awaited>,
     pub(super) seat: Option<Seat>,
     /// This daemon has seated a receiver here.
     pub(super) ever_seated: bool,
@@ -62,6 +62,15 @@ pub(super) struct Channel {
     pub(super) recall: Recall,
     /// Who made it, and is charged for it.
     pub(super) uid: u32,
+}
+
+/// A sender of an earlier daemon that may come back.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Awaited {
+    /// It counts as present until then, in milliseconds.
+    pub(super) until_ms: u64,
+    /// Its process, where that is one that the kernel would tell us of.
+    pub(super) pid: Option<u32>,
 }
 
 /// What limits a channel: its options, and the daemon's defaults where it has none.
@@ -99,7 +108,8 @@ pub(super) struct Seat {
     pub(super) peer: PeerId,
     /// Position of its first delivery.
     pub(super) base: u64,
-    pub(super) taken: u64,
+    /// Position behind what it claims: one further than what it was written when it waits for the next.
+    pub(super) claimed: u64,
     pub(super) written: u64,
     /// Bytes of the message at `written` that are in the socket already.
     pub(super) offset: usize,
@@ -269,7 +279,7 @@ impl Channel {
         left.into_iter().for_each(|account| self.remember_departed(account));
         self.tally.acknowledged += count;
         if let Some(seat) = &mut self.seat {
-            seat.taken = seat.taken.max(self.log.first());
+            seat.claimed = seat.claimed.max(self.log.first());
             seat.ahead_bytes -= before - self.log.bytes();
         }
     }
@@ -324,18 +334,18 @@ impl Channel {
         let first = self.log.first();
         let Some(seat) = self.seat.take() else { return first };
         // Where we cannot know what it has claimed, all that was sent may have been seen.
-        let handed_out = if certain { seat.taken } else { seat.written + u64::from(seat.offset > 0) };
+        let handed_out = if certain { seat.taken() } else { seat.written + u64::from(seat.offset > 0) };
         for position in first..handed_out.max(first) {
             self.log.count_attempts(position, 1);
         }
         if seat.head_given_back > 0 && !self.log.is_empty() {
             self.log.count_attempts(first, seat.head_given_back);
         }
-        seat.taken
+        seat.taken()
     }
 
     pub(super) fn ledger(&self) -> Ledger {
-        let taken = self.seat.as_ref().map_or(0, |seat| seat.taken.saturating_sub(self.log.first()));
+        let taken = self.seat.as_ref().map_or(0, |seat| seat.taken().saturating_sub(self.log.first()));
         Ledger {
             accepted: self.tally.accepted,
             acknowledged: self.tally.acknowledged,
@@ -345,6 +355,13 @@ impl Channel {
             purged: self.tally.purged,
             ..Ledger::default()
         }
+    }
+}
+
+impl Seat {
+    /// Position behind what the receiver may have handed out.
+    pub(super) fn taken(&self) -> u64 {
+        self.claimed.min(self.written)
     }
 }
 
@@ -410,8 +427,9 @@ impl Channel {
         }
         if let Some(seat) = &self.seat {
             let (first, end) = (self.log.first(), self.log.end());
-            if !(first <= seat.taken && seat.taken <= seat.written && seat.written <= end) {
-                return Err(format!("{name}: {first} <= {} <= {} <= {end} does not hold", seat.taken, seat.written));
+            let taken = seat.taken();
+            if !(first <= taken && seat.claimed <= seat.written + 1 && seat.written <= end) {
+                return Err(format!("{name}: {first} <= {} <= {} <= {end} does not hold", seat.claimed, seat.written));
             }
             let ahead: u64 = (first..seat.written)
                 .filter_map(|position| self.log.entry(position))

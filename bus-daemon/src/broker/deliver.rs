@@ -144,13 +144,13 @@ impl Broker {
         else {
             return Err(Fault("progress out of range".to_owned()));
         };
-        if acked < first || taken < acked || taken > seat.written {
+        if acked < first || acked > seat.written || taken < acked || taken > seat.written + 1 {
             return Err(Fault(format!(
                 "progress to {acked} and {taken} is not within {first} and {}: a receiver settles what it was sent, in order",
                 seat.written
             )));
         }
-        seat.taken = taken;
+        seat.claimed = taken;
         seat.head_given_back = progress.head_given_back;
         seat.messages += acked - first;
         let to_tell = &mut self.to_tell;
@@ -188,9 +188,9 @@ impl Broker {
         };
         seat.recalling = false;
         // It answers after everything that was written before, so nothing is half written.
-        seat.written = seat.taken;
+        seat.written = seat.taken();
         seat.offset = 0;
-        let taken = seat.taken;
+        let taken = seat.taken();
         let given_back = std::mem::take(&mut seat.head_given_back);
         seat.ahead_bytes = (channel.log.first()..taken)
             .filter_map(|position| channel.log.entry(position))

@@ -1,5 +1,7 @@
 //! Ends that go, what stays of them, and what the others are told.
 
+use std::collections::{HashSet, VecDeque};
+
 use bus_core::wire::{ClosingCode, Kind};
 
 use super::account::{AccountId, FOR_GOOD};
@@ -11,6 +13,31 @@ use super::{Action, Broker};
 /// How long a receiver that was told to leave may take to say how far it is, in milliseconds.
 pub(super) const LEAVE_PATIENCE_MS: u64 = 250;
 
+/// The senders that were here and have left: no receiver of an earlier daemon waits for those, which
+/// it may still name. The last so many, of all channels: if others have pushed one out, its receiver
+/// waits its time in vain.
+#[derive(Debug, Default)]
+pub(super) struct Departures {
+    senders: HashSet<u64>,
+    in_order: VecDeque<u64>,
+}
+
+impl Departures {
+    pub(super) fn contains(&self, sender: u64) -> bool {
+        self.senders.contains(&sender)
+    }
+
+    fn note(&mut self, sender: u64, most: usize) {
+        if self.senders.insert(sender) {
+            self.in_order.push_back(sender);
+        }
+        while self.in_order.len() > most {
+            let oldest = self.in_order.pop_front();
+            oldest.map(|sender| self.senders.remove(&sender));
+        }
+    }
+}
+
 impl Broker {
     /// A sender goes. After a goodbye it does not come back; else it is remembered for a while.
     pub(super) fn sender_leaves(&mut self, id: PeerId, channel_id: ChannelId, account_id: AccountId, goodbye: bool) {
@@ -20,6 +47,8 @@ impl Broker {
         if let Some(peer) = self.peer_mut(id) {
             peer.closing = true;
         }
+        let sender = self.channel(channel_id).account(account_id).sender;
+        self.departures.note(sender, self.rules.departed_senders_max);
         let departed_at_ms = if goodbye { FOR_GOOD } else { now_ms.max(FOR_GOOD + 1) };
         self.channel_mut(channel_id).depart(account_id, departed_at_ms);
         self.prune_accounts(channel_id);

@@ -1,7 +1,7 @@
 //! The rules of the bus: pure, without socket, thread or clock.
 //!
 //! **How it is driven.** Hand in one event ([`Broker::connected`], [`Broker::frame`], [`Broker::run`],
-//! [`Broker::disconnected`], [`Broker::tick`]), then take all actions from
+//! [`Broker::disconnected`], [`Broker::process_gone`], [`Broker::tick`]), then take all actions from
 //! [`Broker::poll_action`]. What a peer is to be sent is asked by [`Broker::output`], and what its
 //! socket took is told by [`Broker::wrote`]. After a turn of the event loop, [`Broker::end_turn`]
 //! lets senders know how far they are. Time is an argument, counted from the daemon's start.
@@ -45,6 +45,7 @@ pub use self::rules::Rules;
 
 use self::account::AccountId;
 use self::channel::{Channel, ChannelId};
+use self::leave::Departures;
 use self::peer::{Peer, PeerRole};
 use self::users::User;
 use crate::peer::Credentials;
@@ -100,6 +101,12 @@ pub struct Broker {
     tell_all_at_ms: Option<u64>,
     /// Senders that have been named so far; their ids are drawn from it.
     senders_named: u64,
+    /// Senders that were here and have left, whatever has become of their channels.
+    departures: Departures,
+    /// Processes of awaited senders that are to be looked at now.
+    processes_to_look_at: Vec<u32>,
+    /// The last of them; the next in order are looked at next.
+    last_looked_at: u32,
     shutting_down: bool,
     now_ms: u64,
     /// The earliest thing that time may bring.
@@ -139,6 +146,9 @@ impl Broker {
             to_tell: Vec::new(),
             tell_all_at_ms: None,
             senders_named: 0,
+            departures: Departures::default(),
+            processes_to_look_at: Vec::new(),
+            last_looked_at: 0,
             shutting_down: false,
             now_ms: 0,
             due_ms: None,

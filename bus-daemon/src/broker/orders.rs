@@ -3,7 +3,7 @@
 use bus_core::wire::{ClosingCode, Kind, Refused, RefusedCode, Reply, Request};
 use bus_core::{ChannelInfo, ChannelName, ChannelOptions, ChannelSummary, PeerInfo, Removed};
 
-use super::channel::{Channel, ChannelId, Leaves, Recall};
+use super::channel::{Channel, ChannelId, Leaves, Recall, Seat};
 use super::log::PREFIX_BYTES;
 use super::peer::{Peer, PeerId, PeerRole};
 use super::settle::peers;
@@ -78,7 +78,7 @@ impl Broker {
         info.receiver = channel.seat.as_ref().map(|seat| {
             let mut receiver = self.peer_info(seat.peer);
             receiver.messages = seat.messages;
-            receiver.outstanding = seat.taken.saturating_sub(channel.log.first());
+            receiver.outstanding = seat.taken().saturating_sub(channel.log.first());
             receiver
         });
         info.standby = channel.line.iter().map(|id| self.peer_info(*id)).collect();
@@ -203,7 +203,7 @@ impl Broker {
     fn purge(&mut self, id: ChannelId) -> Reply {
         let from = self.channel(id).unsent_from();
         let messages = self.remove_from(id, from, |_| true);
-        let recalled = self.channel(id).seat.as_ref().map_or(0, |seat| from - seat.taken);
+        let recalled = self.channel(id).seat.as_ref().map_or(0, |seat| from - seat.taken());
         if recalled > 0 {
             self.channel_mut(id).recall.purge_before = from;
             self.recall(id);
@@ -214,7 +214,7 @@ impl Broker {
     fn skip(&mut self, id: ChannelId) -> Reply {
         let channel = self.channel_mut(id);
         let from = channel.unsent_from();
-        let taken = channel.seat.as_ref().map_or(from, |seat| seat.taken);
+        let taken = channel.seat.as_ref().map_or(from, Seat::taken);
         if channel.recall.purge_before > taken {
             // The head is about to go already.
             return Reply::Removed(Removed::default());

@@ -1,5 +1,7 @@
-//! What time brings: greetings that never came, seats that fall free, memory that is given back.
+//! What time brings: greetings that never came, senders that do not come back, seats that fall free,
+//! memory that is given back.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::channel::{Channel, ChannelId};
@@ -12,6 +14,12 @@ pub(super) const HOUSEKEEPING_MS: u64 = 60_000;
 /// How often a sender is looked at that waits for room of its user: other channels may have made
 /// some, in milliseconds.
 pub(super) const RETRY_PAUSED_MS: u64 = 50;
+
+/// How often awaited senders' processes are looked at, in milliseconds.
+const LOOK_AT_PROCESSES_MS: u64 = 100;
+
+/// How many processes are looked at each time: a few system calls each, in all far below a millisecond.
+const PROCESSES_LOOKED_AT: usize = 128;
 
 impl Broker {
     /// Time has passed.
@@ -31,6 +39,7 @@ impl Broker {
         for channel in channels {
             self.tick_channel(channel);
         }
+        self.choose_processes();
         let greetings = self.peers.iter().filter_map(|(_, peer)| match peer.role {
             PeerRole::Greeting { since_ms } if !peer.closing => Some(since_ms + self.rules.hello_timeout_ms),
             _ => None,
@@ -49,12 +58,51 @@ impl Broker {
         self.due_ms = Some(self.due_ms.map_or(at_ms, |due_ms| due_ms.min(at_ms)));
     }
 
+    /// Processes of awaited senders, of which [`Self::process_gone`] is to be told when they are gone. To
+    /// be asked after each [`Self::tick`].
+    #[must_use]
+    pub fn processes_to_look_at(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.processes_to_look_at)
+    }
+
+    /// All awaited ones, in turn.
+    fn choose_processes(&mut self) {
+        let awaited = self.channels.iter().flat_map(|(_, channel)| channel.awaited.values());
+        let pids: BTreeSet<u32> = awaited.filter_map(|awaited| awaited.pid).collect();
+        let (before, after): (Vec<u32>, Vec<u32>) = pids.into_iter().partition(|pid| *pid <= self.last_looked_at);
+        self.processes_to_look_at = after.into_iter().chain(before).take(PROCESSES_LOOKED_AT).collect();
+        self.last_looked_at = self.processes_to_look_at.last().copied().unwrap_or_default();
+    }
+
+    /// A process does not exist any more: its senders do not come back. Everything that connected before
+    /// must have been told by [`Self::connected`].
+    pub fn process_gone(&mut self, now: Duration, pid: u32) {
+        self.now_ms = millis(now);
+        let may_have_come_back = self.peers.iter().any(|(_, peer)| {
+            peer.credentials.pid == pid && !peer.closing && matches!(peer.role, PeerRole::Greeting { .. })
+        });
+        if may_have_come_back {
+            // What it said before its end is not read yet. We shall ask again.
+            return;
+        }
+        let channels: Vec<ChannelId> = self.channels.iter().map(|(slot, _)| ChannelId(slot as u32)).collect();
+        for channel_id in channels {
+            let channel = self.channel_mut(channel_id);
+            let awaited = channel.awaited.len();
+            channel.awaited.retain(|_, awaited| awaited.pid != Some(pid));
+            if channel.awaited.len() < awaited {
+                self.end_if_deserted(channel_id);
+                self.vanish_if_idle(channel_id);
+            }
+        }
+    }
+
     /// What is due in a channel.
     fn tick_channel(&mut self, channel_id: ChannelId) {
         let now_ms = self.now_ms;
         let Some(channel) = self.channels.get_mut(channel_id.0 as usize) else { return };
         let awaited = channel.awaited.len();
-        channel.awaited.retain(|_, until_ms| *until_ms > now_ms);
+        channel.awaited.retain(|_, awaited| awaited.until_ms > now_ms);
         if channel.log.is_empty() {
             channel.log.shrink();
         }
@@ -84,11 +132,13 @@ impl Broker {
     }
 
     fn next_channel_tick(&self, channel: &Channel) -> Option<u64> {
-        let awaited = channel.awaited.values().copied().min();
+        let awaited = channel.awaited.values().map(|awaited| awaited.until_ms).min();
+        let has_processes = channel.awaited.values().any(|awaited| awaited.pid.is_some());
+        let processes = has_processes.then_some(self.now_ms + LOOK_AT_PROCESSES_MS);
         let leaving = channel.seat.as_ref().and_then(|seat| seat.leaving_until_ms);
         let housekeeping = (!channel.departed.is_empty()).then_some(self.now_ms + HOUSEKEEPING_MS);
         let reserved = Some(channel.seat_reserved_until_ms).filter(|until_ms| *until_ms > 0);
         let retry = channel.waits_for_user().then_some(self.now_ms + RETRY_PAUSED_MS);
-        [awaited, leaving, reserved, retry, housekeeping].into_iter().flatten().min()
+        [awaited, processes, leaving, reserved, retry, housekeeping].into_iter().flatten().min()
     }
 }

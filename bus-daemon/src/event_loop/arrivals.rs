@@ -1,9 +1,14 @@
-//! Who comes: by the socket, and from threads of this process.
+//! Who comes: by the socket, and from threads of this process. And who does not: processes that ended
+//! with an earlier daemon.
 
 use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
 use mio::{Interest, Token};
+use rustix::event::{PollFd, PollFlags};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::time::Timespec;
 
 use super::traffic::Readiness;
 use super::{EventLoop, FIRST_CONNECTION, Outside, Slot};
@@ -79,6 +84,63 @@ impl<O: Outside> EventLoop<O> {
             connection.look_for_client();
             let deserted = connection.deserted;
             self.ready(key, Readiness { readable: true, read_closed: false, writable: true, deserted });
+        }
+    }
+
+    /// Tells the broker which of the processes are gone that it hopes for.
+    pub(super) fn look_at_processes(&mut self) {
+        let mut gone = self.broker.processes_to_look_at();
+        gone.retain(|pid| is_gone(*pid));
+        if gone.is_empty() {
+            return;
+        }
+        // What a process did before its end counts: it may have come back, and nobody was let in since.
+        self.accept();
+        if self.accept_again_at.is_some() {
+            return;
+        }
+        for pid in gone {
+            self.broker.process_gone(self.started.elapsed(), pid);
+        }
+    }
+}
+
+/// Whether a process has ended, also when its parent has not asked for its end yet. One of which the
+/// kernel does not tell is not gone.
+fn is_gone(pid: u32) -> bool {
+    let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return false };
+    match pidfd_open(pid, PidfdFlags::empty()) {
+        Ok(process) => {
+            let mut ended = [PollFd::new(&process, PollFlags::IN)];
+            rustix::event::poll(&mut ended, Some(&Timespec::default())) == Ok(1)
+        }
+        Err(error) => error == Errno::SRCH,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    #[test]
+    fn a_process_is_gone_when_it_has_ended_whether_or_not_its_parent_knows() {
+        let mut child = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let pid = child.id();
+        assert!(!is_gone(pid));
+        let process = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).unwrap();
+        drop(child.stdin.take());
+        rustix::event::poll(&mut [PollFd::new(&process, PollFlags::IN)], None).unwrap();
+        assert!(is_gone(pid), "nobody has waited for it");
+        child.wait().unwrap();
+        assert!(is_gone(pid));
+    }
+
+    #[test]
+    fn a_process_that_another_user_owns_or_nobody_can_have_is_not_gone() {
+        for pid in [1, std::process::id(), 0, u32::MAX] {
+            assert!(!is_gone(pid), "{pid}");
         }
     }
 }

@@ -220,6 +220,7 @@ impl<O: Outside> EventLoop<O> {
         let now = Instant::now();
         if self.tick_is_due() {
             self.broker.tick(self.started.elapsed());
+            self.look_at_processes();
             self.carry_out();
         }
         if let Some(interval) = self.outside.alive_interval()

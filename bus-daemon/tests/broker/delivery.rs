@@ -76,12 +76,37 @@ fn an_acknowledgement_in_the_last_words_counts() {
     assert_eq!(marks(&bench.receiver("jobs")), [(2, 1, false)]);
 }
 
+/// Whoever waits claims what comes next, so that it need not be claimed when it comes.
+#[test]
+fn the_next_message_may_be_claimed_before_it_comes() {
+    let bench = Bench::new();
+    let (sender, receiver) = (bench.sender("jobs"), bench.receiver("jobs"));
+    receiver.tell(progress(1, 0));
+    sender.send_all([1, 2]);
+    let ledger = bench.ledger("jobs");
+    assert_eq!((ledger.in_delivery, ledger.queued), (1, 1));
+    receiver.peer.cut();
+    assert_eq!(marks(&bench.receiver("jobs")), [(1, 2, true), (2, 1, false)]);
+}
+
+#[test]
+fn a_claim_of_what_never_came_marks_nothing() {
+    let bench = Bench::new();
+    let (sender, receiver) = (bench.sender("jobs"), bench.receiver("jobs"));
+    receiver.tell(progress(1, 0));
+    assert_eq!(bench.ledger("jobs").in_delivery, 0);
+    receiver.peer.cut();
+    sender.send(1);
+    assert_eq!(marks(&bench.receiver("jobs")), [(1, 1, false)]);
+}
+
 #[test]
 fn progress_that_cannot_be_closes_the_receiver_and_harms_nobody() {
     let bench = Bench::new();
     let sender = bench.sender("jobs");
     sender.send_all(1..=3);
-    for forged in [progress(4, 0), progress(1, 2), progress(u64::MAX, 0), progress(u64::MAX, u64::MAX)] {
+    for forged in [progress(5, 0), progress(1, 2), progress(4, 4), progress(u64::MAX, 0), progress(u64::MAX, u64::MAX)]
+    {
         let liar = bench.receiver("jobs");
         liar.tell(forged);
         assert!(liar.peer.closed().is_some(), "{forged:?} was believed");

@@ -4,7 +4,7 @@ use bus_core::ChannelOptions;
 use bus_core::wire::{ClosingCode, Progress, ReceiverHello, RefusedCode, Request, Role};
 use bus_daemon::broker::Leftover;
 
-use crate::bench::{Bench, Heard, known, name, receiver_hello, returning, sender_hello};
+use crate::bench::{Bench, Delivery, Heard, PID, known, name, receiver_hello, returning, sender_hello};
 
 fn until_disconnected(channel: &str) -> ReceiverHello {
     ReceiverHello { until_disconnected: true, ..receiver_hello(channel) }
@@ -44,8 +44,8 @@ fn messages_that_senders_left_behind_come_before_the_end() {
 }
 
 fn delivery(sender: &crate::bench::Sender, value: u64) -> Heard {
-    let (sender, attempt, redelivered) = (sender.id(), 1, false);
-    Heard::Delivery(crate::bench::Delivery { value, sender, sequence: value, attempt, redelivered })
+    let (sender, pid, attempt, redelivered) = (sender.id(), PID, 1, false);
+    Heard::Delivery(Delivery { value, sender, pid, sequence: value, attempt, redelivered })
 }
 
 #[test]

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
 mod attach;
+mod awaited;
 mod bench;
 mod bounds;
 mod delivery;

@@ -7,3 +7,4 @@ mod busd;
 mod leaving;
 mod peer;
 mod program;
+mod returning;

@@ -6,10 +6,12 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bus_core::wire::{
-    Flags, FrameHeader, FrameLimits, HEADER_BYTES, Hello, Kind, ReceiverHello, Reply, Request, Resume, Role,
-    SenderHello, SenderWelcome, Welcome, WelcomeRole, put_control, read_control,
+    Flags, FrameHeader, FrameLimits, HEADER_BYTES, Hello, Kind, KnownSender, ReceiverHello, Reply, Request, Resume,
+    Returning, Role, SenderHello, SenderWelcome, Welcome, WelcomeRole, put_control, read_control,
 };
 use bus_core::{ChannelName, Codec};
+use rustix::event::{PollFd, PollFlags};
+use rustix::time::Timespec;
 
 pub(crate) struct Peer {
     stream: UnixStream,
@@ -47,6 +49,17 @@ impl Peer {
         peer
     }
 
+    /// A receiver that had one sender, of process `pid`, under an earlier daemon, and ends with it.
+    pub(crate) fn returned(socket: &Path, channel: &str, pid: u32) -> Self {
+        let mut peer = Self::connect(socket);
+        let senders = vec![KnownSender { sender: u64::from(pid), pid, sequence: 1, present: true }];
+        let returning = Some(Returning { senders, sender_seen: true, seated: true });
+        let (channel, declares) = (name(channel), None);
+        let hello = ReceiverHello { channel, declares, standby: false, until_disconnected: true, returning };
+        peer.greet(Role::Receiver(hello));
+        peer
+    }
+
     pub(crate) fn control(socket: &Path) -> Self {
         let mut peer = Self::connect(socket);
         peer.greet(Role::Control);
@@ -54,7 +67,7 @@ impl Peer {
     }
 
     fn greet(&mut self, role: Role) {
-        self.say(Kind::Hello, &Hello { name: "tester".to_owned(), pid: 1, role });
+        self.say(Kind::Hello, &Hello { name: "tester".to_owned(), pid: std::process::id(), role });
     }
 
     pub(crate) fn say<T: serde::Serialize>(&mut self, kind: Kind, body: &T) {
@@ -65,6 +78,12 @@ impl Peer {
 
     pub(crate) fn say_bytes(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).unwrap();
+    }
+
+    /// Whether something has come that was not read yet.
+    pub(crate) fn has_news(&self) -> bool {
+        let mut waiting = [PollFd::new(&self.stream, PollFlags::IN)];
+        rustix::event::poll(&mut waiting, Some(&Timespec::default())).unwrap() > 0
     }
 
     /// Sends messages of `bytes` bytes that tell their sequence.

@@ -28,12 +28,13 @@ impl Kept for StreamReceiver {
             return Tended::Nothing;
         }
         let Ok(mut state) = self.state.try_lock() else {
-            if !self.asleep.load(Ordering::SeqCst) {
+            if !self.asleep.load(Ordering::SeqCst) || !self.rested.swap(true, Ordering::SeqCst) {
                 // In use: look again soon, its user may stop.
                 return Tended::NotNow;
             }
-            // Asleep it needs nobody. Should it wake at this very moment and put something off, one of
-            // the two sees the other: it sets `asleep` before `deferred`, and here it is the reverse.
+            // Asleep for two looks it needs nobody. Should it wake at this very moment and put something
+            // off, one of the two sees the other: it sets `asleep` before `deferred`, and here it is the
+            // reverse.
             self.deferred.store(false, Ordering::SeqCst);
             if self.asleep.load(Ordering::SeqCst) {
                 return Tended::Nothing;
@@ -41,6 +42,7 @@ impl Kept for StreamReceiver {
             self.deferred.store(true, Ordering::SeqCst);
             return Tended::NotNow;
         };
+        self.rested.store(false, Ordering::SeqCst);
         if state.connection.is_some() {
             self.say(&mut state);
         }

@@ -66,6 +66,8 @@ pub(crate) struct StreamReceiver {
     deferred: AtomicBool,
     /// A thread waits for the daemon with the state locked. It has put nothing off.
     asleep: AtomicBool,
+    /// The keeper has found it asleep, and nothing was put off since.
+    rested: AtomicBool,
     changed: Condvar,
 }
 
@@ -106,6 +108,7 @@ impl StreamReceiver {
             arrived: Mutex::new(Some(session)),
             deferred: AtomicBool::new(false),
             asleep: AtomicBool::new(false),
+            rested: AtomicBool::new(false),
             changed: Condvar::new(),
         });
         if !receiver.adopt(&mut lock(&receiver.state)) {
@@ -203,16 +206,15 @@ impl StreamReceiver {
         Ok(true)
     }
 
-    /// Tells the daemon how far this receiver is: at once when it `must`, when nothing else is here,
-    /// or when it was last told before the clock ticked; else later, together with more.
+    /// Tells the daemon how far this receiver is: at once when it `must`, or when it was last told before
+    /// the clock ticked; else later, together with more or with the claim of the next message.
     fn tell(&self, state: &mut State, must: bool) {
         if !state.receiving.owes_progress() && state.receiving.control.is_empty() {
             return;
         }
         let now = CoarseTime::now();
-        let idle = state.receiving.inbox.deliveries() == 0;
         let many = state.receiving.acknowledgements_owed() >= CLAIM_MESSAGES;
-        if must || idle || many || now != state.told_at {
+        if must || many || now != state.told_at {
             state.told_at = now;
             self.say(state);
         }

@@ -188,6 +188,8 @@ impl Receiving {
     }
 
     fn answer_recall(&mut self) {
+        // Nothing stands before the order: what was claimed has not come.
+        self.progress.taken = self.progress.acked;
         self.control.push(Kind::Recalled, &self.progress);
         self.progress.head_given_back = 0;
         self.told = self.progress;
@@ -195,7 +197,8 @@ impl Receiving {
 
     /// Whether orders may be obeyed now: nothing is claimed that stands before them.
     pub(super) fn may_obey(&self) -> bool {
-        self.progress.taken == self.progress.acked && self.orphans.is_empty()
+        let claims_nothing = self.progress.taken == self.progress.acked || self.inbox.deliveries() == 0;
+        claims_nothing && self.orphans.is_empty()
     }
 
     /// Takes notice of an order that stands behind messages: those go back. See
@@ -241,6 +244,14 @@ impl Receiving {
         if self.progress.taken == self.progress.acked {
             let most = if busy { CLAIM_MESSAGES } else { 1 };
             self.progress.taken = self.progress.acked + (self.inbox.deliveries() as u64).clamp(1, most);
+        }
+    }
+
+    /// Claims the message that comes next: its user waits for it, and is not to wait for the claim as
+    /// well. In line there is nothing to claim.
+    pub(super) fn claim_next(&mut self) {
+        if self.seated && self.progress.taken == self.progress.acked {
+            self.progress.taken += 1;
         }
     }
 

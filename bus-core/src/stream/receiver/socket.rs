@@ -51,6 +51,9 @@ impl StreamReceiver {
         mut state: MutexGuard<'a, State>,
         wait: Wait,
     ) -> Result<MutexGuard<'a, State>, NoMessage> {
+        if wait != Wait::Never {
+            state.receiving.claim_next();
+        }
         self.tell(&mut state, true);
         let Some(connection) = state.connection.clone() else {
             return match wait {
@@ -102,6 +105,7 @@ impl StreamReceiver {
 
     /// Leaves what could not be said to the keeper.
     pub(super) fn defer(&self) {
+        self.rested.store(false, Ordering::SeqCst);
         if !self.deferred.swap(true, Ordering::SeqCst) {
             keeper::wake();
         }

@@ -7,7 +7,7 @@
 mod peers;
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::IoSlice;
 use std::rc::Rc;
 use std::time::Duration;
@@ -26,6 +26,9 @@ pub(crate) use self::peers::{
 };
 
 pub(crate) const UID: u32 = 1_000;
+
+/// The process of all peers, unless a test says another.
+pub(crate) const PID: u32 = 100;
 
 /// What a peer has been sent.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,6 +52,7 @@ pub(crate) enum Heard {
 pub(crate) struct Delivery {
     pub(crate) value: u64,
     pub(crate) sender: u64,
+    pub(crate) pid: u32,
     pub(crate) sequence: u64,
     pub(crate) attempt: u32,
     pub(crate) redelivered: bool,
@@ -63,6 +67,8 @@ struct State {
     now_ms: u64,
     busy: bool,
     wires: BTreeMap<PeerId, Wire>,
+    /// Processes that have ended.
+    ended: BTreeSet<u32>,
 }
 
 #[derive(Default)]
@@ -104,7 +110,8 @@ impl Bench {
         let mut rules = rules();
         change(&mut rules);
         let broker = Broker::new(rules.clone());
-        Self(Rc::new(RefCell::new(State { broker, rules, now_ms: 1_000, busy: false, wires: BTreeMap::new() })))
+        let (wires, ended) = (BTreeMap::new(), BTreeSet::new());
+        Self(Rc::new(RefCell::new(State { broker, rules, now_ms: 1_000, busy: false, wires, ended })))
     }
 
     /// The daemon dies, and the next begins with nothing but the key.
@@ -120,8 +127,13 @@ impl Bench {
     }
 
     pub(crate) fn connect_as(&self, uid: u32) -> Peer {
+        self.connect_with(Credentials { pid: PID, uid })
+    }
+
+    /// Connects, and this is what the kernel tells of it.
+    fn connect_with(&self, credentials: Credentials) -> Peer {
         let state = &mut *self.0.borrow_mut();
-        let id = state.broker.connected(state.now(), Credentials { pid: 100, uid });
+        let id = state.broker.connected(state.now(), credentials);
         state.wires.insert(id, Wire::default());
         state.turn();
         Peer { bench: self.clone(), id }
@@ -132,7 +144,12 @@ impl Bench {
     }
 
     pub(crate) fn sender_hello(&self, hello: SenderHello) -> Sender {
-        let peer = self.connect();
+        self.sender_hello_as(PID, hello)
+    }
+
+    /// Says that it is the process [`PID`], and the kernel says another.
+    pub(crate) fn sender_hello_as(&self, pid: u32, hello: SenderHello) -> Sender {
+        let peer = self.connect_with(Credentials { pid, uid: UID });
         peer.hello(Role::Sender(hello));
         peer.into_sender()
     }
@@ -154,7 +171,12 @@ impl Bench {
     }
 
     pub(crate) fn receiver_hello(&self, hello: ReceiverHello) -> Receiver {
-        let peer = self.connect();
+        self.receiver_hello_as(PID, hello)
+    }
+
+    /// Says that it is the process [`PID`], and the kernel says another.
+    pub(crate) fn receiver_hello_as(&self, pid: u32, hello: ReceiverHello) -> Receiver {
+        let peer = self.connect_with(Credentials { pid, uid: UID });
         peer.hello(Role::Receiver(hello));
         let welcome = match peer.hear() {
             Heard::Welcome(Welcome { role: WelcomeRole::Receiver(welcome), .. }) => welcome,
@@ -238,10 +260,31 @@ impl Bench {
             let now_ms = self.0.borrow().now_ms.max(due_ms);
             self.0.borrow_mut().now_ms = now_ms;
             self.event(|broker, now| broker.tick(now));
+            self.look_at_processes();
             let again_ms = self.0.borrow().broker.next_tick().map(|at| at.as_millis() as u64);
             assert!(again_ms.is_none_or(|again_ms| again_ms > now_ms), "a tick must not be due again at once");
         }
         self.0.borrow_mut().now_ms = end_ms;
+    }
+
+    /// A process ends. The broker learns of it when it has the processes looked at.
+    pub(crate) fn end_process(&self, pid: u32) {
+        self.0.borrow_mut().ended.insert(pid);
+    }
+
+    fn look_at_processes(&self) {
+        let state = &mut *self.0.borrow_mut();
+        let looked_at = state.broker.processes_to_look_at();
+        for pid in looked_at.into_iter().filter(|pid| state.ended.contains(pid)) {
+            state.broker.process_gone(Duration::from_millis(state.now_ms), pid);
+        }
+        state.turn();
+    }
+
+    /// How long the daemon sleeps when nothing comes.
+    pub(crate) fn sleeps_ms(&self) -> Option<u64> {
+        let state = self.0.borrow();
+        state.broker.next_tick().map(|at| (at.as_millis() as u64).saturating_sub(state.now_ms))
     }
 
     fn event(&self, event: impl FnOnce(&mut Broker, Duration)) {
@@ -424,9 +467,9 @@ fn heard(header: &FrameHeader, frame: &[u8]) -> Heard {
 
 fn delivery(header: &FrameHeader, body: &[u8]) -> Delivery {
     let (origin, payload) = body.split_first_chunk::<ORIGIN_BYTES>().unwrap();
-    let Origin { sender, attempt, .. } = Origin::decode(origin);
+    let Origin { sender, pid, attempt } = Origin::decode(origin);
     let (value, filling) = payload.split_first_chunk::<8>().unwrap();
     assert!(filling.iter().all(|byte| *byte == value[0]), "the content of a message must not change");
     let (value, redelivered) = (u64::from_le_bytes(*value), header.flags.has(Flags::REDELIVERED));
-    Delivery { value, sender, sequence: header.sequence, attempt, redelivered }
+    Delivery { value, sender, pid, sequence: header.sequence, attempt, redelivered }
 }

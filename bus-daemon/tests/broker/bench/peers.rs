@@ -11,7 +11,7 @@ pub(crate) struct Peer {
 
 impl Peer {
     pub(crate) fn hello(&self, role: Role) {
-        self.say(Kind::Hello, &Hello { name: "tester".to_owned(), pid: 1, role });
+        self.say(Kind::Hello, &Hello { name: "tester".to_owned(), pid: PID, role });
     }
 
     pub(crate) fn say<T: serde::Serialize>(&self, kind: Kind, body: &T) {
@@ -274,5 +274,5 @@ pub(crate) fn returning(seated: bool, senders: Vec<KnownSender>) -> Option<Retur
 }
 
 pub(crate) fn known(sender: u64, sequence: u64) -> KnownSender {
-    KnownSender { sender, pid: 100, sequence, present: true }
+    KnownSender { sender, pid: PID, sequence, present: true }
 }
