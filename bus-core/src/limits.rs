@@ -9,6 +9,10 @@ pub const CHANNEL_NAME_MAX_BYTES: usize = 128;
 /// Largest message (payload and headers together), in bytes. Checked before anything is allocated.
 pub const MESSAGE_MAX_BYTES: u32 = 16 * 1024 * 1024;
 
+/// What the largest message can be set to at most, in bytes. Frame lengths are 32 bits, a user may hold
+/// 1 GiB in the daemon, and a larger message belongs in a file of which the bus carries the name.
+pub const MESSAGE_MAX_BYTES_MAX: u32 = 1 << 30;
+
 /// Largest header block of one message, in bytes. Headers are notes on a message, not its content.
 pub const HEADER_BLOCK_MAX_BYTES: u32 = 64 * 1024;
 

@@ -1,5 +1,6 @@
 //! Questions and orders of the shell: list, show, create, delete, purge, skip, kick, peek, about.
 
+use bus_core::limits::MESSAGE_MAX_BYTES_MAX;
 use bus_core::wire::{ClosingCode, Kind, Refused, RefusedCode, Reply, Request};
 use bus_core::{ChannelInfo, ChannelName, ChannelOptions, ChannelSummary, PeerInfo, Removed};
 
@@ -303,11 +304,17 @@ fn check_options(name: &ChannelName, options: &ChannelOptions) -> Result<(), Ref
         ("window", options.window == Some(0)),
         ("max-message", options.message_max_bytes == Some(0)),
     ];
-    match zero.iter().find(|(_, is_zero)| *is_zero) {
-        Some((option, _)) => {
-            let text = format!("{option} 0 of channel {name} would let nothing through: give 1 or more");
+    if let Some((option, _)) = zero.iter().find(|(_, is_zero)| *is_zero) {
+        let text = format!("{option} 0 of channel {name} would let nothing through: give 1 or more");
+        return Err(Refusal::new(RefusedCode::Limit, text));
+    }
+    match options.message_max_bytes {
+        Some(bytes) if bytes > MESSAGE_MAX_BYTES_MAX => {
+            let text = format!(
+                "max-message {bytes} of channel {name} is over the limit of {MESSAGE_MAX_BYTES_MAX} bytes: put larger ones in a file and send its name"
+            );
             Err(Refusal::new(RefusedCode::Limit, text))
         }
-        None => Ok(()),
+        Some(_) | None => Ok(()),
     }
 }

@@ -179,9 +179,8 @@ impl InvalidConfig {
     }
 }
 
-/// Largest message that can be configured, in bytes: 1 GiB. Frame lengths are 32 bits, and a
-/// larger message belongs in a file of which the bus carries the name.
-pub(super) const MESSAGE_LIMIT_BYTES: u64 = 1 << 30;
+/// Largest message that can be configured, in bytes.
+pub(super) const MESSAGE_LIMIT_BYTES: u64 = bus_core::limits::MESSAGE_MAX_BYTES_MAX as u64;
 
 /// Largest byte limit, 1 TiB: beyond any machine's memory, so a slip of the unit.
 const BYTES_LIMIT: u64 = 1 << 40;

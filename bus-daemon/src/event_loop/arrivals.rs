@@ -19,6 +19,9 @@ use crate::peer::Credentials;
 /// How long accepting rests when there are no descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// How often that is told, while it lasts.
+const ACCEPT_WARNING_PAUSE: Duration = Duration::from_secs(10);
+
 impl<O: Outside> EventLoop<O> {
     pub(super) fn accept(&mut self) {
         while let Some(listener) = &self.listener {
@@ -35,8 +38,12 @@ impl<O: Outside> EventLoop<O> {
                 }
                 Err(error) => {
                     // Above all a full descriptor table: the others go on, and this one waits.
-                    tracing::warn!(%error, "accepting rests for {} ms", ACCEPT_PAUSE.as_millis());
-                    self.accept_again_at = Some(Instant::now() + ACCEPT_PAUSE);
+                    let now = Instant::now();
+                    if self.accept_failed_at.is_none_or(|at| now > at + ACCEPT_WARNING_PAUSE) {
+                        tracing::warn!(%error, "accepting rests, {} ms each time", ACCEPT_PAUSE.as_millis());
+                        self.accept_failed_at = Some(now);
+                    }
+                    self.accept_again_at = Some(now + ACCEPT_PAUSE);
                     return;
                 }
             }

@@ -68,6 +68,8 @@ pub(crate) struct EventLoop<O> {
     idle_since: Instant,
     /// Accepting rests until then: there are no descriptors.
     accept_again_at: Option<Instant>,
+    /// When the log was last told that accepting failed.
+    accept_failed_at: Option<Instant>,
     ends_at: Option<Instant>,
     alive_at: Instant,
     /// Where sockets are read into, shared by all.
@@ -123,6 +125,7 @@ impl<O: Outside> EventLoop<O> {
             busy_until: now,
             idle_since: now,
             accept_again_at: None,
+            accept_failed_at: None,
             ends_at: None,
             alive_at: now,
             buffer: vec![0; READ_BUFFER_BYTES],

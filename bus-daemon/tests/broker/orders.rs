@@ -292,3 +292,15 @@ fn show_tells_who_waits_and_for_how_long() {
     assert_eq!((info.sender_count, info.senders[0].blocked_ms, info.oldest_ms), (1, Some(40), Some(40)));
     assert!(info.receiver.is_none());
 }
+
+/// Two gibibytes went to a daemon whose user may hold one.
+#[test]
+fn a_largest_message_beyond_the_limit_is_refused_with_the_figure() {
+    let bench = Bench::new();
+    let limit = bus_core::limits::MESSAGE_MAX_BYTES_MAX;
+    let options = ChannelOptions { message_max_bytes: Some(limit + 1), ..ChannelOptions::default() };
+    let answer = bench.control().ask(Request::Create(name("jobs"), options));
+    let Reply::Refused(refused) = answer else { panic!("{answer:?}") };
+    assert_eq!(refused.code, RefusedCode::Limit);
+    assert!(refused.text.contains("jobs") && refused.text.contains(&limit.to_string()), "{}", refused.text);
+}
