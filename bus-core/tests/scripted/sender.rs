@@ -3,8 +3,8 @@
 use std::thread;
 use std::time::Duration;
 
-use bus_core::wire::{Kind, Role, Settled};
-use bus_core::{SendTimeoutError, Sender, TrySendError};
+use bus_core::wire::{Kind, Receivers, Role, Settled, WelcomeRole};
+use bus_core::{SendError, SendTimeoutError, Sender, TrySendError};
 
 use crate::script::{Peer, Script, in_time, sender_welcome};
 
@@ -82,5 +82,54 @@ fn a_short_deadline_does_not_disturb_what_is_sent_again() {
     let sequences = peer.messages_until(Kind::Confirm);
     assert_eq!(sequences, (1..=FED + 1).collect::<Vec<_>>(), "all of it over this connection");
     peer.say(Kind::Settled, &Settled { accepted: FED + 1, acked: FED + 1, dropped: 0 });
+    in_time("the flush", move || flushing.join().unwrap().unwrap());
+}
+
+/// It waited for its socket alone, and never read that there was nobody left to send to.
+#[test]
+fn a_sender_that_waits_for_its_socket_learns_that_the_required_receiver_is_gone() {
+    let script = Script::new();
+    let bus = script.bus();
+    let WelcomeRole::Sender(mut welcome) = sender_welcome() else { unreachable!() };
+    welcome.receivers = 1;
+    let open = move || bus.raw_sender("jobs").require_receiver().open().unwrap();
+    let (sender, mut peer) = script.meet(open, WelcomeRole::Sender(welcome));
+    fill(&sender);
+    let sending = thread::spawn(move || sender.send(vec![0; 64]));
+    peer.say(Kind::Receivers, &Receivers { count: 0 });
+    let sent = in_time("the send", move || sending.join().unwrap());
+    assert!(matches!(sent, Err(SendError::Disconnected(_))), "{sent:?}");
+}
+
+/// A daemon reads nobody who does not read what it says: both waited for each other.
+#[test]
+fn a_sender_that_waits_for_its_socket_reads_what_the_daemon_says() {
+    const MORE_THAN_A_SOCKET_HOLDS: u64 = 20_000;
+    let script = Script::new();
+    let (sender, mut peer) = sender(&script);
+    fill(&sender);
+    let _sending = thread::spawn(move || sender.send(vec![0; 64]));
+    in_time("the sender reads", move || {
+        for _ in 0..MORE_THAN_A_SOCKET_HOLDS {
+            peer.say(Kind::Settled, &Settled::default());
+        }
+    });
+}
+
+#[test]
+fn a_flush_does_not_wait_for_a_message_that_was_taken_back() {
+    let script = Script::new();
+    let (sender, mut peer) = sender(&script);
+    let sent = fill(&sender);
+    let other = sender.clone();
+    let late = thread::spawn(move || other.send_timeout(vec![1; 64], Duration::from_secs(1)));
+    while sender.len() as u64 == sent {
+        thread::yield_now();
+    }
+    let flushing = thread::spawn(move || sender.flush());
+    assert!(matches!(late.join().unwrap(), Err(SendTimeoutError::Timeout(_))));
+    let sequences = peer.messages_until(Kind::Confirm);
+    assert_eq!(sequences, (1..=sent).collect::<Vec<_>>());
+    peer.say(Kind::Settled, &Settled { accepted: sent, acked: sent, dropped: 0 });
     in_time("the flush", move || flushing.join().unwrap().unwrap());
 }

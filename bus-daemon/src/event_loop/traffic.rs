@@ -250,7 +250,7 @@ impl<O: Outside> EventLoop<O> {
     fn write(&mut self, key: usize) {
         let slot = &mut self.connections[key];
         let peer = slot.peer;
-        if slot.connection.write_blocked {
+        if slot.connection.write_blocked && slot.closing.is_none() {
             return;
         }
         while !slot.connection.write_blocked && !slot.connection.write_closed {

@@ -87,3 +87,21 @@ fn what_a_sender_left_in_its_earlier_connection_arrives_when_it_dies_in_the_next
         receiver.say(Kind::Progress, &Progress { taken: acked, acked, head_given_back: 0 });
     }
 }
+
+/// Its socket was full, and so it was never cut.
+#[test]
+fn a_kicked_receiver_that_does_not_read_is_cut() {
+    let (place, socket) = place();
+    let _running = Running::start(place.path(), busd(&socket));
+    let mut control = Peer::control(&socket);
+    control.hear_welcome();
+    let mut sender = Peer::sender(&socket, "jobs");
+    sender.hear_welcome();
+    let mut stopped = Peer::receiver(&socket, "jobs");
+    stopped.hear_welcome();
+    sender.send_all(1..=40, 37_000);
+    control.ask_until_connections_are(3);
+    control.ask(&Request::Kick(name("jobs")));
+    control.ask_until_connections_are(2);
+    drop(stopped);
+}

@@ -25,7 +25,7 @@ use crate::limits::{DROP_FLUSH_MS, FEED_BUFFER_BYTES};
 use crate::message::{Message, SenderId};
 use crate::name::ChannelName;
 use crate::ticket::Ticket;
-use crate::transport::{Connection, Interest};
+use crate::transport::Connection;
 use crate::wire::{Resume, Role, SenderHello, TypeDeclaration, WelcomeRole};
 
 /// How long a sending call may wait.
@@ -185,17 +185,12 @@ impl StreamSender {
             if patience.is_some_and(|patience| Instant::now() >= patience) {
                 break Err(if wait == Wait::Never { PushError::Full } else { PushError::Timeout });
             }
+            if self.options.require_receiver && state.sending.receivers() == 0 {
+                break Err(PushError::Disconnected);
+            }
             state.writing = true;
-            state = match &state.link {
-                Link::Up(connection) => {
-                    let connection = Arc::clone(connection);
-                    drop(state);
-                    // A failure shows in the next write.
-                    let _ = connection.wait(Interest::Writable, patience);
-                    lock(&self.state)
-                }
-                Link::Away | Link::Closed => self.wait_for_news(state, patience),
-            };
+            // Also reads: what the daemon says may end this, and it reads nobody who does not read.
+            state = self.wait_for_news(state, patience);
         };
         let outcome = match outcome {
             Err(refusal) if self.take_back(&mut state) => Err(refusal),
@@ -231,7 +226,9 @@ impl StreamSender {
     pub(crate) fn wait(&self, ticket: Ticket, deadline: Option<Instant>) -> Result<(), FlushError> {
         let mut state = lock(&self.state);
         loop {
-            if state.sending.settled().accepted >= ticket.sequence {
+            // A message may have been taken back since.
+            let awaited = ticket.sequence.min(state.sending.last_sequence());
+            if state.sending.settled().accepted >= awaited {
                 return Ok(());
             }
             if matches!(state.link, Link::Closed) {

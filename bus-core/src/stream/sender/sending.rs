@@ -157,6 +157,7 @@ impl Sending {
         }
         self.last_sequence -= 1;
         self.confirm_asked = self.confirm_asked.min(self.last_sequence);
+        self.end_resending();
         Withdrawn::Whole
     }
 
@@ -278,6 +279,11 @@ impl Sending {
         let messages = if self.control.has_begun() { 0 } else { bytes.min(self.outbox.unwritten()) };
         self.outbox.wrote(messages);
         self.control.wrote(bytes - messages);
+        self.end_resending();
+    }
+
+    /// Everything may be written again.
+    fn end_resending(&mut self) {
         if self.resending && self.outbox.unwritten() == 0 {
             self.resending = false;
             self.release(usize::MAX);
@@ -339,6 +345,7 @@ impl Sending {
     pub(super) fn disconnected(&mut self) {
         self.earlier_written_through = self.written_through();
         self.control.clear();
+        self.resending = false;
         self.confirm_asked = 0;
         self.watching = false;
         self.peers = None;
@@ -452,5 +459,22 @@ mod tests {
         push(&mut sending);
         let mut slices = [IoSlice::new(&[]); SLICES_MAX];
         assert_eq!((sending.output(&mut slices), slices[0].len()), (1, HEADER_BYTES - 3));
+    }
+
+    /// Nothing was left to be written, and nothing ended the sending again: there was no room for ever.
+    #[test]
+    fn a_message_that_is_withdrawn_while_all_is_sent_again_leaves_room() {
+        let mut sending = sending();
+        push(&mut sending);
+        write(&mut sending, usize::MAX);
+        push(&mut sending);
+        sending.disconnected();
+        let rules = sending.rules().clone();
+        sending.resumed(rules).unwrap();
+        write(&mut sending, HEADER_BYTES + 8);
+        assert_eq!(sending.withdraw(), Withdrawn::Whole);
+        assert!(!sending.has_output());
+        assert!(!sending.is_resending(), "the keeper polls a writable socket for ever");
+        assert!(sending.has_room(8));
     }
 }
