@@ -57,11 +57,12 @@ impl Channel {
         self.called.is_none() && first.is_some_and(|first| self.has_room_to_call(first.bytes))
     }
 
-    /// Whether a sender whose message has `bytes` is worth calling. Where the capacity is exact, each
-    /// message that leaves makes room for another.
+    /// Whether a sender whose message has `bytes` is worth calling. Where the capacity is exact, or no
+    /// receiver drains the channel, each message that leaves makes room for another.
     fn has_room_to_call(&self, bytes: u64) -> bool {
         let droppable = self.bounds.when_full == WhenFull::DropOldest && self.unsent_from() < self.log.end();
-        droppable || (self.has_room(bytes) && (self.bounds.exact || self.is_drained_enough()))
+        let is_drained = self.bounds.exact || self.seat.is_none() || self.is_drained_enough();
+        droppable || (self.has_room(bytes) && is_drained)
     }
 
     fn is_drained_enough(&self) -> bool {

@@ -153,3 +153,15 @@ fn the_death_of_the_first_in_line_lets_the_next_go_on() {
     control.ask(Request::Purge(name("jobs")));
     assert_eq!(bench.receiver("jobs").values(), [3]);
 }
+
+/// The sender waited for an eighth of the channel, which nobody was there to drain.
+#[test]
+fn a_message_that_is_skipped_lets_a_sender_on_when_there_is_no_receiver() {
+    let bench = Bench::with(|rules| rules.capacity_messages = 100);
+    let sender = bench.sender("jobs");
+    sender.send_all(0..101);
+    assert!(sender.peer.is_paused());
+    bench.control().ask(Request::Skip(name("jobs")));
+    assert!(!sender.peer.is_paused());
+    assert_eq!(bench.ledger("jobs").queued, 100);
+}
