@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use super::inbox::{Fill, Inbox};
 use crate::address::Address;
-use crate::error::ConnectError;
+use crate::error::{ConnectError, OpenError};
 use crate::limits::{HELLO_TIMEOUT_MS, MESSAGE_MAX_BYTES, REPLY_MAX_BYTES};
+use crate::name::ChannelName;
 use crate::transport::{ClientEnd, Connection, Interest};
 use crate::wire::{FrameLimits, Hello, Kind, Refused, RefusedCode, Role, Welcome, put_control, read_control};
 
@@ -103,6 +104,18 @@ impl Dialer {
         let mut inbox = Inbox::with_read_bytes(limits, super::inbox::CONTROL_READ_BYTES);
         let welcome = await_welcome(&connection, &mut inbox, deadline)?;
         Ok(Session { connection, inbox, welcome })
+    }
+
+    /// Connects an end of `channel`; starts a daemon first where none answers and that is wished.
+    pub(crate) fn dial_end(&self, role: &Role, channel: &ChannelName) -> Result<Session, OpenError> {
+        match self.dial(role) {
+            Ok(session) => Ok(session),
+            Err(DialError::Refused(refused)) => {
+                Err(OpenError::from_refusal(&self.address, channel, refused.code, refused.text))
+            }
+            Err(DialError::Unreachable(_)) => Ok(self.dial_or_start(role)?),
+            Err(error) => Err(self.connect_error(error).into()),
+        }
     }
 
     /// As [`dial`](Self::dial), and starts the daemon if nobody answers.

@@ -16,9 +16,17 @@ impl Broker {
     /// news are told a little later: telling a sender costs as much as taking its message.
     pub fn end_turn(&mut self) {
         self.tell_senders(false);
-        if !self.to_tell.is_empty() && self.tell_all_at_ms.is_none() {
+        // Who does not read is told with the turn that finds its outbox drained.
+        if self.tell_all_at_ms.is_none() && self.to_tell.iter().any(|(channel, account)| self.reads(*channel, *account))
+        {
             self.tell_all_at_ms = Some(self.now_ms + TELL_ALL_MS);
         }
+    }
+
+    fn reads(&self, channel: ChannelId, account: AccountId) -> bool {
+        let peer =
+            self.channels.get(channel.0 as usize).and_then(|channel| channel.accounts.get(account.0 as usize)?.peer);
+        peer.and_then(|id| self.peer(id)).is_some_and(|peer| !peer.outbox.is_over())
     }
 
     /// Lets all senders with news know how far they are.

@@ -125,7 +125,8 @@ impl<O: Outside> EventLoop<O> {
     fn holds_back(&mut self, key: usize) -> bool {
         let peer = self.connections[key].peer;
         let receiver = self.broker.receiver_behind(peer).and_then(|receiver| self.slot_of(receiver));
-        let Some(blocked_at) = receiver.and_then(|receiver| self.connections[receiver].connection.blocked_at) else {
+        let receiver = receiver.map(|receiver| &self.connections[receiver].connection);
+        let Some(blocked_at) = receiver.filter(|it| it.write_blocked).and_then(|it| it.blocked_at) else {
             return false;
         };
         let until = blocked_at + HOLD_BACK;

@@ -60,9 +60,15 @@ fn a_sender_that_does_not_read_is_told_the_last_of_its_messages_when_it_does() {
     let (sender, receiver) = (bench.sender("jobs"), bench.receiver("jobs"));
     sender.send_all(0..MESSAGES);
     sender.peer.give_room(0);
-    (0..MESSAGES).for_each(|_| receiver.ack(1));
+    (1..MESSAGES).for_each(|_| receiver.ack(1));
+    bench.be_busy();
+    receiver.ack(1);
     assert!(sender.peer.unwritten_bytes() < MOST_BYTES, "{} bytes wait", sender.peer.unwritten_bytes());
+    bench.wait_ms(5);
+    let next = bench.sleeps_ms();
+    assert!(next.is_none_or(|ms| ms > 1_000), "nothing is due for who does not read, and yet in {next:?} ms");
     sender.peer.give_all_room();
+    bench.wait_ms(5);
     let settled = sender.settled();
     assert_eq!((settled.accepted, settled.acked), (MESSAGES, MESSAGES));
 }

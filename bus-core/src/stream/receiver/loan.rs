@@ -68,19 +68,20 @@ impl<'a> Loan<'a> {
             self.endpoint.write(&mut state);
             let Some(connection) = state.connection.clone() else { break };
             if state.receiving.control.is_empty() {
-                state.receiving.say_taken(busy);
+                let said = state.receiving.say_taken(busy);
                 self.endpoint.write(&mut state);
                 if state.connection.is_none() {
                     break;
                 }
                 if state.receiving.control.is_empty() || !state.receiving.unsay() {
-                    state.receiving.taken(&self.head, busy);
+                    state.receiving.taken(&self.head, said);
                     state.told_at = CoarseTime::now();
                     return Ok(());
                 }
             }
             if let Err(late) = self.endpoint.wait_for_room(&connection, wait) {
-                state.receiving.forget_loan();
+                // Nobody has seen it.
+                state.receiving.lend(0);
                 return Err(late);
             }
         }

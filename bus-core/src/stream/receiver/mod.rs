@@ -90,15 +90,7 @@ struct State {
 impl StreamReceiver {
     pub(crate) fn open(options: ReceiverOptions) -> Result<Arc<Self>, OpenError> {
         let role = Role::Receiver(hello(&options, None));
-        let address = &options.dialer.address;
-        let session = match options.dialer.dial(&role) {
-            Ok(session) => session,
-            Err(DialError::Refused(refused)) => {
-                return Err(OpenError::from_refusal(address, &options.channel, refused.code, refused.text));
-            }
-            Err(DialError::Unreachable(_)) => options.dialer.dial_or_start(&role)?,
-            Err(error) => return Err(options.dialer.connect_error(error).into()),
-        };
+        let session = options.dialer.dial_end(&role, &options.channel)?;
         let state =
             State { connection: None, receiving: Receiving::new(), told_at: CoarseTime::default(), waiting: false };
         let receiver = Arc::new(Self {

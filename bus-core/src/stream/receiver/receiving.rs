@@ -274,12 +274,13 @@ impl Receiving {
     }
 
     /// Says that the head is acknowledged before anybody has seen it, and claims with it those that
-    /// follow when `busy`. See [`unsay`](Self::unsay).
-    pub(super) fn say_taken(&mut self, busy: bool) {
+    /// follow when `busy`. See [`unsay`](Self::unsay) and [`taken`](Self::taken).
+    pub(super) fn say_taken(&mut self, busy: bool) -> Progress {
         let acked = self.progress.acked + 1;
         let follow = if busy { (self.inbox.deliveries() as u64 - 1).min(CLAIM_MESSAGES) } else { 0 };
-        let told = Progress { taken: acked + follow, acked, head_given_back: 0 };
-        self.control.push(Kind::Progress, &told);
+        let said = Progress { taken: acked + follow, acked, head_given_back: 0 };
+        self.control.push(Kind::Progress, &said);
+        said
     }
 
     /// Takes back what was said last, of which the socket took nothing. `false` when it took a part.
@@ -292,12 +293,10 @@ impl Receiving {
     }
 
     /// What [`say_taken`](Self::say_taken) said is in the socket, or will be: acknowledges the head.
-    pub(super) fn taken(&mut self, head: &Head, busy: bool) {
-        let follow = if busy { (self.inbox.deliveries() as u64 - 1).min(CLAIM_MESSAGES) } else { 0 };
+    pub(super) fn taken(&mut self, head: &Head, said: Progress) {
         self.lent = 0;
         self.settle_head(head);
-        self.progress.taken = self.progress.acked + follow;
-        self.told = self.progress;
+        (self.progress, self.told) = (said, said);
     }
 
     // Lending.
@@ -312,6 +311,7 @@ impl Receiving {
         self.lent
     }
 
+    /// Lends the first `count`, and no others.
     pub(super) fn lend(&mut self, count: usize) {
         self.lent = count;
     }
@@ -349,11 +349,6 @@ impl Receiving {
             self.take_back(lent - count);
         }
         count < lent
-    }
-
-    /// Nothing is lent any more, and nobody has seen it.
-    pub(super) fn forget_loan(&mut self) {
-        self.lent = 0;
     }
 
     /// The first `span` messages are not lent any more: they come again, first.

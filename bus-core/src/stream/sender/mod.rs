@@ -110,15 +110,7 @@ enum Written {
 impl StreamSender {
     pub(crate) fn open(options: SenderOptions) -> Result<Arc<Self>, OpenError> {
         let role = Role::Sender(hello(&options, None));
-        let address = &options.dialer.address;
-        let session = match options.dialer.dial(&role) {
-            Ok(session) => session,
-            Err(DialError::Refused(refused)) => {
-                return Err(OpenError::from_refusal(address, &options.channel, refused.code, refused.text));
-            }
-            Err(DialError::Unreachable(_)) => options.dialer.dial_or_start(&role)?,
-            Err(error) => return Err(options.dialer.connect_error(error).into()),
-        };
+        let session = options.dialer.dial_end(&role, &options.channel)?;
         let Session { connection, inbox, welcome } = session;
         let WelcomeRole::Sender(rules) = welcome.role else {
             let text = "the daemon did not welcome a sender".to_owned();
