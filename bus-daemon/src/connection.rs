@@ -14,7 +14,7 @@ use rustix::buffer::spare_capacity;
 use rustix::io::retry_on_intr;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, send, sendmsg};
 
-use crate::broker::{Content, Handled, LARGE_BYTES, PREFIX_BYTES};
+use crate::broker::{Announced, Content, Handled, LARGE_BYTES, PREFIX_BYTES};
 
 /// Size of the read buffer that all connections share, in bytes.
 pub(crate) const READ_BUFFER_BYTES: usize = 256 * 1024;
@@ -65,8 +65,14 @@ struct Rest {
 /// A large frame that is being read, or waits for room.
 struct Large {
     header: FrameHeader,
-    /// [`PREFIX_BYTES`] of room, then what has come of the content.
-    record: Vec<u8>,
+    content: LargeContent,
+}
+
+enum LargeContent {
+    /// [`PREFIX_BYTES`] of room, then what has come.
+    Kept(Vec<u8>),
+    /// Nobody needs it; so much has not come yet.
+    Skipped { missing: usize },
 }
 
 /// How a reading ended.
@@ -87,6 +93,9 @@ pub(crate) trait Sink {
     /// Takes as many whole frames from the start of `bytes` as it can without a decision. Returns how
     /// many bytes they are.
     fn run(&mut self, bytes: &[u8]) -> usize;
+
+    /// The header of a frame has come whose content is large, and not here.
+    fn announced(&mut self, header: &FrameHeader) -> Announced;
 
     /// Takes one frame.
     fn frame<'a>(&mut self, header: &FrameHeader, content: Content<'a>) -> Handled<'a>;
@@ -116,13 +125,17 @@ impl Connection {
         if let Some(outcome) = self.hand_on_held(limits, sink) {
             return outcome;
         }
+        if self.is_closed() {
+            // Half a frame may be left, and of any length.
+            return Read::Closed;
+        }
         let mut read_bytes = 0;
         while read_bytes < TURN_BYTES {
             let begun = self.rest.len();
             let (asked, got) = match &mut self.large {
                 Some(large) => {
-                    let missing = large.missing();
-                    (missing, self.stream.receive_into(&mut large.record, missing))
+                    let asked = large.missing().min(large.room(buffer));
+                    (asked, large.receive(&self.stream, buffer))
                 }
                 None => {
                     let end = if self.last_was_large { begun + PROBE_BYTES } else { buffer.len() };
@@ -169,15 +182,18 @@ impl Connection {
 
     /// Hands on the large frame, if it is whole.
     fn hand_on_large(&mut self, sink: &mut dyn Sink) -> Option<Read> {
-        let Large { header, record } = self.large.take_if(|large| large.missing() == 0)?;
-        match sink.frame(&header, Content::Owned(record)) {
-            Handled::Taken => None,
-            Handled::NotNow(Content::Owned(record)) => {
-                self.large = Some(Large { header, record });
-                Some(Read::Paused)
-            }
-            Handled::NotNow(Content::Borrowed(_)) => Some(Read::Closed),
-        }
+        let Large { header, content } = self.large.take_if(|large| large.missing() == 0)?;
+        let handled = match content {
+            LargeContent::Kept(record) => sink.frame(&header, Content::Owned(record)),
+            LargeContent::Skipped { .. } => sink.frame(&header, Content::Borrowed(&[])),
+        };
+        let content = match handled {
+            Handled::Taken => return None,
+            Handled::NotNow(Content::Owned(record)) => LargeContent::Kept(record),
+            Handled::NotNow(Content::Borrowed(_)) => LargeContent::Skipped { missing: 0 },
+        };
+        self.large = Some(Large { header, content });
+        Some(Read::Paused)
     }
 
     /// Hands on the frames that are whole. Returns how much that was; the rest is to be kept.
@@ -197,10 +213,15 @@ impl Connection {
             let frame_bytes = header.frame_bytes();
             self.last_was_large = frame_bytes - HEADER_BYTES >= LARGE_BYTES;
             let Some(content) = rest.get(HEADER_BYTES..frame_bytes) else {
-                if self.last_was_large {
-                    self.large = Some(Large::begin(header, &rest[HEADER_BYTES..]));
-                    taken = bytes.len();
+                if !self.last_was_large || self.is_closed() {
+                    break;
                 }
+                self.large = match sink.announced(&header) {
+                    Announced::Keep => Some(Large::keep(header, &rest[HEADER_BYTES..])),
+                    Announced::Skip => Some(Large::skip(header, &rest[HEADER_BYTES..])),
+                    Announced::NotNow => return (taken, Some(Read::Paused)),
+                };
+                taken = bytes.len();
                 break;
             };
             match sink.frame(&header, Content::Borrowed(content)) {
@@ -213,14 +234,11 @@ impl Connection {
 
     /// Takes in what the socket holds at this moment, and closes it. Half a frame is forgotten. Returns
     /// how many bytes wait now: no more than a socket holds, and the frame that waited before them.
-    pub(crate) fn hang_up(&mut self) -> u64 {
+    pub(crate) fn hang_up(&mut self, buffer: &mut [u8]) -> u64 {
         let mut pending = self.stream.pending_bytes();
         while pending > 0 {
             let got = match &mut self.large {
-                Some(large) if large.missing() > 0 => {
-                    let missing = large.missing();
-                    self.stream.receive_into(&mut large.record, missing)
-                }
+                Some(large) if large.missing() > 0 => large.receive(&self.stream, buffer),
                 _ => self.rest.receive(&self.stream, pending),
             };
             match got {
@@ -232,7 +250,7 @@ impl Connection {
         self.rest.bytes.shrink_to_fit();
         self.stream = Stream::Closed;
         (self.write_closed, self.write_blocked) = (true, false);
-        let large_bytes = self.large.as_ref().map_or(0, |large| large.record.len());
+        let large_bytes = self.large.as_ref().map_or(0, Large::held_bytes);
         (self.rest.len() + large_bytes) as u64
     }
 
@@ -264,6 +282,16 @@ impl Connection {
             Stream::Socket(socket) => Some(socket.as_raw_fd()),
             Stream::Memory(_) | Stream::Closed => None,
         }
+    }
+
+    /// Whether nothing of what it holds can be handed on any more: half a frame, and no rest to come.
+    pub(crate) fn is_spent(&self, limits: FrameLimits) -> bool {
+        let whole = match FrameHeader::decode(self.rest.bytes(), limits) {
+            Ok(Some(header)) => header.frame_bytes() <= self.rest.len(),
+            Ok(None) => false,
+            Err(_) => true,
+        };
+        self.is_closed() && self.large.is_none() && !whole
     }
 
     /// Whether its socket was closed by [`Self::hang_up`].
@@ -377,14 +405,51 @@ impl Stream {
 impl Large {
     /// Room for the whole frame: address space until the bytes come, so that a false length costs
     /// no memory.
-    fn begin(header: FrameHeader, content: &[u8]) -> Self {
+    fn keep(header: FrameHeader, begun: &[u8]) -> Self {
         let mut record = Vec::with_capacity(PREFIX_BYTES + header.frame_bytes() - HEADER_BYTES);
         record.resize(PREFIX_BYTES, 0);
-        record.extend_from_slice(content);
-        Self { header, record }
+        record.extend_from_slice(begun);
+        Self { header, content: LargeContent::Kept(record) }
+    }
+
+    fn skip(header: FrameHeader, begun: &[u8]) -> Self {
+        let missing = header.frame_bytes() - HEADER_BYTES - begun.len();
+        Self { header, content: LargeContent::Skipped { missing } }
     }
 
     fn missing(&self) -> usize {
-        PREFIX_BYTES + self.header.frame_bytes() - HEADER_BYTES - self.record.len()
+        match &self.content {
+            LargeContent::Kept(record) => PREFIX_BYTES + self.header.frame_bytes() - HEADER_BYTES - record.len(),
+            LargeContent::Skipped { missing } => *missing,
+        }
+    }
+
+    fn held_bytes(&self) -> usize {
+        match &self.content {
+            LargeContent::Kept(record) => record.len(),
+            LargeContent::Skipped { .. } => 0,
+        }
+    }
+
+    /// How much it takes at once.
+    fn room(&self, buffer: &[u8]) -> usize {
+        match &self.content {
+            LargeContent::Kept(_) => usize::MAX,
+            LargeContent::Skipped { .. } => buffer.len(),
+        }
+    }
+
+    /// Takes more of the content from the stream.
+    fn receive(&mut self, stream: &Stream, buffer: &mut [u8]) -> io::Result<usize> {
+        let missing_before = self.missing();
+        match &mut self.content {
+            LargeContent::Kept(record) => stream.receive_into(record, missing_before),
+            LargeContent::Skipped { missing } => {
+                let most = buffer.len().min(*missing);
+                let got = stream.receive(&mut buffer[..most])?;
+                *missing -= got;
+                Ok(got)
+            }
+        }
     }
 }

@@ -3,10 +3,10 @@
 use std::thread;
 use std::time::Duration;
 
-use bus_core::wire::{Kind, Receivers, Role, Settled, WelcomeRole};
+use bus_core::wire::{Kind, Receivers, Role, SenderWelcome, Settled, Want, WelcomeRole};
 use bus_core::{SendError, SendTimeoutError, Sender, TrySendError};
 
-use crate::script::{Peer, Script, in_time, sender_welcome};
+use crate::script::{PATIENCE, Peer, Script, in_time, sender_welcome};
 
 fn sender(script: &Script) -> (Sender<Vec<u8>>, Peer) {
     let bus = script.bus();
@@ -132,4 +132,106 @@ fn a_flush_does_not_wait_for_a_message_that_was_taken_back() {
     assert_eq!(sequences, (1..=sent).collect::<Vec<_>>());
     peer.say(Kind::Settled, &Settled { accepted: sent, acked: sent, dropped: 0 });
     in_time("the flush", move || flushing.join().unwrap().unwrap());
+}
+
+/// The connection was given up for each of them, because half of it was in the socket.
+#[test]
+fn a_large_message_that_may_be_late_is_not_begun_before_there_is_room() {
+    let script = Script::new();
+    let (sender, mut peer) = sender(&script);
+    let trying = thread::spawn(move || {
+        let refused = sender.try_send(vec![1; 4 << 20]);
+        (refused, sender)
+    });
+    let want: Want = peer.hear(Kind::Want);
+    assert!(!want.wait, "a try is answered at once");
+    peer.say(Kind::Full, &want);
+    let (refused, sender) = in_time("the try", move || trying.join().unwrap());
+    assert!(matches!(refused, Err(TrySendError::Full(_))));
+
+    let late = sender.send_timeout(vec![2; 4 << 20], Duration::from_millis(5));
+    assert!(matches!(late, Err(SendTimeoutError::Timeout(_))));
+    let want: Want = peer.hear(Kind::Want);
+    assert!(want.wait);
+    assert_eq!(peer.hear::<Want>(Kind::Unwant).number, want.number);
+
+    let sending = thread::spawn(move || sender.send_timeout(vec![3; 4 << 20], PATIENCE).map(|()| sender));
+    let want: Want = peer.hear(Kind::Want);
+    peer.say(Kind::Granted, &want);
+    let (header, payload) = peer.next();
+    assert_eq!((header.sequence, payload[0]), (1, 3), "those before it were never sent");
+    peer.say(Kind::Settled, &Settled { accepted: 1, acked: 1, dropped: 0 });
+    in_time("the message", move || sending.join().unwrap().unwrap());
+}
+
+/// What a clone sends meanwhile would use up the room, and its asker would wait for ever.
+#[test]
+fn while_room_is_asked_for_a_clone_waits() {
+    let script = Script::new();
+    let (sender, mut peer) = sender(&script);
+    let clone = sender.clone();
+    let asking = thread::spawn(move || sender.send_timeout(vec![1; 1 << 20], PATIENCE).map(|()| sender));
+    let want: Want = peer.hear(Kind::Want);
+    let refused = clone.try_send(vec![2; 64]);
+    assert!(matches!(refused, Err(TrySendError::Full(_))), "{refused:?}");
+    let sending = thread::spawn(move || clone.send(vec![3; 64]));
+    peer.say(Kind::Granted, &want);
+    assert_eq!(peer.next().1[0], 1);
+    assert_eq!(peer.next().1[0], 3);
+    peer.say(Kind::Settled, &Settled { accepted: 2, acked: 2, dropped: 0 });
+    in_time("both", move || {
+        asking.join().unwrap().unwrap();
+        sending.join().unwrap().unwrap();
+    });
+}
+
+/// Half a batch was in the socket, and with it a part of the message that was late.
+#[test]
+fn a_message_that_may_be_late_is_not_written_with_those_before_it() {
+    let script = Script::new();
+    let (sender, mut peer) = sender(&script);
+    let mut sent = 0;
+    while sender.try_send(vec![0; 10_000]).is_ok() {
+        sent += 1;
+    }
+    // There is room for one piece: the batch, and half of what follows.
+    (1..=2).for_each(|sequence| assert_eq!(peer.next().0.sequence, sequence));
+    (0..100).for_each(|_| sender.feed(vec![0; 64]).unwrap());
+    let through = match sender.send_timeout(vec![1; 30_000], Duration::from_millis(5)) {
+        // It may have found room for a piece of its own.
+        Ok(()) => sent + 101,
+        Err(SendTimeoutError::Timeout(_)) => sent + 100,
+        Err(error) => panic!("{error}"),
+    };
+    let confirming = thread::spawn(move || sender.send_confirmed(vec![2; 64]));
+    (3..=through).for_each(|sequence| assert_eq!(peer.next().0.sequence, sequence));
+    let (header, payload) = peer.next();
+    assert_eq!((header.sequence, payload[0]), (through + 1, 2));
+    peer.say(Kind::Settled, &Settled { accepted: through + 1, acked: through + 1, dropped: 0 });
+    in_time("the confirmation", move || confirming.join().unwrap().unwrap());
+}
+
+/// It waited for the sender's next call.
+#[test]
+fn room_that_is_not_wanted_any_more_is_given_back_when_the_socket_takes_it() {
+    let script = Script::new();
+    let WelcomeRole::Sender(welcome) = sender_welcome() else { unreachable!() };
+    let welcome = WelcomeRole::Sender(SenderWelcome { exact: true, ..welcome });
+    let bus = script.bus();
+    let (sender, mut peer): (Sender<Vec<u8>>, Peer) =
+        script.meet(move || bus.raw_sender("jobs").open().unwrap(), welcome);
+    // Questions of which each is answered, and the socket of the sender fills with them.
+    let mut asked = 0;
+    while sender.send_timeout(vec![1; 64], Duration::from_millis(1)).is_err() && asked < 600 {
+        asked += 1;
+    }
+    assert_eq!(asked, 600);
+    let last = loop {
+        let want: Want = peer.hear(Kind::Want);
+        if want.number == 600 {
+            break want;
+        }
+    };
+    assert_eq!(peer.hear::<Want>(Kind::Unwant).number, last.number);
+    drop(sender);
 }

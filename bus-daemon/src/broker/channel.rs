@@ -51,6 +51,8 @@ pub(super) struct Channel {
     pub(super) waiting: VecDeque<Waiter>,
     /// Who was first in line, and has been told to hand its frame in again.
     pub(super) called: Option<PeerId>,
+    /// Senders of whom a large message is read.
+    pub(super) readings: u32,
     /// Room that is granted and not used yet.
     pub(super) granted_messages: u64,
     pub(super) granted_bytes: u64,
@@ -167,6 +169,7 @@ impl Channel {
             seat_reserved_until_ms: 0,
             waiting: VecDeque::new(),
             called: None,
+            readings: 0,
             granted_messages: 0,
             granted_bytes: 0,
             requirers: Vec::new(),

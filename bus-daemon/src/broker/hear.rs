@@ -12,10 +12,9 @@ impl Broker {
     /// A peer has sent a frame, whose lengths were checked against [`Self::frame_limits`].
     pub fn frame<'a>(&mut self, now: Duration, id: PeerId, header: &FrameHeader, content: Content<'a>) -> Handled<'a> {
         self.now_ms = millis(now);
-        let Some(peer) = self.peer_mut(id).filter(|peer| !peer.closing) else { return Handled::Taken };
+        let Some(peer) = self.peer(id).filter(|peer| !peer.closing) else { return Handled::Taken };
         if peer.outbox.is_over() {
-            peer.stalled = true;
-            self.give_up_turn(id);
+            self.stall(id);
             return Handled::NotNow(content);
         }
         match (peer.role, header.kind) {
@@ -34,7 +33,15 @@ impl Broker {
         }
     }
 
-    fn control_frame(&mut self, id: PeerId, role: PeerRole, kind: Kind, body: &[u8]) -> Result<(), Fault> {
+    /// A peer that does not read what it is told is not read.
+    pub(super) fn stall(&mut self, id: PeerId) {
+        if let Some(peer) = self.peer_mut(id) {
+            peer.stalled = true;
+            self.give_up_turn(id);
+        }
+    }
+
+    pub(super) fn control_frame(&mut self, id: PeerId, role: PeerRole, kind: Kind, body: &[u8]) -> Result<(), Fault> {
         match (role, kind) {
             (PeerRole::Greeting { .. }, Kind::Hello) => read(Kind::Hello, body).map(|hello| self.greet(id, hello)),
             (PeerRole::Sender { channel, account, .. }, Kind::Want) => {

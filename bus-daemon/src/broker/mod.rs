@@ -1,7 +1,7 @@
 //! The rules of the bus: pure, without socket, thread or clock.
 //!
 //! **How it is driven.** Hand in one event ([`Broker::connected`], [`Broker::frame`], [`Broker::run`],
-//! [`Broker::disconnected`], [`Broker::process_gone`], [`Broker::tick`]), then take all actions from
+//! [`Broker::announced`], [`Broker::disconnected`], [`Broker::process_gone`], [`Broker::tick`]), then take all actions from
 //! [`Broker::poll_action`]. What a peer is to be sent is asked by [`Broker::output`], and what its
 //! socket took is told by [`Broker::wrote`]. After a turn of the event loop, [`Broker::end_turn`]
 //! lets senders know how far they are. Time is an argument, counted from the daemon's start.
@@ -9,8 +9,8 @@
 //! Payloads move through, and are neither cloned nor decoded.
 //!
 //! The rooms, in the way of a message: `attach` lets ends in, `hear` takes frames apart, `publish`,
-//! `room` and, for many at once, `run` let messages in, `deliver` and `settle` tell receivers and senders, `leave` and `close`
-//! see peers off. `orders` answers the shell; `registry` and `users` keep what there is.
+//! `room`, for many at once `run` and for large ones `large` let messages in, `deliver` and `settle`
+//! tell receivers and senders, `leave` and `close` see peers off. `orders` answers the shell; `registry` and `users` keep what there is.
 
 mod account;
 mod attach;
@@ -18,6 +18,7 @@ mod channel;
 mod close;
 mod deliver;
 mod hear;
+mod large;
 mod leave;
 mod log;
 mod orders;
@@ -39,6 +40,7 @@ use bus_core::ChannelName;
 use bus_core::wire::{FrameLimits, Kind, RefusedCode};
 use slab::Slab;
 
+pub use self::large::Announced;
 pub use self::log::{Content, LARGE_BYTES, PREFIX_BYTES};
 pub use self::peer::PeerId;
 pub use self::rules::Rules;
@@ -189,6 +191,7 @@ impl Broker {
         self.now_ms = millis(now);
         let Some(peer) = self.peer(id) else { return };
         let (role, uid) = (peer.role, peer.credentials.uid);
+        self.end_reading(id);
         match role {
             PeerRole::Sender { channel, account, .. } => self.sender_leaves(id, channel, account, false),
             PeerRole::FormerSender { channel, account } => self.former_sender_leaves(id, channel, account),
@@ -241,6 +244,7 @@ impl Broker {
     pub fn check(&self) -> Result<(), String> {
         for (slot, channel) in &self.channels {
             channel.check()?;
+            self.check_readings(ChannelId(slot as u32))?;
             self.check_turns(ChannelId(slot as u32))?;
         }
         self.check_users()

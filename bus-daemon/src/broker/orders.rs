@@ -194,6 +194,7 @@ impl Broker {
 
     /// Takes a sender's claims on a channel back that is about to go.
     fn part(&mut self, id: PeerId) {
+        self.end_reading(id);
         if let Some(peer) = self.peer_mut(id) {
             (peer.want, peer.paused_at_ms) = (None, None);
             // What it has sent meanwhile is read, and comes to nothing.

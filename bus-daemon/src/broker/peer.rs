@@ -4,6 +4,7 @@ use bus_core::wire::Want;
 
 use super::account::AccountId;
 use super::channel::ChannelId;
+use super::large::Reading;
 use super::outbox::Outbox;
 use crate::peer::Credentials;
 
@@ -22,6 +23,8 @@ pub(super) struct Peer {
     pub(super) role: PeerRole,
     /// What its user is charged for it.
     pub(super) charge: Charge,
+    /// The content that is read before the log has it, which the user of its channel is charged for.
+    pub(super) reading: Option<Reading>,
     /// Control frames that are not written yet.
     pub(super) outbox: Outbox,
     /// A `Write` action for it is under way.
@@ -81,6 +84,7 @@ impl Peer {
             name: String::new(),
             role: PeerRole::Greeting { since_ms: now_ms },
             charge: Charge::Connection,
+            reading: None,
             outbox: Outbox::default(),
             write_queued: false,
             stalled: false,

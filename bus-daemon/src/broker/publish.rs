@@ -3,18 +3,20 @@
 use bus_core::WhenFull;
 use bus_core::wire::{Flags, FrameHeader, Origin};
 
-use super::account::AccountId;
+use super::account::{Account, AccountId};
 use super::channel::{Channel, ChannelId, Leaves};
 use super::log::Content;
 use super::peer::{Charge, PeerId};
 use super::{Broker, Fault, Handled};
 
 /// What is done with a message.
-enum Verdict {
+pub(super) enum Verdict {
     Accept,
     Pause,
-    /// Counted, and forgotten.
-    Drop,
+    /// It is counted, and forgotten.
+    DropNewest,
+    /// Others are, until there is room for it.
+    DropOldest,
 }
 
 impl Broker {
@@ -27,11 +29,15 @@ impl Broker {
         header: &FrameHeader,
         content: Content<'a>,
     ) -> Result<Handled<'a>, Fault> {
-        // Whoever sends no longer waits for room: what is granted now would be granted to nobody.
-        let asked = self.forget_want(id, channel_id);
-        let called = self.answers_call(id, channel_id);
-        let handled = self.take_in(id, channel_id, account_id, header, content, called);
-        if asked || called {
+        let (asked, called) = self.takes_its_turn(id, channel_id);
+        let reading = self.end_reading(id);
+        let handled = self.take_in(id, channel_id, account_id, header, content);
+        if let Ok(Handled::NotNow(_)) = &handled {
+            // One whose content is here already has had its turn before.
+            self.pause(id, channel_id, header.message_bytes(), called || reading.is_some());
+            reading.inspect(|reading| self.charge_reading(id, *reading));
+        }
+        if asked || called || reading.is_some() {
             self.give_room(channel_id);
         }
         handled
@@ -44,7 +50,6 @@ impl Broker {
         account_id: AccountId,
         header: &FrameHeader,
         content: Content<'a>,
-        called: bool,
     ) -> Result<Handled<'a>, Fault> {
         let message_bytes = header.message_bytes();
         let channel = &mut self.channels[channel_id.0 as usize];
@@ -60,30 +65,33 @@ impl Broker {
             self.discharge_frame(id, header.frame_bytes() as u64);
             return Ok(Handled::Taken);
         }
-        if header.sequence != account.accepted + 1 {
-            return Err(Fault(format!(
-                "message {} follows message {}: a sender's sequence has no gaps",
-                header.sequence, account.accepted
-            )));
-        }
-        let is_present = account.peer == Some(id);
-        if is_present && account.granted.is_some_and(|bytes| u64::from(bytes) < message_bytes) {
-            // It asked for less room than it needs: as if it had not asked.
-            self.release_grant(channel_id, account_id);
-            self.give_room(channel_id);
-        }
-        let granted = is_present && self.channel(channel_id).account(account_id).granted.is_some();
+        check_follows(account, header)?;
+        let granted = self.uses_grant(id, channel_id, account_id, message_bytes);
         match self.verdict(id, channel_id, message_bytes, granted) {
-            Verdict::Pause => return Ok(self.pause(id, channel_id, message_bytes, called, content)),
-            Verdict::Drop => self.drop_newest(channel_id, account_id, header),
-            Verdict::Accept => self.accept(channel_id, account_id, header, content, granted),
+            Verdict::Pause => return Ok(Handled::NotNow(content)),
+            Verdict::DropNewest => self.drop_newest(channel_id, account_id, header),
+            Verdict::DropOldest if !self.drop_oldest(channel_id, message_bytes) => return Ok(Handled::NotNow(content)),
+            Verdict::DropOldest | Verdict::Accept => self.accept(channel_id, account_id, header, content, granted),
         }
         self.count_turn(id, channel_id);
         self.discharge_frame(id, header.frame_bytes() as u64);
         Ok(Handled::Taken)
     }
 
-    fn verdict(&mut self, id: PeerId, channel_id: ChannelId, message_bytes: u64, granted: bool) -> Verdict {
+    /// Whether room is granted to a message that comes now.
+    pub(super) fn uses_grant(&mut self, id: PeerId, channel_id: ChannelId, account_id: AccountId, bytes: u64) -> bool {
+        let account = self.channel(channel_id).account(account_id);
+        let Some(granted) = account.granted.filter(|_| account.peer == Some(id)) else { return false };
+        let enough = u64::from(granted) >= bytes;
+        if !enough {
+            // It asked for less room than it needs: as if it had not asked.
+            self.release_grant(channel_id, account_id);
+            self.give_room(channel_id);
+        }
+        enough
+    }
+
+    pub(super) fn verdict(&self, id: PeerId, channel_id: ChannelId, message_bytes: u64, granted: bool) -> Verdict {
         if self.shutting_down || self.is_over_user(channel_id, message_bytes, id) {
             return Verdict::Pause;
         }
@@ -99,29 +107,25 @@ impl Broker {
         }
         match channel.bounds.when_full {
             WhenFull::Block | WhenFull::Reject => Verdict::Pause,
-            WhenFull::DropNewest => Verdict::Drop,
-            WhenFull::DropOldest => {
-                if self.drop_oldest(channel_id, message_bytes) {
-                    Verdict::Accept
-                } else {
-                    Verdict::Pause
-                }
-            }
+            WhenFull::DropNewest => Verdict::DropNewest,
+            WhenFull::DropOldest => Verdict::DropOldest,
         }
     }
 
     /// Whether the user that pays for a channel may hold no more. An empty channel takes a message of
-    /// any user. What a sender without a socket is charged for already is not counted twice.
+    /// any user. What is charged for what it has sent already is not counted twice.
     pub(super) fn is_over_user(&self, channel_id: ChannelId, message_bytes: u64, id: PeerId) -> bool {
         let channel = self.channel(channel_id);
-        if channel.log.is_empty() {
+        let Some(peer) = self.peer(id) else { return false };
+        if channel.log.is_empty() && channel.readings == u32::from(peer.reading.is_some()) {
             return false;
         }
-        let charged = match self.peer(id).map(|peer| (peer.charge, peer.credentials.uid)) {
-            Some((Charge::Bytes(bytes), uid)) if uid == channel.uid => bytes.min(message_bytes),
-            _ => 0,
+        let reading = peer.reading.map_or(0, |reading| reading.bytes);
+        let charged = match peer.charge {
+            Charge::Bytes(bytes) if peer.credentials.uid == channel.uid => reading.max(bytes),
+            Charge::Bytes(_) | Charge::Connection => reading,
         };
-        !self.user_has_room(channel.uid, message_bytes - charged)
+        !self.user_has_room(channel.uid, message_bytes.saturating_sub(charged))
     }
 
     fn accept(
@@ -189,7 +193,15 @@ impl Broker {
     }
 }
 
-fn check_size(channel: &Channel, message_bytes: u64) -> Result<(), Fault> {
+pub(super) fn check_follows(account: &Account, header: &FrameHeader) -> Result<(), Fault> {
+    if header.sequence == account.accepted + 1 {
+        return Ok(());
+    }
+    let (sequence, accepted) = (header.sequence, account.accepted);
+    Err(Fault(format!("message {sequence} follows message {accepted}: a sender's sequence has no gaps")))
+}
+
+pub(super) fn check_size(channel: &Channel, message_bytes: u64) -> Result<(), Fault> {
     let limit = channel.bounds.message_max_bytes;
     if message_bytes <= u64::from(limit) {
         return Ok(());

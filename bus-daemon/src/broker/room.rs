@@ -12,10 +12,9 @@ use bus_core::wire::{Kind, Want};
 
 use super::account::AccountId;
 use super::channel::{Channel, ChannelId};
-use super::log::Content;
 use super::peer::{PeerId, PeerRole};
 use super::tick::RETRY_PAUSED_MS;
-use super::{Action, Broker, Handled};
+use super::{Action, Broker};
 
 /// How many messages a sender sends at most in its turn while others wait: enough to be worth the way
 /// through the event loop.
@@ -53,16 +52,24 @@ impl Channel {
 
     /// Whether the first in line has room here: then it is its user that has none.
     pub(super) fn waits_for_user(&self) -> bool {
-        let first = self.waiting.front().filter(|first| first.wait == Wait::Call);
-        self.called.is_none() && first.is_some_and(|first| self.has_room_to_call(first.bytes))
+        self.called.is_none()
+            && self.waiting.front().is_some_and(|first| match first.wait {
+                Wait::Grant => self.has_room(first.bytes),
+                Wait::Call => self.has_room_to_call(first.bytes),
+            })
     }
 
     /// Whether a sender whose message has `bytes` is worth calling. Where the capacity is exact, or no
     /// receiver drains the channel, each message that leaves makes room for another.
     fn has_room_to_call(&self, bytes: u64) -> bool {
-        let droppable = self.bounds.when_full == WhenFull::DropOldest && self.unsent_from() < self.log.end();
+        let droppable = self.bounds.when_full == WhenFull::DropOldest && self.has_droppable();
         let is_drained = self.bounds.exact || self.seat.is_none() || self.is_drained_enough();
         droppable || (self.has_room(bytes) && is_drained)
+    }
+
+    /// Whether there is a message that nobody has been sent.
+    pub(super) fn has_droppable(&self) -> bool {
+        self.unsent_from() < self.log.end()
     }
 
     fn is_drained_enough(&self) -> bool {
@@ -146,15 +153,8 @@ impl Broker {
         }
     }
 
-    /// A frame is not taken now. `called`: it had been its turn, so it keeps its place.
-    pub(super) fn pause<'a>(
-        &mut self,
-        id: PeerId,
-        channel_id: ChannelId,
-        bytes: u64,
-        called: bool,
-        content: Content<'a>,
-    ) -> Handled<'a> {
+    /// A frame is not taken now. `first`: it had been its turn, so it keeps its place.
+    pub(super) fn pause(&mut self, id: PeerId, channel_id: ChannelId, bytes: u64, first: bool) {
         let now_ms = self.now_ms;
         if let Some(peer) = self.peer_mut(id) {
             peer.paused_at_ms.get_or_insert(now_ms);
@@ -163,16 +163,17 @@ impl Broker {
         self.due(now_ms + RETRY_PAUSED_MS);
         let waiter = Waiter { peer: id, bytes, wait: Wait::Call };
         let line = &mut self.channel_mut(channel_id).waiting;
-        if called {
-            line.push_front(waiter)
-        } else {
-            line.push_back(waiter)
-        }
-        Handled::NotNow(content)
+        if first { line.push_front(waiter) } else { line.push_back(waiter) }
     }
 
-    /// A sender's frame has come. Returns whether it was called for: then its turn begins.
-    pub(super) fn answers_call(&mut self, id: PeerId, channel_id: ChannelId) -> bool {
+    /// A sender's frame has come: it waits no longer for room, and what is granted now would be granted
+    /// to nobody. Returns whether it had asked for room, and whether it was called.
+    pub(super) fn takes_its_turn(&mut self, id: PeerId, channel_id: ChannelId) -> (bool, bool) {
+        (self.forget_want(id, channel_id), self.answers_call(id, channel_id))
+    }
+
+    /// Returns whether its frame was called for: then its turn begins.
+    fn answers_call(&mut self, id: PeerId, channel_id: ChannelId) -> bool {
         let channel = self.channel_mut(channel_id);
         if channel.called != Some(id) {
             return false;
@@ -242,14 +243,12 @@ impl Broker {
     fn first_with_room(&self, channel_id: ChannelId) -> Option<Waiter> {
         let channel = self.channel(channel_id);
         let first = *channel.waiting.front().filter(|_| channel.called.is_none())?;
-        let goes_on = match first.wait {
+        let has_room = match first.wait {
             Wait::Grant => channel.has_room(first.bytes),
-            Wait::Call => {
-                let admitted = !self.shutting_down && !self.is_over_user(channel_id, first.bytes, first.peer);
-                admitted && (self.has_grant(first.peer, channel_id) || channel.has_room_to_call(first.bytes))
-            }
+            Wait::Call => self.has_grant(first.peer, channel_id) || channel.has_room_to_call(first.bytes),
         };
-        goes_on.then_some(first)
+        let admitted = !self.shutting_down && !self.is_over_user(channel_id, first.bytes, first.peer);
+        (has_room && admitted).then_some(first)
     }
 
     fn grant(&mut self, id: PeerId, channel_id: ChannelId) {

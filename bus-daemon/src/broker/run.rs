@@ -75,5 +75,5 @@ impl Broker {
 /// Whether a peer's messages need no more than room.
 fn sends_freely(peer: &Peer) -> bool {
     let is_read = !peer.closing && peer.paused_at_ms.is_none() && !peer.outbox.is_over();
-    is_read && peer.want.is_none() && peer.charge == Charge::Connection
+    is_read && peer.want.is_none() && peer.reading.is_none() && peer.charge == Charge::Connection
 }

@@ -90,8 +90,11 @@ impl Broker {
         let Some(peer) = self.peer(id).filter(|peer| peer.charge == Charge::Connection) else { return };
         let uid = peer.credentials.uid;
         let bytes = bytes.saturating_add(PEER_BYTES);
+        let reading = self.end_reading(id);
         if self.user_has_room(uid, bytes) {
             self.exchange_charge(id, uid, Charge::Bytes(bytes));
+        } else if let Some(reading) = reading {
+            self.charge_reading(id, reading);
         }
         self.write_closed(id);
     }
@@ -156,6 +159,9 @@ impl Broker {
             match peer.charge {
                 Charge::Connection => user.connections += 1,
                 Charge::Bytes(bytes) => user.bytes += bytes,
+            }
+            if let Some(reading) = peer.reading {
+                counted.entry(self.channel(reading.channel).uid).or_default().bytes += reading.bytes;
             }
         }
         for (_, channel) in &self.channels {

@@ -7,7 +7,7 @@ use mio::unix::SourceFd;
 use mio::{Interest, Token};
 
 use super::{EventLoop, FIRST_CONNECTION, HOLD_BACK, HeldBack, LINGER, Outside, Slot};
-use crate::broker::{Action, Broker, Content, Handled, PeerId};
+use crate::broker::{Action, Announced, Broker, Content, Handled, PeerId};
 use crate::connection::{Read, Sink};
 
 /// What the kernel, or a client in this process, has told of a connection.
@@ -44,6 +44,10 @@ struct Intake<'b> {
 impl Sink for Intake<'_> {
     fn run(&mut self, bytes: &[u8]) -> usize {
         self.broker.run(self.now, self.peer, bytes)
+    }
+
+    fn announced(&mut self, header: &FrameHeader) -> Announced {
+        self.broker.announced(self.now, self.peer, header)
     }
 
     fn frame<'a>(&mut self, header: &FrameHeader, content: Content<'a>) -> Handled<'a> {
@@ -169,7 +173,9 @@ impl<O: Outside> EventLoop<O> {
     fn hang_up(&mut self, key: usize) {
         self.leave_poll(key);
         let slot = &mut self.connections[key];
-        let held_bytes = slot.connection.hang_up();
+        let held_bytes = slot.connection.hang_up(&mut self.buffer);
+        // Half a frame does not wait for room.
+        slot.paused &= !slot.connection.is_spent(self.broker.frame_limits());
         let (peer, paused) = (slot.peer, slot.paused);
         if let Some(number) = slot.number.take() {
             self.by_number.remove(&number);

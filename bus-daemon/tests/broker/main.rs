@@ -9,6 +9,7 @@ mod bounds;
 mod delivery;
 mod ends;
 mod flow;
+mod large;
 mod orders;
 mod resume;
 mod runs;

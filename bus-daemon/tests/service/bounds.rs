@@ -1,8 +1,10 @@
 //! What a peer can make the daemon hold, and what keeps others from being served.
 
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use bus_core::wire::{Kind, Refused, Reply, Request, put_control, read_control};
+use bus_core::{SendTimeoutError, TrySendError};
 
 use crate::busd::{Running, busd, place};
 use crate::peer::{Peer, name};
@@ -29,6 +31,60 @@ fn answers_that_nobody_reads_take_no_more_memory_than_their_limit() {
     }
     let peak_kib = running.peak_kib();
     assert!(peak_kib < 64 * 1024, "the daemon had {peak_kib} KiB at its peak");
+}
+
+/// Each was kept whole, and counted for nobody: 332 MB with a limit of 64.
+#[test]
+fn large_messages_that_wait_for_room_stay_with_their_senders() {
+    let (place, socket) = place();
+    let file = place.path().join("busd.toml");
+    std::fs::write(&file, "capacity_messages = 1\n[per_user]\nqueued_bytes_max = \"64MiB\"\n").unwrap();
+    let mut command = busd(&socket);
+    command.arg("--config").arg(&file);
+    let running = Running::start(place.path(), command);
+    let senders: Vec<Peer> = (0..20)
+        .map(|_| {
+            let mut sender = Peer::sender(&socket, "jobs");
+            sender.hear_welcome();
+            sender.begin_to_send(1, 16 << 20);
+            sender
+        })
+        .collect();
+    let mut control = Peer::control(&socket);
+    control.hear_welcome();
+    control.connections();
+    let peak_kib = running.peak_kib();
+    assert!(peak_kib < 96 * 1024, "the daemon had {peak_kib} KiB at its peak, and a user may hold 64 MiB");
+    drop(senders);
+    control.ask_until_connections_are(1);
+}
+
+/// Each attempt left the message behind in the daemon, over a connection of its own: 461 MB after 115.
+#[test]
+fn tries_with_a_large_message_on_a_full_channel_leave_nothing_behind() {
+    let (place, socket) = place();
+    let file = place.path().join("busd.toml");
+    std::fs::write(&file, "capacity_messages = 1\n").unwrap();
+    let mut command = busd(&socket);
+    command.arg("--config").arg(&file);
+    let running = Running::start(place.path(), command);
+    let bus = bus_core::Bus::connect_to(&bus_core::Address::new(&socket).unwrap()).unwrap();
+    let sender = bus.raw_sender("jobs").open().unwrap();
+    sender.try_send(vec![7; 4 << 20]).unwrap();
+    for _ in 0..50 {
+        let refused = sender.try_send(vec![7; 4 << 20]);
+        assert!(matches!(refused, Err(TrySendError::Full(_))), "{:?}", refused.map_err(|error| error.to_string()));
+        let refused = sender.send_timeout(vec![7; 4 << 20], Duration::from_millis(5));
+        assert!(
+            matches!(refused, Err(SendTimeoutError::Timeout(_))),
+            "{:?}",
+            refused.map_err(|error| error.to_string())
+        );
+    }
+    let mut control = Peer::control(&socket);
+    control.hear_welcome();
+    assert_eq!(control.connections(), 2, "the sender's, and this one");
+    assert!(running.peak_kib() < 64 * 1024, "{} KiB", running.peak_kib());
 }
 
 /// Each held a connection of its user until its last message had room, which never came: the receiver

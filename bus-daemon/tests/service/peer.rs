@@ -91,6 +91,13 @@ impl Peer {
         sequences.for_each(|sequence| self.say_bytes(&data(sequence, bytes)));
     }
 
+    /// Sends as much of a message as the daemon takes within a moment.
+    pub(crate) fn begin_to_send(&mut self, sequence: u64, bytes: usize) {
+        self.stream.set_write_timeout(Some(Duration::from_millis(50))).unwrap();
+        let sent = self.stream.write_all(&data(sequence, bytes));
+        assert!(sent.is_ok() || sent.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock));
+    }
+
     pub(crate) fn hear(&mut self) -> (Kind, Vec<u8>) {
         let mut head = [0; HEADER_BYTES];
         self.stream.read_exact(&mut head).unwrap();

@@ -12,7 +12,7 @@ use bus_core::wire::{
     read_control,
 };
 use bus_daemon::Credentials;
-use bus_daemon::broker::{Action, Broker, Content, Handled, LARGE_BYTES, PREFIX_BYTES, PeerId};
+use bus_daemon::broker::{Action, Announced, Broker, Content, Handled, LARGE_BYTES, PREFIX_BYTES, PeerId};
 
 use crate::options::{Options, UID};
 use crate::wire::{Closed, WireId, Wires};
@@ -40,6 +40,8 @@ pub(crate) struct Connection {
     to_hang_up: bool,
     /// Read and not handed in.
     rest: Vec<u8>,
+    /// What was said to the header of the frame that comes next.
+    announced: Option<Announced>,
     paused: bool,
     wants_write: bool,
     closing: bool,
@@ -73,6 +75,7 @@ impl Daemon {
             wire: Some(wire),
             to_hang_up: false,
             rest: Vec::new(),
+            announced: None,
             paused: false,
             wants_write: false,
             closing: false,
@@ -106,6 +109,12 @@ impl Daemon {
                 connection.rest.extend(wires.read_up(wire, usize::MAX).unwrap_or_default());
                 wires.close_daemon(wire);
                 connection.wire = None;
+                // Half a frame does not wait for room.
+                let header = FrameHeader::decode(&connection.rest, self.broker.frame_limits());
+                connection.paused &= match header {
+                    Ok(header) => header.is_some_and(|header| header.frame_bytes() <= connection.rest.len()),
+                    Err(_) => true,
+                };
                 self.broker.hung_up(connection.peer, connection.rest.len() as u64);
             }
         }
@@ -128,7 +137,8 @@ impl Daemon {
         // Every other time, as the event loop does: the outcome must be the same.
         let runs = self.readings.is_multiple_of(2);
         while done < rest.len() {
-            if runs {
+            // What was announced is handed in as one frame.
+            if runs && self.connections[index].announced.is_none() {
                 let run = self.broker.run(now, peer, &rest[done..]);
                 self.note_run(&rest[done..done + run]);
                 done += run;
@@ -142,8 +152,14 @@ impl Daemon {
                     break;
                 }
             };
-            let Some(frame) = rest[done..].get(..header.frame_bytes()) else { break };
-            let content = &frame[HEADER_BYTES..];
+            let Some(frame) = rest[done..].get(..header.frame_bytes()) else {
+                self.announce(index, &header, now);
+                break;
+            };
+            let content = match self.connections[index].announced.take() {
+                Some(Announced::Skip) => &[],
+                Some(Announced::Keep | Announced::NotNow) | None => &frame[HEADER_BYTES..],
+            };
             let content = if content.len() >= LARGE_BYTES && header.kind.carries_message() {
                 Content::Owned([&[0; PREFIX_BYTES][..], content].concat())
             } else {
@@ -152,14 +168,28 @@ impl Daemon {
             self.frames.push((header.kind, header.sequence));
             match self.broker.frame(now, peer, &header, content) {
                 Handled::Taken => done += header.frame_bytes(),
-                Handled::NotNow(_) => {
-                    self.connections[index].paused = true;
+                Handled::NotNow(content) => {
+                    let connection = &mut self.connections[index];
+                    connection.announced = content.bytes().is_empty().then_some(Announced::Skip);
+                    connection.paused = true;
                     break;
                 }
             }
         }
         rest.drain(..done);
         self.connections[index].rest = rest;
+    }
+
+    /// Half a message has come. Of every other one its header is announced, as that of a large one is.
+    fn announce(&mut self, index: usize, header: &FrameHeader, now: Duration) {
+        let connection = &mut self.connections[index];
+        let comes = connection.wire.is_some() && header.kind == Kind::Data && header.sequence.is_multiple_of(2);
+        if comes && connection.announced.is_none() {
+            match self.broker.announced(now, connection.peer, header) {
+                Announced::NotNow => connection.paused = true,
+                outcome => connection.announced = Some(outcome),
+            }
+        }
     }
 
     /// Writes up to `most` bytes to a connection, if the broker has asked for it; closes it when

@@ -17,7 +17,7 @@ impl Kept for StreamSender {
         let state = lock(&self.state);
         match &state.link {
             Link::Up(connection) => {
-                Standing::Up { connection: Arc::clone(connection), wants_room: state.sending.is_resending() }
+                Standing::Up { connection: Arc::clone(connection), wants_room: state.sending.has_output_of_its_own() }
             }
             Link::Away => Standing::Away,
             Link::Closed => Standing::Over,

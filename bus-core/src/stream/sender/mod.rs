@@ -13,7 +13,7 @@ mod sending;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
-use self::room::Room;
+use self::room::{Entering, Room};
 use self::sending::{Sending, Withdrawn};
 use super::inbox::Inbox;
 use super::keeper;
@@ -147,13 +147,14 @@ impl StreamSender {
             state.looked_at_ns = sent_at_ns;
             self.pump(&mut state);
         }
-        state = match self.await_room(state, bytes, wait)? {
+        state = match self.await_room(state, Entering { bytes, wait, until })? {
             Room::Here(state) => state,
             Room::Dropped { last_sequence } => return Ok(last_sequence),
         };
         let confirm = until == Until::Confirmable;
         let sequence = state.sending.push(message, sent_at_ns, confirm);
-        let buffers = until == Until::Buffered && !state.sending.rules().exact;
+        // Room that was granted is used at once.
+        let buffers = until == Until::Buffered && !state.sending.wants_room();
         if buffers && state.sending.unwritten() < FEED_BUFFER_BYTES {
             return Ok(sequence);
         }
@@ -188,9 +189,10 @@ impl StreamSender {
             Err(refusal) if self.take_back(&mut state) => Err(refusal),
             Ok(()) | Err(_) => Ok(()),
         };
-        let wanted_room = state.sending.stop_wanting_room(outcome.is_ok());
-        if outcome.is_err() {
-            self.write(&mut state);
+        let wanted_room = state.sending.wants_room();
+        match outcome {
+            Ok(()) => state.sending.stop_wanting_room(true),
+            Err(_) => self.give_room_back(&mut state),
         }
         if std::mem::take(&mut state.writing) || wanted_room || outcome.is_err() {
             self.changed.notify_all();

@@ -1,4 +1,6 @@
-//! Waiting for room: in the window, and in an exact channel.
+//! Waiting for room: in the window; and in the channel, where its capacity is exact, or where a message
+//! that may be late could be in the socket in part when it is. Half a message can be taken back only by
+//! giving up the connection.
 //!
 //! Whoever waits for what another thread is about does so on the condition variable alone: that
 //! thread minds the socket.
@@ -7,8 +9,11 @@ use std::sync::MutexGuard;
 use std::time::Instant;
 
 use super::sending::RoomAnswer;
-use super::{Link, PushError, State, StreamSender, TRY_PATIENCE, Wait, Written};
+use super::{Link, PushError, State, StreamSender, TRY_PATIENCE, Until, Wait, Written};
 use crate::channel::WhenFull;
+use crate::limits::FEED_BUFFER_BYTES;
+use crate::stream::keeper;
+use crate::wire::HEADER_BYTES;
 
 /// What came of asking for room.
 pub(super) enum Room<'a> {
@@ -21,34 +26,61 @@ pub(super) enum Room<'a> {
     },
 }
 
+/// What one write puts into the socket whole or not at all, header included: the kernel's pieces of a
+/// local stream are no smaller. What is larger may be there in part when a call's time is up.
+const PIECE_BYTES: u64 = 32 * 1024;
+
+/// A message on its way into the window.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Entering {
+    pub(super) bytes: u64,
+    pub(super) wait: Wait,
+    pub(super) until: Until,
+}
+
+impl Entering {
+    /// Whether a call that gives up must find nothing of its message in the socket.
+    fn may_be_late(self) -> bool {
+        self.wait != Wait::Forever
+    }
+
+    /// Whether it goes into the socket together with what is buffered before it.
+    fn joins(self, buffered: usize) -> bool {
+        let room = FEED_BUFFER_BYTES.saturating_sub(buffered) as u64;
+        !self.may_be_late() || (self.until == Until::Buffered && self.bytes < room)
+    }
+
+    fn fits_one_piece(self) -> bool {
+        self.bytes + HEADER_BYTES as u64 <= PIECE_BYTES
+    }
+}
+
 impl StreamSender {
     /// Waits until there is room for a message.
     pub(super) fn await_room<'a>(
         &'a self,
         state: MutexGuard<'a, State>,
-        bytes: u64,
-        wait: Wait,
+        entering: Entering,
     ) -> Result<Room<'a>, PushError> {
-        let state = self.await_window(state, bytes, wait)?;
-        if state.sending.rules().exact { self.await_grant(state, bytes as u32, wait) } else { Ok(Room::Here(state)) }
+        let state = self.await_window(state, entering)?;
+        let asks = state.sending.rules().exact || (entering.may_be_late() && !entering.fits_one_piece());
+        if asks { self.await_grant(state, entering.bytes as u32, entering.wait) } else { Ok(Room::Here(state)) }
     }
 
-    /// Waits until the window has room for a message, and nobody is in the middle of one.
+    /// Waits until the window has room for a message, nobody is in the middle of one, and nothing is
+    /// before it that would be in its way.
     fn await_window<'a>(
         &'a self,
         mut state: MutexGuard<'a, State>,
-        bytes: u64,
-        wait: Wait,
+        entering: Entering,
     ) -> Result<MutexGuard<'a, State>, PushError> {
+        let wait = entering.wait;
         let mut looked = false;
+        let mut patience = None;
         loop {
             self.check_link(&state, wait)?;
-            if !state.writing && state.sending.has_room(bytes) {
-                // A try must not find itself behind bytes that the socket does not take.
-                let behind = wait == Wait::Never && state.sending.unwritten() > 0;
-                if behind && self.write(&mut state) == Written::SocketFull {
-                    return Err(PushError::Full);
-                }
+            let others = state.writing || state.sending.wants_room();
+            if !others && state.sending.has_room(entering.bytes) && self.may_begin(&mut state, entering) {
                 return Ok(state);
             }
             if !looked {
@@ -58,21 +90,32 @@ impl StreamSender {
             }
             // What is only buffered can never be acknowledged.
             self.write(&mut state);
-            if wait == Wait::Never {
-                return Err(PushError::Full);
-            }
-            let deadline = wait.deadline();
+            let deadline = match wait {
+                // Whoever asks for room is answered at once, when all is well.
+                Wait::Never if state.sending.wants_room() && !state.writing => {
+                    Some(*patience.get_or_insert_with(|| Instant::now() + TRY_PATIENCE))
+                }
+                Wait::Never => return Err(PushError::Full),
+                Wait::Until(_) | Wait::Forever => wait.deadline(),
+            };
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-                return Err(PushError::Timeout);
+                return Err(late(wait));
             }
-            state = match state.writing {
+            state = match others {
                 true => self.wait_for_others(state, deadline),
                 false => self.wait_for_news(state, deadline),
             };
         }
     }
 
-    /// Asks an exact channel for room for one message, and waits for it.
+    /// Whether all is written that must be before a message can be: a piece of the socket then holds
+    /// nothing else, and takes the message whole.
+    fn may_begin(&self, state: &mut State, entering: Entering) -> bool {
+        let unwritten = state.sending.unwritten();
+        unwritten == 0 || entering.joins(unwritten) || self.write(state) == Written::All
+    }
+
+    /// Asks the daemon for room for one message, and waits for it.
     fn await_grant<'a>(
         &'a self,
         mut state: MutexGuard<'a, State>,
@@ -84,13 +127,6 @@ impl StreamSender {
             Wait::Never => Some(Instant::now() + TRY_PATIENCE),
             Wait::Until(_) | Wait::Forever => wait.deadline(),
         };
-        let late = if wait == Wait::Never { PushError::Full } else { PushError::Timeout };
-        while state.sending.wants_room() || state.writing {
-            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-                return Err(late);
-            }
-            state = self.wait_for_others(state, deadline);
-        }
         let when_full = state.sending.rules().when_full;
         state.sending.want_room(bytes, wait != Wait::Never && when_full == WhenFull::Block);
         let outcome = loop {
@@ -108,14 +144,21 @@ impl StreamSender {
                 };
             }
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-                break Err(late);
+                break Err(late(wait));
             }
             state = self.wait_for_news(state, deadline);
         };
-        state.sending.stop_wanting_room(false);
-        self.write(&mut state);
+        self.give_room_back(&mut state);
         self.changed.notify_all();
         outcome
+    }
+
+    /// Room is not wanted any more. What the socket does not take of that the keeper says later.
+    pub(super) fn give_room_back(&self, state: &mut State) {
+        state.sending.stop_wanting_room(false);
+        if self.write(state) == Written::SocketFull {
+            keeper::wake();
+        }
     }
 
     fn check_link(&self, state: &State, wait: Wait) -> Result<(), PushError> {
@@ -126,4 +169,8 @@ impl StreamSender {
             Link::Away | Link::Up(_) => Ok(()),
         }
     }
+}
+
+fn late(wait: Wait) -> PushError {
+    if wait == Wait::Never { PushError::Full } else { PushError::Timeout }
 }

@@ -40,7 +40,7 @@ pub(super) struct Sending {
     closed: bool,
 }
 
-/// A request for room in an exact channel.
+/// A request for room in the channel.
 #[derive(Clone, Copy, Debug)]
 struct PendingWant {
     want: Want,
@@ -196,7 +196,7 @@ impl Sending {
         Some(Message { info, headers: decode_headers(block).unwrap_or_default(), payload: payload.to_vec() })
     }
 
-    // Room in an exact channel, for one message at a time.
+    // Room in the channel, for one message at a time.
 
     pub(super) fn wants_room(&self) -> bool {
         self.want.is_some()
@@ -220,13 +220,12 @@ impl Sending {
     }
 
     /// Does not want room any more. Room that was granted, or still may be, is given back unless the
-    /// message is `sent`. Returns whether room was wanted.
-    pub(super) fn stop_wanting_room(&mut self, sent: bool) -> bool {
-        let Some(PendingWant { want, asked, answer }) = self.want.take() else { return false };
+    /// message is `sent`.
+    pub(super) fn stop_wanting_room(&mut self, sent: bool) {
+        let Some(PendingWant { want, asked, answer }) = self.want.take() else { return };
         if asked && !sent && answer != Some(RoomAnswer::Full) {
             self.control.push(Kind::Unwant, &want);
         }
-        true
     }
 
     // Peers.
@@ -254,9 +253,9 @@ impl Sending {
         self.outbox.unwritten() > 0 || !self.control.is_empty()
     }
 
-    /// Whether everything has to be written again, and is not yet.
-    pub(super) fn is_resending(&self) -> bool {
-        self.resending
+    /// Whether there is something to write that no call waits for.
+    pub(super) fn has_output_of_its_own(&self) -> bool {
+        self.resending || !self.control.is_empty()
     }
 
     /// What to write next. Control frames come behind the messages before them, and never into the
@@ -474,7 +473,7 @@ mod tests {
         write(&mut sending, HEADER_BYTES + 8);
         assert_eq!(sending.withdraw(), Withdrawn::Whole);
         assert!(!sending.has_output());
-        assert!(!sending.is_resending(), "the keeper polls a writable socket for ever");
+        assert!(!sending.has_output_of_its_own(), "the keeper polls a writable socket for ever");
         assert!(sending.has_room(8));
     }
 }

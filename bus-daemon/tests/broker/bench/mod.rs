@@ -19,7 +19,9 @@ use bus_core::wire::{
 };
 use bus_core::{ChannelName, ChannelOptions, Codec, Ledger, Peers};
 use bus_daemon::Credentials;
-use bus_daemon::broker::{Action, Broker, Content, Handled, LARGE_BYTES, Leftover, PREFIX_BYTES, PeerId, Rules};
+use bus_daemon::broker::{
+    Action, Announced, Broker, Content, Handled, LARGE_BYTES, Leftover, PREFIX_BYTES, PeerId, Rules,
+};
 
 pub(crate) use self::peers::{
     Control, Outgoing, Peer, Receiver, Sender, data, declares, known, receiver_hello, returning, sender_hello,
@@ -74,6 +76,8 @@ struct State {
 #[derive(Default)]
 struct Wire {
     received: Vec<u8>,
+    /// The next frame, a large one, was announced: it is whole now.
+    announced: bool,
     /// How far `received` was decoded.
     decoded: usize,
     heard: VecDeque<Heard>,
@@ -415,16 +419,43 @@ impl State {
             return self.check();
         }
         assert_eq!((run, frame.len()), (0, header.frame_bytes()), "a test hands in one frame, or a run of messages");
-        let content = &frame[HEADER_BYTES..];
+        let mut content = &frame[HEADER_BYTES..];
+        if content.len() >= LARGE_BYTES && !std::mem::take(&mut wire.announced) {
+            match self.broker.announced(now, id, &header) {
+                Announced::Keep => {}
+                Announced::Skip => content = &[],
+                Announced::NotNow => {
+                    wire.paused.push_back(frame);
+                    return self.check();
+                }
+            }
+        }
         let content = if content.len() >= LARGE_BYTES && header.kind.carries_message() {
             Content::Owned([&[0; PREFIX_BYTES][..], content].concat())
         } else {
             Content::Borrowed(content)
         };
         if let Handled::NotNow(_) = self.broker.frame(now, id, &header, content) {
+            wire.announced = true;
             wire.paused.push_back(frame);
         }
         self.check();
+    }
+
+    /// The header of a large frame comes, and the content later.
+    fn announce(&mut self, id: PeerId, frame: &[u8]) -> Announced {
+        let now = self.now();
+        let header = FrameHeader::decode(frame, self.broker.frame_limits()).unwrap().unwrap();
+        let announced = self.broker.announced(now, id, &header);
+        if let Some(wire) = self.wires.get_mut(&id) {
+            match announced {
+                Announced::Keep => wire.announced = true,
+                Announced::Skip => {}
+                Announced::NotNow => wire.paused.push_back(frame.to_vec()),
+            }
+        }
+        self.check();
+        announced
     }
 
     fn check(&self) {

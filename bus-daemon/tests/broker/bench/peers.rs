@@ -150,8 +150,23 @@ impl Sender {
         self.peer.say_bytes(data(message));
     }
 
+    /// Sends the header of its next message, which is large. Where it may, the rest comes with
+    /// [`Self::send_sized`]; else when there is room.
+    pub(crate) fn announce(&self, value: u64, bytes: usize) -> Announced {
+        let frame = data(Outgoing { sequence: self.next.get(), value, bytes, flags: 0 });
+        let state = &mut *self.peer.bench.0.borrow_mut();
+        let announced = state.announce(self.peer.id, &frame);
+        state.turn();
+        announced
+    }
+
     pub(crate) fn want(&self, number: u64, bytes: u32, wait: bool) {
         self.peer.say(Kind::Want, &Want { number, bytes, wait });
+    }
+
+    /// The sequence of its next message.
+    pub(crate) fn next_is(&self, sequence: u64) {
+        self.next.set(sequence);
     }
 
     pub(crate) fn goodbye(&self) {
