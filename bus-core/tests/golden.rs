@@ -33,7 +33,8 @@ fn frames_of_greeting_are_as_they_always_were() {
 
     let welcome = |role| Welcome { daemon: 77, role };
     control("welcome_control", Kind::Welcome, welcome(WelcomeRole::Control));
-    let receiver = ReceiverWelcome { message_max_bytes: 16 << 20, place_in_line: 2 };
+    let receiver =
+        ReceiverWelcome { message_max_bytes: 16 << 20, place_in_line: 2, lag_messages: 512, lag_bytes: 131_072 };
     control("welcome_receiver", Kind::Welcome, welcome(WelcomeRole::Receiver(receiver)));
     let sender = SenderWelcome {
         sender: 5,

@@ -24,7 +24,7 @@ pub(crate) const READ_BUFFER_BYTES: usize = 256 * 1024;
 const PROBE_BYTES: usize = 512;
 
 /// How much one peer is read in one turn, so that no peer keeps the others waiting, in bytes.
-const TURN_BYTES: usize = 1024 * 1024;
+const TURN_BYTES: usize = 256 * 1024;
 
 /// What the rest of an idle connection may keep allocated, in bytes.
 const KEPT_BYTES: usize = 4 * 1024;

@@ -59,6 +59,8 @@ pub(super) enum Tended {
     Nothing,
     /// It is told; there may be more before long.
     Told,
+    /// A thread is using the endpoint, and tells by itself what is due.
+    Soon,
     /// A thread is using the endpoint, or the daemon does not read: later.
     NotNow,
 }
@@ -286,7 +288,7 @@ impl Entry {
                 self.tending = Backoff::default();
                 None
             }
-            Tended::Told => {
+            Tended::Told | Tended::Soon => {
                 self.tending = Backoff::default();
                 Some(now + TEND_PAUSE)
             }

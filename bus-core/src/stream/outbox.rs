@@ -141,9 +141,19 @@ impl Outbox {
         (count, self.chunks.len() - first.min(self.chunks.len()) <= SLICES_MAX)
     }
 
+    /// What to write next, where that is all in one chunk.
+    pub(super) fn unwritten_in_one(&self) -> Option<&[u8]> {
+        let (first, offset) = self.written;
+        if first + 1 == self.chunks.len() { self.chunks.back().map(|chunk| &chunk[offset..]) } else { None }
+    }
+
     /// Moves the written mark by `bytes`.
     pub(super) fn wrote(&mut self, mut bytes: usize) {
         self.unwritten -= bytes;
+        if self.unwritten == 0 && self.written.0 + 1 == self.chunks.len() {
+            self.written.1 += bytes;
+            return;
+        }
         while bytes > 0 {
             let rest = self.chunks[self.written.0].len() - self.written.1;
             if bytes < rest {

@@ -245,7 +245,7 @@ fn await_welcome(connection: &Connection, inbox: &mut Inbox, deadline: Instant) 
             inbox.pop_front();
             return answer;
         }
-        if !connection.wait(Interest::Readable, Some(deadline)).map_err(DialError::Unreachable)? {
+        if connection.wait(Interest::Readable, Some(deadline)).map_err(DialError::Unreachable)?.is_none() {
             let text = format!("no answer to the hello within {HELLO_TIMEOUT_MS} ms");
             return Err(DialError::Unreachable(io::Error::new(io::ErrorKind::TimedOut, text)));
         }
@@ -332,7 +332,7 @@ impl Asking {
                 self.inbox.pop_front();
                 continue;
             }
-            if !self.connection.wait(Interest::Readable, Some(deadline)).map_err(DialError::Unreachable)? {
+            if self.connection.wait(Interest::Readable, Some(deadline)).map_err(DialError::Unreachable)?.is_none() {
                 let text = format!("no answer within {HELLO_TIMEOUT_MS} ms");
                 return Err(DialError::Unreachable(io::Error::new(io::ErrorKind::TimedOut, text)));
             }

@@ -8,7 +8,7 @@ use std::io::{self, IoSlice};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use super::Interest;
+use super::{Interest, Ready};
 
 /// What each direction holds at most, in bytes: as much as a usual socket.
 const QUEUE_BYTES: usize = 256 * 1024;
@@ -90,26 +90,26 @@ impl ClientEnd {
         Ok(bytes)
     }
 
-    pub(super) fn wait(&self, interest: Interest, deadline: Option<Instant>) -> bool {
+    pub(super) fn wait(&self, interest: Interest, deadline: Option<Instant>) -> Option<Ready> {
         let mut state = self.pipe.lock();
         loop {
             let readable = !state.down.is_empty();
             let writable = room(&state.up) >= WHOLE_BYTES;
             let closed = state.daemon_closed || state.client_closed;
-            let ready = match interest {
+            let is_ready = match interest {
                 Interest::Readable => readable,
                 Interest::Writable => writable,
                 Interest::Either => readable || writable,
             };
-            if ready || closed {
-                return true;
+            if is_ready || closed {
+                return Some(Ready { readable: readable || closed, writable: writable || closed });
             }
             state = match deadline {
                 None => self.pipe.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
                 Some(deadline) => {
                     let rest = deadline.saturating_duration_since(Instant::now());
                     if rest.is_zero() {
-                        return false;
+                        return None;
                     }
                     self.pipe.changed.wait_timeout(state, rest).unwrap_or_else(PoisonError::into_inner).0
                 }
@@ -259,7 +259,7 @@ mod tests {
     fn a_waiting_client_wakes_when_the_daemon_goes() {
         let (client, daemon, _) = pair();
         let waiting = std::thread::spawn(move || {
-            assert!(client.wait(Interest::Readable, None));
+            assert!(client.wait(Interest::Readable, None).is_some());
             client.receive(&mut [0; 1]).unwrap()
         });
         drop(daemon);

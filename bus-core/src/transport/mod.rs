@@ -20,6 +20,13 @@ pub(crate) enum Interest {
     Either,
 }
 
+/// What a connection is ready for. Once it is closed, for everything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ready {
+    pub(crate) readable: bool,
+    pub(crate) writable: bool,
+}
+
 /// A connection to a daemon. Reading and writing take `&self`; neither waits unless it says so.
 #[derive(Debug)]
 pub(crate) enum Connection {
@@ -47,7 +54,7 @@ impl Connection {
             match self.send(&[IoSlice::new(bytes)]) {
                 Ok(sent) => bytes = &bytes[sent..],
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if !self.wait(Interest::Writable, Some(deadline))? {
+                    if self.wait(Interest::Writable, Some(deadline))?.is_none() {
                         return Err(io::ErrorKind::TimedOut.into());
                     }
                 }
@@ -84,8 +91,8 @@ impl Connection {
         }
     }
 
-    /// Waits until the connection is ready or closed; `false` when `deadline` passed first.
-    pub(crate) fn wait(&self, interest: Interest, deadline: Option<Instant>) -> io::Result<bool> {
+    /// Waits until the connection is ready for what is of interest; `None` when `deadline` passed first.
+    pub(crate) fn wait(&self, interest: Interest, deadline: Option<Instant>) -> io::Result<Option<Ready>> {
         match self {
             Self::Socket(socket) => socket.wait(interest, deadline),
             Self::Memory(memory) => Ok(memory.wait(interest, deadline)),

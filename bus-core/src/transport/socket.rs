@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::Interest;
+use super::{Interest, Ready};
 use interprocess::ConnectWaitMode;
 use interprocess::local_socket::traits::Stream as _;
 use interprocess::local_socket::{ConnectOptions, GenericFilePath, Stream, ToFsName};
@@ -74,7 +74,7 @@ impl Socket {
     }
 
     /// Waits until the socket is ready or closed; `false` when `deadline` passed first.
-    pub(super) fn wait(&self, interest: Interest, deadline: Option<Instant>) -> io::Result<bool> {
+    pub(super) fn wait(&self, interest: Interest, deadline: Option<Instant>) -> io::Result<Option<Ready>> {
         let flags = match interest {
             Interest::Readable => PollFlags::IN,
             Interest::Writable => PollFlags::OUT,
@@ -82,10 +82,16 @@ impl Socket {
         };
         loop {
             let timeout = deadline.map(|deadline| timespec(deadline.saturating_duration_since(Instant::now())));
-            match poll(&mut [PollFd::new(&self.socket, flags)], timeout.as_ref()) {
-                Err(rustix::io::Errno::INTR) => {}
-                result => return Ok(result? > 0),
-            }
+            let mut polled = [PollFd::new(&self.socket, flags)];
+            match poll(&mut polled, timeout.as_ref()) {
+                Err(rustix::io::Errno::INTR) => continue,
+                result => result?,
+            };
+            let events = polled[0].revents();
+            let closed = events.intersects(PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL);
+            let ready = |flag| closed || events.contains(flag);
+            let ready = Ready { readable: ready(PollFlags::IN), writable: ready(PollFlags::OUT) };
+            return Ok(Some(ready).filter(|_| !events.is_empty()));
         }
     }
 }

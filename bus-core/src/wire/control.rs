@@ -151,6 +151,11 @@ pub struct ReceiverWelcome {
     pub message_max_bytes: u32,
     /// 0 when it has the seat, else its place in line.
     pub place_in_line: u32,
+    /// How many messages it may acknowledge before it tells, and claim before they have come; 1 where
+    /// each counts.
+    pub lag_messages: u32,
+    /// As many bytes, at most.
+    pub lag_bytes: u32,
 }
 
 /// The daemon does not let an endpoint in, or does not carry out an order.

@@ -79,7 +79,12 @@ pub(crate) fn sender_welcome() -> WelcomeRole {
 }
 
 pub(crate) fn receiver_welcome() -> WelcomeRole {
-    WelcomeRole::Receiver(ReceiverWelcome { message_max_bytes: 16 << 20, place_in_line: 0 })
+    WelcomeRole::Receiver(ReceiverWelcome {
+        message_max_bytes: 16 << 20,
+        place_in_line: 0,
+        lag_messages: 512,
+        lag_bytes: 128 * 1024,
+    })
 }
 
 /// One connected end, as the daemon sees it.

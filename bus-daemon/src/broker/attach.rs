@@ -165,7 +165,9 @@ impl Broker {
         let before_it = channel.line.iter().take_while(|other| **other != id).count() as u32;
         let place_in_line = before_it + u32::from(!seat_is_free);
         let message_max_bytes = channel.bounds.message_max_bytes;
-        self.welcome(id, WelcomeRole::Receiver(ReceiverWelcome { message_max_bytes, place_in_line }));
+        let (lag_messages, lag_bytes) = channel.bounds.lag();
+        let welcome = ReceiverWelcome { message_max_bytes, place_in_line, lag_messages, lag_bytes };
+        self.welcome(id, WelcomeRole::Receiver(welcome));
         self.seat_next(channel_id, place_in_line == 0);
         self.tell_peers(channel_id);
         Ok(())

@@ -89,9 +89,24 @@ pub(super) struct Bounds {
     pub(super) push_ahead_bytes: u64,
 }
 
+/// Which part of what bounds a flow a receiver may be behind in telling, in messages.
+const LAG_PART: u64 = 16;
+
+/// The same in bytes: fewer and larger messages are told more often for what they are.
+const LAG_BYTES_PART: u64 = 8;
+
 impl Bounds {
     pub(super) fn window(&self) -> Window {
         Window { messages: u64::from(self.window), bytes: self.window_bytes }
+    }
+
+    /// How many messages and bytes a receiver may acknowledge before it tells: so few that nobody waits
+    /// for room that is there. Where the capacity is exact, one.
+    pub(super) fn lag(&self) -> (u32, u32) {
+        let messages = self.messages.min(u64::from(self.window)).min(self.push_ahead_messages) / LAG_PART;
+        let bytes = self.bytes.min(self.window_bytes).min(self.push_ahead_bytes) / LAG_BYTES_PART;
+        let messages = if self.exact { 1 } else { messages.max(1) };
+        (u32::try_from(messages).unwrap_or(u32::MAX), u32::try_from(bytes).unwrap_or(u32::MAX))
     }
 }
 
@@ -110,7 +125,7 @@ pub(super) struct Seat {
     pub(super) peer: PeerId,
     /// Position of its first delivery.
     pub(super) base: u64,
-    /// Position behind what it claims: one further than what it was written when it waits for the next.
+    /// Position behind what it claims: further than what it was written when it waits for the next.
     pub(super) claimed: u64,
     pub(super) written: u64,
     /// Bytes of the message at `written` that are in the socket already.
@@ -132,7 +147,9 @@ pub(super) struct Seat {
 /// What is to be done with messages that the receiver gives back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Recall {
-    /// All before this position go.
+    /// All between these positions go. What had been claimed when that was ordered does not, also if
+    /// it is given back: so many were named.
+    pub(super) purge_from: u64,
     pub(super) purge_before: u64,
     /// So many of the first go.
     pub(super) skips: u64,
@@ -431,7 +448,8 @@ impl Channel {
         if let Some(seat) = &self.seat {
             let (first, end) = (self.log.first(), self.log.end());
             let taken = seat.taken();
-            if !(first <= taken && seat.claimed <= seat.written + 1 && seat.written <= end) {
+            if !(first <= taken && seat.claimed <= seat.written + u64::from(self.bounds.lag().0) && seat.written <= end)
+            {
                 return Err(format!("{name}: {first} <= {} <= {} <= {end} does not hold", seat.claimed, seat.written));
             }
             let ahead: u64 = (first..seat.written)

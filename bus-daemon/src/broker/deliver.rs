@@ -13,7 +13,7 @@ const SLICES_MAX: usize = 64;
 
 /// How much may wait for a receiver that is reading before its senders are not read for a moment, in
 /// bytes: what has just been written is still in the processor's cache when it is sent.
-const WARM_BYTES: u64 = 512 * 1024;
+const WARM_BYTES: u64 = 192 * 1024;
 
 impl Broker {
     /// What to write to a peer next. The caller tells by [`Self::wrote`] what the socket took.
@@ -136,6 +136,7 @@ impl Broker {
         let before = self.channel(channel_id).log.bytes();
         let channel = &mut self.channels[channel_id.0 as usize];
         let first = channel.log.first();
+        let lag_messages = u64::from(channel.bounds.lag().0);
         let Some(seat) = channel.seat.as_mut().filter(|seat| seat.peer == id) else {
             // In line it has nothing to tell but that it has nothing.
             return if progress.acked == 0 { Ok(()) } else { Err(Fault("progress of a receiver in line".to_owned())) };
@@ -144,7 +145,7 @@ impl Broker {
         else {
             return Err(Fault("progress out of range".to_owned()));
         };
-        if acked < first || acked > seat.written || taken < acked || taken > seat.written + 1 {
+        if acked < first || acked > seat.written || taken < acked || taken > seat.written + lag_messages {
             return Err(Fault(format!(
                 "progress to {acked} and {taken} is not within {first} and {}: a receiver settles what it was sent, in order",
                 seat.written

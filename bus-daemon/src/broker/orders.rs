@@ -205,19 +205,22 @@ impl Broker {
     fn purge(&mut self, id: ChannelId) -> Reply {
         let from = self.channel(id).unsent_from();
         let messages = self.remove_from(id, from, |_| true);
-        let recalled = self.channel(id).seat.as_ref().map_or(0, |seat| from - seat.taken());
-        if recalled > 0 {
-            self.channel_mut(id).recall.purge_before = from;
+        let channel = self.channel_mut(id);
+        let taken = channel.seat.as_ref().map_or(from, Seat::taken);
+        if taken < from {
+            let recall = &mut channel.recall;
+            recall.purge_from = if recall.purge_before > taken { recall.purge_from.min(taken) } else { taken };
+            recall.purge_before = from;
             self.recall(id);
         }
-        Reply::Removed(Removed { messages, recalled })
+        Reply::Removed(Removed { messages, recalled: from - taken })
     }
 
     fn skip(&mut self, id: ChannelId) -> Reply {
         let channel = self.channel_mut(id);
         let from = channel.unsent_from();
         let taken = channel.seat.as_ref().map_or(from, Seat::taken);
-        if channel.recall.purge_before > taken {
+        if (channel.recall.purge_from..channel.recall.purge_before).contains(&taken) {
             // The head is about to go already.
             return Reply::Removed(Removed::default());
         }
@@ -248,11 +251,12 @@ impl Broker {
 
     /// The receiver has given back what it had not claimed, or is gone: now it can be removed.
     pub(super) fn remove_recalled(&mut self, id: ChannelId, claimed: u64) {
-        let Recall { purge_before, skips } = std::mem::take(&mut self.channel_mut(id).recall);
+        let Recall { purge_from, purge_before, skips } = std::mem::take(&mut self.channel_mut(id).recall);
         let mut position = claimed;
         self.remove_from(id, claimed, |_| {
+            let at = position;
             position += 1;
-            position <= purge_before || position <= claimed + skips
+            (purge_from..purge_before).contains(&at) || at < claimed + skips
         });
     }
 

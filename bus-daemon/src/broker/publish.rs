@@ -82,9 +82,11 @@ impl Broker {
     pub(super) fn uses_grant(&mut self, id: PeerId, channel_id: ChannelId, account_id: AccountId, bytes: u64) -> bool {
         let account = self.channel(channel_id).account(account_id);
         let Some(granted) = account.granted.filter(|_| account.peer == Some(id)) else { return false };
-        let enough = u64::from(granted) >= bytes;
+        // Where the oldest go there is room for all, and they go when it comes.
+        let makes_room = self.channel(channel_id).bounds.when_full == WhenFull::DropOldest;
+        let enough = u64::from(granted) >= bytes && !makes_room;
         if !enough {
-            // It asked for less room than it needs: as if it had not asked.
+            // As if it had not asked; also when it asked for less than it needs.
             self.release_grant(channel_id, account_id);
             self.give_room(channel_id);
         }

@@ -52,19 +52,15 @@ impl Channel {
 
     /// Whether the first in line has room here: then it is its user that has none.
     pub(super) fn waits_for_user(&self) -> bool {
-        self.called.is_none()
-            && self.waiting.front().is_some_and(|first| match first.wait {
-                Wait::Grant => self.has_room(first.bytes),
-                Wait::Call => self.has_room_to_call(first.bytes),
-            })
+        self.called.is_none() && self.waiting.front().is_some_and(|first| self.has_room_for(first))
     }
 
-    /// Whether a sender whose message has `bytes` is worth calling. Where the capacity is exact, or no
-    /// receiver drains the channel, each message that leaves makes room for another.
-    fn has_room_to_call(&self, bytes: u64) -> bool {
+    /// Whether there is room enough for a sender in line to go on. Where the capacity is exact, or no receiver drains the channel,
+    /// each message that leaves makes room for another.
+    fn has_room_for(&self, waiter: &Waiter) -> bool {
         let droppable = self.bounds.when_full == WhenFull::DropOldest && self.has_droppable();
         let is_drained = self.bounds.exact || self.seat.is_none() || self.is_drained_enough();
-        droppable || (self.has_room(bytes) && is_drained)
+        droppable || (self.has_room(waiter.bytes) && (is_drained || waiter.wait == Wait::Grant))
     }
 
     /// Whether there is a message that nobody has been sent.
@@ -243,10 +239,8 @@ impl Broker {
     fn first_with_room(&self, channel_id: ChannelId) -> Option<Waiter> {
         let channel = self.channel(channel_id);
         let first = *channel.waiting.front().filter(|_| channel.called.is_none())?;
-        let has_room = match first.wait {
-            Wait::Grant => channel.has_room(first.bytes),
-            Wait::Call => self.has_grant(first.peer, channel_id) || channel.has_room_to_call(first.bytes),
-        };
+        let has_grant = first.wait == Wait::Call && self.has_grant(first.peer, channel_id);
+        let has_room = has_grant || channel.has_room_for(&first);
         let admitted = !self.shutting_down && !self.is_over_user(channel_id, first.bytes, first.peer);
         (has_room && admitted).then_some(first)
     }
@@ -278,7 +272,7 @@ impl Broker {
             && channel.called.is_none()
             && !self.shutting_down
             && !is_retried
-            && (channel.has_room_to_call(first.bytes) || (first.wait == Wait::Grant && channel.has_room(first.bytes)))
+            && channel.has_room_for(first)
             && !self.is_over_user(channel_id, first.bytes, first.peer)
         {
             return Err(format!("{}: {first:?} waits, and there is room", channel.name));

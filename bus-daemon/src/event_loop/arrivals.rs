@@ -68,7 +68,16 @@ impl<O: Outside> EventLoop<O> {
             self.open_sockets += 1;
         }
         let peer = self.broker.connected(self.started.elapsed(), credentials);
-        entry.insert(Slot { connection, peer, paused: false, queued: false, held_back: false, number, closing: None });
+        entry.insert(Slot {
+            connection,
+            peer,
+            paused: false,
+            queued: false,
+            held_back: false,
+            watched_for_room: false,
+            number,
+            closing: None,
+        });
         self.by_peer.insert(peer, key);
         // It may have spoken before it was watched.
         self.queue(key);

@@ -98,6 +98,8 @@ struct Slot {
     paused: bool,
     queued: bool,
     held_back: bool,
+    /// The kernel is asked to tell when its socket takes more.
+    watched_for_room: bool,
     /// Its number, when it is by memory.
     number: Option<u64>,
     /// Closed as soon as what is to be said has been written.
@@ -188,7 +190,7 @@ impl<O: Outside> EventLoop<O> {
                 if self.tick_is_due() {
                     return Ok(());
                 }
-                std::hint::spin_loop();
+                std::thread::yield_now();
             }
         }
         let timeout = self.next_deadline().map(|at| round_up(at.saturating_duration_since(Instant::now())));

@@ -55,6 +55,7 @@ fn a_connection_that_cannot_be_watched_is_dropped_and_left_alone() {
     let fd = event_loop.connections[key].connection.fd().unwrap();
     event_loop.poll.registry().deregister(&mut SourceFd(&fd)).unwrap();
     event_loop.connections[key].connection.write_blocked = true;
+    event_loop.connections[key].watched_for_room = true;
     event_loop.ready(key, Readiness { readable: false, read_closed: false, writable: true, deserted: false });
     assert!(event_loop.connections.is_empty());
     assert_eq!(event_loop.open_sockets, 0);

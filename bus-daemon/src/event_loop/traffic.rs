@@ -74,10 +74,8 @@ impl<O: Outside> EventLoop<O> {
             self.read(key);
         }
         if readiness.writable && self.connections.contains(key) {
-            let was_blocked = std::mem::take(&mut self.connections[key].connection.write_blocked);
-            if !was_blocked || self.watch(key, Interest::READABLE) {
-                self.write(key);
-            }
+            self.connections[key].connection.write_blocked = false;
+            self.write(key);
         }
     }
 
@@ -285,8 +283,11 @@ impl<O: Outside> EventLoop<O> {
                 return self.drop_connection(key, reason);
             }
         }
-        if blocked {
-            self.watch(key, Interest::READABLE | Interest::WRITABLE);
+        // Asked for as long as it lasts: between two messages of a flow it is not taken back.
+        if blocked != self.connections[key].watched_for_room {
+            self.connections[key].watched_for_room = blocked;
+            let room = if blocked { Some(Interest::WRITABLE) } else { None };
+            self.watch(key, room.map_or(Interest::READABLE, |room| Interest::READABLE | room));
         }
     }
 

@@ -2,7 +2,7 @@
 
 use bus_core::wire::{Flags, Kind, Progress};
 
-use crate::bench::{Bench, Heard, Outgoing, data};
+use crate::bench::{Bench, Heard, Outgoing, capacity, data};
 
 fn progress(taken: u64, acked: u64) -> Progress {
     Progress { taken, acked, head_given_back: 0 }
@@ -100,12 +100,37 @@ fn a_claim_of_what_never_came_marks_nothing() {
     assert_eq!(marks(&bench.receiver("jobs")), [(1, 1, false)]);
 }
 
+/// How many messages may be claimed before they come, by default.
+const LAG: u64 = 512;
+
+#[test]
+fn what_was_claimed_in_advance_and_never_sent_is_not_marked() {
+    let bench = Bench::new();
+    let (sender, receiver) = (bench.sender("jobs"), bench.receiver("jobs"));
+    receiver.tell(progress(LAG, 0));
+    receiver.peer.give_room(0);
+    sender.send_all([1, 2]);
+    receiver.peer.cut();
+    assert_eq!(marks(&bench.receiver("jobs")), [(1, 1, false), (2, 1, false)]);
+}
+
+#[test]
+fn on_an_exact_channel_no_more_than_the_next_message_is_claimed() {
+    let bench = Bench::new();
+    bench.create("jobs", capacity(100));
+    let receiver = bench.receiver("jobs");
+    assert_eq!(receiver.welcome.lag_messages, 1);
+    receiver.tell(progress(2, 0));
+    assert!(receiver.peer.closed().is_some());
+}
+
 #[test]
 fn progress_that_cannot_be_closes_the_receiver_and_harms_nobody() {
     let bench = Bench::new();
     let sender = bench.sender("jobs");
     sender.send_all(1..=3);
-    for forged in [progress(5, 0), progress(1, 2), progress(4, 4), progress(u64::MAX, 0), progress(u64::MAX, u64::MAX)]
+    for forged in
+        [progress(4 + LAG, 0), progress(1, 2), progress(4, 4), progress(u64::MAX, 0), progress(u64::MAX, u64::MAX)]
     {
         let liar = bench.receiver("jobs");
         liar.tell(forged);

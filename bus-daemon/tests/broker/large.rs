@@ -156,3 +156,18 @@ fn room_is_not_granted_to_a_user_that_may_hold_no_more() {
     let told = sender.peer.all_heard();
     assert!(told.iter().any(|heard| matches!(heard, Heard::Granted(_))), "{told:?}");
 }
+
+#[test]
+fn room_is_granted_where_the_oldest_make_it() {
+    let bench = Bench::new();
+    bench.create("jobs", ChannelOptions { when_full: WhenFull::DropOldest, ..capacity(1) });
+    let sender = bench.sender("jobs");
+    sender.send(1);
+    sender.want(1, LARGE as u32, false);
+    let told = sender.peer.all_heard().pop();
+    assert!(matches!(told, Some(Heard::Granted(_))), "{told:?}");
+    assert_eq!(bench.ledger("jobs").dropped, 0);
+    sender.send_sized(2, LARGE);
+    assert_eq!(bench.ledger("jobs").dropped, 1);
+    assert_eq!(bench.receiver("jobs").values(), [2]);
+}

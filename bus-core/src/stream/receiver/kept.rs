@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::{Link, StreamReceiver, hello};
+use super::{CoarseTime, Link, StreamReceiver, hello};
 use crate::address::Address;
 use crate::stream::inbox::Fill;
 use crate::stream::keeper::{Kept, Reattached, Standing, Tended};
@@ -28,6 +28,11 @@ impl Kept for StreamReceiver {
             return Tended::Nothing;
         }
         let Ok(mut state) = self.state.try_lock() else {
+            if self.asleep.load(Ordering::SeqCst)
+                && let Some(tended) = self.tell_put_off()
+            {
+                return tended;
+            }
             if !self.asleep.load(Ordering::SeqCst) || !self.rested.swap(true, Ordering::SeqCst) {
                 // In use: look again soon, its user may stop.
                 return Tended::NotNow;
@@ -44,6 +49,10 @@ impl Kept for StreamReceiver {
         };
         self.rested.store(false, Ordering::SeqCst);
         if state.connection.is_some() {
+            if state.told_at == CoarseTime::now() {
+                return Tended::Soon;
+            }
+            state.receiving.claim_no_more();
             self.say(&mut state);
         }
         if state.connection.is_none() || state.receiving.control.is_empty() {

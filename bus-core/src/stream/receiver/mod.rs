@@ -12,6 +12,7 @@
 mod kept;
 mod known;
 mod loan;
+mod put_off;
 mod receiving;
 mod socket;
 
@@ -22,13 +23,13 @@ use std::time::Instant;
 use rustix::time::{ClockId, clock_gettime};
 
 pub(crate) use self::loan::Loan;
+use self::put_off::PutOff;
 pub(crate) use self::receiving::LentFrame;
 use self::receiving::{Broken, Head, Receiving};
 use super::keeper;
 use super::session::{DialError, Dialer, Session, lock};
 use crate::channel::Peers;
 use crate::error::{Ended, OpenError, PeersError};
-use crate::limits::CLAIM_MESSAGES;
 use crate::name::ChannelName;
 use crate::transport::{Connection, Interest};
 use crate::wire::{ReceiverHello, Returning, Role, TypeDeclaration, WelcomeRole};
@@ -64,10 +65,12 @@ pub(crate) struct StreamReceiver {
     arrived: Mutex<Option<Session>>,
     /// Something was put off that the daemon is to be told: the keeper looks in.
     deferred: AtomicBool,
-    /// A thread waits for the daemon with the state locked. It has put nothing off.
+    /// A thread waits for the daemon with the state locked. What it has put off is in `put_off`.
     asleep: AtomicBool,
     /// The keeper has found it asleep, and nothing was put off since.
     rested: AtomicBool,
+    /// What a waiting thread has put off.
+    put_off: Mutex<PutOff>,
     changed: Condvar,
 }
 
@@ -101,6 +104,7 @@ impl StreamReceiver {
             deferred: AtomicBool::new(false),
             asleep: AtomicBool::new(false),
             rested: AtomicBool::new(false),
+            put_off: Mutex::default(),
             changed: Condvar::new(),
         });
         if !receiver.adopt(&mut lock(&receiver.state)) {
@@ -128,6 +132,7 @@ impl StreamReceiver {
     /// A message that is acknowledged before its user sees it need not be claimed first.
     pub(crate) fn next(&self, wait: Wait, claim: bool) -> Result<Loan<'_>, NoMessage> {
         let mut state = lock(&self.state);
+        state.receiving.will_lend(claim);
         loop {
             if state.connection.is_none() && self.adopt(&mut state) {
                 keeper::wake();
@@ -205,13 +210,16 @@ impl StreamReceiver {
             return;
         }
         let now = CoarseTime::now();
-        let many = state.receiving.acknowledgements_owed() >= CLAIM_MESSAGES;
-        if must || many || now != state.told_at {
+        if must || state.receiving.owes_much() || now != state.told_at {
+            if !must {
+                state.receiving.claim_ahead(now == state.told_at);
+            }
             state.told_at = now;
             self.say(state);
         }
-        if state.receiving.owes_progress() || !state.receiving.control.is_empty() {
-            // There may be no further call for long: then the keeper tells it.
+        let receiving = &state.receiving;
+        if receiving.owes_progress() || receiving.is_claimed_ahead() || !receiving.control.is_empty() {
+            // There may be no further call for long: then the keeper tells it, or takes it back.
             self.defer();
         }
     }

@@ -29,6 +29,13 @@ pub(crate) struct Receiving {
     progress: Progress,
     /// What the daemon was told, or is about to be.
     told: Progress,
+    /// Bytes of the messages that are acknowledged and of which it was not told.
+    untold_bytes: u64,
+    /// How far it may be behind.
+    lag_messages: u64,
+    lag_bytes: u64,
+    /// How many messages are claimed in advance at most.
+    ahead_max: u64,
     /// Messages at the head that are handed out and not settled.
     lent: usize,
     /// How often the first `given_back_span` messages here were given back.
@@ -62,6 +69,10 @@ impl Receiving {
             orphans: VecDeque::new(),
             progress: Progress::default(),
             told: Progress::default(),
+            untold_bytes: 0,
+            lag_messages: 1,
+            lag_bytes: 0,
+            ahead_max: CLAIM_MESSAGES,
             lent: 0,
             given_back: 0,
             given_back_span: 0,
@@ -83,6 +94,8 @@ impl Receiving {
         self.control.clear();
         self.progress = Progress::default();
         self.told = Progress::default();
+        self.untold_bytes = 0;
+        (self.lag_messages, self.lag_bytes) = (u64::from(welcome.lag_messages), u64::from(welcome.lag_bytes));
         self.seated = welcome.place_in_line == 0;
         self.watching = false;
         self.peers = None;
@@ -192,7 +205,7 @@ impl Receiving {
         self.progress.taken = self.progress.acked;
         self.control.push(Kind::Recalled, &self.progress);
         self.progress.head_given_back = 0;
-        self.told = self.progress;
+        self.is_told();
     }
 
     /// Whether orders may be obeyed now: nothing is claimed that stands before them.
@@ -233,6 +246,17 @@ impl Receiving {
 
     // Claims.
 
+    /// Whether messages are lent from now on, or acknowledged before their user sees them. While one is
+    /// lent nobody takes back what was claimed in advance, so that is less.
+    pub(super) fn will_lend(&mut self, lends: bool) {
+        self.ahead_max = if lends { self.lag_messages.min(CLAIM_MESSAGES) } else { self.lag_messages }.max(2);
+    }
+
+    /// Whether more is claimed than the next message.
+    pub(super) fn is_claimed_ahead(&self) -> bool {
+        self.told.taken > self.progress.acked + 1
+    }
+
     /// Whether a message may be handed out: the daemon was told that it is claimed, and the socket has
     /// that whole. What an earlier daemon sent has nobody to claim it from.
     pub(super) fn is_claimed(&self, head: &Head) -> bool {
@@ -242,16 +266,31 @@ impl Receiving {
     /// Claims the head; a busy receiver claims several at once.
     pub(super) fn claim(&mut self, busy: bool) {
         if self.progress.taken == self.progress.acked {
-            let most = if busy { CLAIM_MESSAGES } else { 1 };
-            self.progress.taken = self.progress.acked + (self.inbox.deliveries() as u64).clamp(1, most);
+            self.progress.taken += self.here(busy).max(1).max(self.ahead(busy));
         }
     }
 
     /// Claims the message that comes next: its user waits for it, and is not to wait for the claim as
     /// well. In line there is nothing to claim.
-    pub(super) fn claim_next(&mut self) {
+    pub(super) fn claim_next(&mut self, busy: bool) {
         if self.seated && self.progress.taken == self.progress.acked {
-            self.progress.taken += 1;
+            self.progress.taken += self.ahead(busy).max(1);
+        }
+    }
+
+    /// How many of the messages that are here to claim at once.
+    fn here(&self, busy: bool) -> u64 {
+        (self.inbox.deliveries() as u64).min(if busy { CLAIM_MESSAGES } else { 1 })
+    }
+
+    /// How many messages to claim whether they are here or not: twice as many as were taken since the
+    /// daemon was last told, so that what is claimed is never more than the work of a few milliseconds.
+    fn ahead(&self, busy: bool) -> u64 {
+        match self.acknowledgements_owed() {
+            _ if self.lag_messages == 1 => 0,
+            0 => 0,
+            1 if !busy => 0,
+            taken => (2 * taken).clamp(2, self.ahead_max),
         }
     }
 
@@ -261,15 +300,58 @@ impl Receiving {
     }
 
     /// How many acknowledgements the daemon has not been told.
-    pub(super) fn acknowledgements_owed(&self) -> u64 {
+    fn acknowledgements_owed(&self) -> u64 {
         self.progress.acked - self.told.acked
+    }
+
+    /// Whether that is as much as may be.
+    pub(super) fn owes_much(&self) -> bool {
+        self.acknowledgements_owed() >= self.lag_messages.max(CLAIM_MESSAGES) || self.untold_bytes >= self.lag_bytes
+    }
+
+    /// Whether its user may wait for the next message without the daemon being told anything first: that
+    /// it is claimed is known there.
+    pub(super) fn may_wait_untold(&self) -> bool {
+        let is_claimed = self.told.taken > self.progress.acked && self.told.head_given_back == 0;
+        self.lag_messages > 1 && is_claimed && self.control.is_empty() && !self.owes_much()
+    }
+
+    /// What to tell the daemon when the user of this end waits and nothing has come for a while: it
+    /// claims the next message, and no others.
+    pub(super) fn untold(&self) -> Option<Progress> {
+        let resting = Progress { taken: self.progress.taken.min(self.progress.acked + 1), ..self.progress };
+        self.owes_progress().then_some(resting)
+    }
+
+    /// That was told, or will be with the rest of a frame.
+    pub(super) fn was_told(&mut self, progress: Progress, rest: ControlQueue) {
+        self.progress = progress;
+        self.is_told();
+        self.control = rest;
+    }
+
+    /// Claims more in advance, or renews what was claimed so.
+    pub(super) fn claim_ahead(&mut self, busy: bool) {
+        if self.seated && self.progress.head_given_back == 0 {
+            self.progress.taken = self.progress.taken.max(self.progress.acked + self.ahead(busy));
+        }
+    }
+
+    /// Claims nothing any more that is not lent: the user of this end does something else.
+    pub(super) fn claim_no_more(&mut self) {
+        self.progress = self.last_progress();
+    }
+
+    fn is_told(&mut self) {
+        self.told = self.progress;
+        self.untold_bytes = 0;
     }
 
     /// Tells how far this end is, once everything that was said before is written.
     pub(super) fn say_progress(&mut self) {
         if self.owes_progress() && self.control.is_empty() {
             self.control.push(Kind::Progress, &self.progress);
-            self.told = self.progress;
+            self.is_told();
         }
     }
 
@@ -277,7 +359,7 @@ impl Receiving {
     /// follow when `busy`. See [`unsay`](Self::unsay) and [`taken`](Self::taken).
     pub(super) fn say_taken(&mut self, busy: bool) -> Progress {
         let acked = self.progress.acked + 1;
-        let follow = if busy { (self.inbox.deliveries() as u64 - 1).min(CLAIM_MESSAGES) } else { 0 };
+        let follow = (self.here(busy) - 1).max(self.ahead(busy));
         let said = Progress { taken: acked + follow, acked, head_given_back: 0 };
         self.control.push(Kind::Progress, &said);
         said
@@ -296,7 +378,8 @@ impl Receiving {
     pub(super) fn taken(&mut self, head: &Head, said: Progress) {
         self.lent = 0;
         self.settle_head(head);
-        (self.progress, self.told) = (said, said);
+        self.progress = said;
+        self.is_told();
     }
 
     // Lending.
@@ -378,6 +461,7 @@ impl Receiving {
             self.orphans.pop_front();
             return;
         }
+        self.untold_bytes += self.inbox.front_bytes().len() as u64;
         self.inbox.pop_front();
         self.progress.acked += 1;
         self.progress.taken = self.progress.taken.max(self.progress.acked);

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{MutexGuard, PoisonError};
 use std::time::Instant;
 
-use super::{Link, NoMessage, State, StreamReceiver, Wait};
+use super::{CoarseTime, Link, NoMessage, State, StreamReceiver, Wait};
 use crate::stream::inbox::Fill;
 use crate::stream::keeper;
 use crate::stream::session::lock;
@@ -39,9 +39,9 @@ impl StreamReceiver {
             Wait::Until(deadline) => Some(deadline),
         };
         match connection.wait(Interest::Writable, deadline) {
-            Ok(false) => Err(NoMessage::Timeout),
+            Ok(None) => Err(NoMessage::Timeout),
             // A failure shows in the next write.
-            Ok(true) | Err(_) => Ok(()),
+            Ok(Some(_)) | Err(_) => Ok(()),
         }
     }
 
@@ -52,9 +52,11 @@ impl StreamReceiver {
         wait: Wait,
     ) -> Result<MutexGuard<'a, State>, NoMessage> {
         if wait != Wait::Never {
-            state.receiving.claim_next();
+            let busy = state.told_at == CoarseTime::now();
+            state.receiving.claim_next(busy);
         }
-        self.tell(&mut state, true);
+        let untold = wait != Wait::Never && state.receiving.may_wait_untold();
+        self.tell(&mut state, !untold);
         let Some(connection) = state.connection.clone() else {
             return match wait {
                 Wait::Never => Err(NoMessage::Away),
@@ -62,11 +64,15 @@ impl StreamReceiver {
             };
         };
         let said = state.receiving.control.is_empty();
-        let inbox = &mut state.receiving.inbox;
         let filled = match wait {
-            Wait::Forever if said => self.asleep(|| inbox.fill_blocking(&connection)),
-            Wait::Never => inbox.fill(&connection),
-            Wait::Forever | Wait::Until(_) => match inbox.fill(&connection) {
+            Wait::Forever if said => {
+                self.put_off(&state);
+                let filled = self.asleep(|| state.receiving.inbox.fill_blocking(&connection));
+                self.take_back(&mut state);
+                filled
+            }
+            Wait::Never => state.receiving.inbox.fill(&connection),
+            Wait::Forever | Wait::Until(_) => match state.receiving.inbox.fill(&connection) {
                 Ok(Fill::Nothing) => return self.wait_for_more(state, &connection, wait),
                 filled => filled,
             },
@@ -88,9 +94,16 @@ impl StreamReceiver {
     ) -> Result<MutexGuard<'a, State>, NoMessage> {
         let said = state.receiving.control.is_empty();
         let interest = if said { Interest::Readable } else { Interest::Either };
-        match self.asleep(|| connection.wait(interest, wait.deadline())) {
-            Ok(true) => {}
-            Ok(false) => return Err(NoMessage::Timeout),
+        if said {
+            self.put_off(&state);
+        }
+        let woken = self.asleep(|| connection.wait(interest, wait.deadline()));
+        if said {
+            self.take_back(&mut state);
+        }
+        match woken {
+            Ok(Some(_)) => {}
+            Ok(None) => return Err(NoMessage::Timeout),
             Err(_) => self.lose_link(&mut state),
         }
         Ok(state)

@@ -25,8 +25,9 @@ impl Kept for StreamSender {
     }
 
     fn room(&self) {
-        self.write(&mut lock(&self.state));
-        self.changed.notify_all();
+        let mut state = lock(&self.state);
+        self.write(&mut state);
+        self.wake_others(&state);
     }
 
     fn tend(&self) -> Tended {
@@ -51,7 +52,7 @@ impl Kept for StreamSender {
                 let mut state = lock(&self.state);
                 state.link = Link::Closed;
                 state.sending.close();
-                self.changed.notify_all();
+                self.wake_others(&state);
                 return Reattached::Done;
             }
             Err(DialError::Refused(_)) => return Reattached::NotNow,
@@ -67,7 +68,7 @@ impl Kept for StreamSender {
             return Reattached::NotNow;
         }
         self.write(&mut state);
-        self.changed.notify_all();
+        self.wake_others(&state);
         Reattached::Done
     }
 }

@@ -88,6 +88,8 @@ struct State {
     sending: Sending,
     reading: bool,
     writing: bool,
+    /// Threads that wait for what others change.
+    waiting: usize,
     looked_at_ns: u64,
 }
 
@@ -122,6 +124,7 @@ impl StreamSender {
             sending: Sending::new(rules),
             reading: false,
             writing: false,
+            waiting: 0,
             looked_at_ns: 0,
         };
         let sender = Arc::new(Self { options, state: Mutex::new(state), changed: Condvar::new() });
@@ -195,7 +198,7 @@ impl StreamSender {
             Err(_) => self.give_room_back(&mut state),
         }
         if std::mem::take(&mut state.writing) || wanted_room || outcome.is_err() {
-            self.changed.notify_all();
+            self.wake_others(&state);
         }
         outcome
     }

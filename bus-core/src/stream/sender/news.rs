@@ -10,7 +10,7 @@ use crate::stream::inbox::Fill;
 use crate::stream::keeper;
 use crate::stream::outbox::SLICES_MAX;
 use crate::stream::session::lock;
-use crate::transport::Interest;
+use crate::transport::{Interest, Ready};
 use crate::wire::HEADER_BYTES;
 
 impl StreamSender {
@@ -18,9 +18,15 @@ impl StreamSender {
     pub(super) fn write(&self, state: &mut State) -> Written {
         while state.sending.has_output() {
             let Link::Up(connection) = &state.link else { return Written::NoLink };
-            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-            let count = state.sending.output(&mut slices);
-            match connection.send(&slices[..count]) {
+            let sent = match state.sending.output_in_one() {
+                Some(output) => connection.send(&[IoSlice::new(output)]),
+                None => {
+                    let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+                    let count = state.sending.output(&mut slices);
+                    connection.send(&slices[..count])
+                }
+            };
+            match sent {
                 Ok(bytes) => state.sending.wrote(bytes),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Written::SocketFull,
                 Err(_) => {
@@ -48,37 +54,50 @@ impl StreamSender {
         let interest = if writes { Interest::Either } else { Interest::Readable };
         let ready = connection.wait(interest, deadline);
         let mut state = lock(&self.state);
-        let in_time = !matches!(ready, Ok(false));
+        // A failure shows in reading and in writing.
+        let ready = ready.unwrap_or(Some(Ready { readable: true, writable: true }));
+        let is_ready = |what: fn(&Ready) -> bool| ready.as_ref().is_some_and(what);
         if reads {
             state.reading = false;
         }
-        if in_time && writes {
+        if writes && is_ready(|ready| ready.writable) {
             self.write(&mut state);
         }
-        if in_time && reads {
+        if reads && is_ready(|ready| ready.readable) {
             self.pump(&mut state);
         }
-        if in_time && state.reading && state.sending.has_output() {
+        if ready.is_some() && state.reading && state.sending.has_output() {
             // What woke this thread may be there to be read, by another that is awake as well.
             let soon = Instant::now() + READER_PATIENCE;
             state = self.wait_for_others(state, Some(deadline.map_or(soon, |deadline| deadline.min(soon))));
         }
-        self.changed.notify_all();
+        self.wake_others(&state);
         state
+    }
+
+    /// Lets those look who wait for what this thread has changed.
+    pub(super) fn wake_others(&self, state: &State) {
+        // Waking nobody would be a system call all the same.
+        if state.waiting > 0 {
+            self.changed.notify_all();
+        }
     }
 
     pub(super) fn wait_for_others<'a>(
         &'a self,
-        state: MutexGuard<'a, State>,
+        mut state: MutexGuard<'a, State>,
         deadline: Option<Instant>,
     ) -> MutexGuard<'a, State> {
-        match deadline {
+        state.waiting += 1;
+        let mut state = match deadline {
             None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
             Some(deadline) => {
                 let rest = deadline.saturating_duration_since(Instant::now());
                 self.changed.wait_timeout(state, rest).unwrap_or_else(PoisonError::into_inner).0
             }
-        }
+        };
+        state.waiting -= 1;
+        state
     }
 
     /// Reads and takes notice of what the daemon has said, unless another thread is about to: that one
@@ -133,7 +152,7 @@ impl StreamSender {
             state.sending.disconnected();
             keeper::wake();
         }
-        self.changed.notify_all();
+        self.wake_others(state);
     }
 }
 

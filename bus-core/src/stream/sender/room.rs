@@ -149,7 +149,7 @@ impl StreamSender {
             state = self.wait_for_news(state, deadline);
         };
         self.give_room_back(&mut state);
-        self.changed.notify_all();
+        self.wake_others(&state);
         outcome
     }
 

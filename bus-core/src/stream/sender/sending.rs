@@ -258,6 +258,11 @@ impl Sending {
         self.resending || !self.control.is_empty()
     }
 
+    /// What to write next, where that is in one piece: most of the time, and cheaper to find.
+    pub(super) fn output_in_one(&self) -> Option<&[u8]> {
+        if self.control.is_empty() { self.outbox.unwritten_in_one() } else { None }
+    }
+
     /// What to write next. Control frames come behind the messages before them, and never into the
     /// middle of one.
     pub(super) fn output<'a>(&'a self, slices: &mut [IoSlice<'a>; SLICES_MAX]) -> usize {

@@ -1,0 +1,74 @@
+//! What a receiver puts off while its thread waits for messages.
+//!
+//! That thread has the state locked. How far it is lies here meanwhile, for the keeper to tell when some
+//! milliseconds have passed: each frame that is not sent is a wake-up that the daemon is spared.
+
+use std::io::{self, IoSlice};
+use std::sync::atomic::Ordering;
+
+use super::{CoarseTime, Link, State, StreamReceiver};
+use crate::stream::control_queue::ControlQueue;
+use crate::stream::keeper::Tended;
+use crate::stream::session::lock;
+use crate::wire::{Kind, Progress};
+
+#[derive(Debug, Default)]
+pub(super) struct PutOff {
+    /// What the daemon is to be told, and when that was put off.
+    progress: Option<(Progress, CoarseTime)>,
+    /// The frame that tells it, when the socket has taken a part.
+    begun: ControlQueue,
+}
+
+impl StreamReceiver {
+    /// Leaves it to the keeper to tell how far this receiver is. The state stays locked until
+    /// [`Self::take_back`].
+    pub(super) fn put_off(&self, state: &State) {
+        if let Some(untold) = state.receiving.untold() {
+            lock(&self.put_off).progress = Some((untold, CoarseTime::now()));
+            self.defer();
+        }
+    }
+
+    /// What the keeper has not told is this thread's again.
+    pub(super) fn take_back(&self, state: &mut State) {
+        let Some(told) = state.receiving.untold() else { return };
+        let mut put_off = lock(&self.put_off);
+        let untold = put_off.progress.take();
+        let rest = std::mem::take(&mut put_off.begun);
+        if untold.is_none() || rest.has_begun() {
+            state.receiving.was_told(told, rest);
+            state.told_at = CoarseTime::now();
+        }
+    }
+
+    /// The keeper tells what a waiting thread has put off; `None` when there is nothing.
+    pub(super) fn tell_put_off(&self) -> Option<Tended> {
+        let mut put_off = lock(&self.put_off);
+        let (progress, at) = put_off.progress?;
+        if at == CoarseTime::now() {
+            // The thread waits for very little: it tells by itself what is due.
+            return Some(Tended::Soon);
+        }
+        let Link::Up(connection) = lock(&self.link).clone() else { return Some(Tended::NotNow) };
+        if put_off.begun.is_empty() {
+            put_off.begun.push(Kind::Progress, &progress);
+        }
+        let outcome = connection.send(&[IoSlice::new(put_off.begun.unwritten())]);
+        match outcome {
+            Ok(bytes) => put_off.begun.wrote(bytes),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            // Whoever waits there notices as well.
+            Err(_) => return Some(Tended::NotNow),
+        }
+        if put_off.begun.is_empty() {
+            put_off.progress = None;
+            self.deferred.store(false, Ordering::SeqCst);
+            return Some(Tended::Told);
+        }
+        if !put_off.begun.has_begun() {
+            put_off.begun.clear();
+        }
+        Some(Tended::NotNow)
+    }
+}
