@@ -6,7 +6,7 @@
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bus_core::DaemonEnd;
 use bus_core::wire::{FrameError, FrameHeader, FrameLimits, HEADER_BYTES};
@@ -18,6 +18,15 @@ use crate::broker::{Announced, Content, Handled, LARGE_BYTES, PREFIX_BYTES};
 
 /// Size of the read buffer that all connections share, in bytes.
 pub(crate) const READ_BUFFER_BYTES: usize = 256 * 1024;
+
+/// How much is read at once of a peer that has not shown to have more, in bytes. A long reading keeps
+/// pace with a sender of small messages one by one, and the two are in each other's way in the kernel
+/// (measured: sending costs 957 ns with readings of up to 256 KiB, and 847 ns with these).
+const READING_BYTES: usize = 16 * 1024;
+
+/// Whoever has a KiB read faster than this had it there before: more is read at once. What a sender
+/// writes meanwhile, one message after the other, takes some 10 us.
+const BULK_PACE: Duration = Duration::from_micros(1);
 
 /// What is read where the last frame was large, so that the next one is not read into the wrong
 /// place, in bytes.
@@ -34,6 +43,8 @@ pub(crate) struct Connection {
     rest: Rest,
     large: Option<Large>,
     last_was_large: bool,
+    /// How much is read at once.
+    reading_bytes: usize,
     /// The other side sends no more: what it sent is read to its end.
     pub(crate) hung_up: bool,
     /// The other side is gone altogether, and nothing can be added to what it has sent.
@@ -111,6 +122,7 @@ impl Connection {
             rest: Rest::default(),
             large: None,
             last_was_large: false,
+            reading_bytes: READING_BYTES,
             hung_up: false,
             deserted: false,
             write_blocked: false,
@@ -132,13 +144,15 @@ impl Connection {
         let mut read_bytes = 0;
         while read_bytes < TURN_BYTES {
             let begun = self.rest.len();
+            let began = Instant::now();
             let (asked, got) = match &mut self.large {
                 Some(large) => {
                     let asked = large.missing().min(large.room(buffer));
                     (asked, large.receive(&self.stream, buffer))
                 }
                 None => {
-                    let end = if self.last_was_large { begun + PROBE_BYTES } else { buffer.len() };
+                    let most = if self.last_was_large { PROBE_BYTES } else { self.reading_bytes };
+                    let end = buffer.len().min(begun + most);
                     buffer[..begun].copy_from_slice(self.rest.bytes());
                     (end - begun, self.stream.receive(&mut buffer[begun..end]))
                 }
@@ -150,6 +164,11 @@ impl Connection {
                 Err(_) => return Read::Closed,
             };
             read_bytes += bytes;
+            if bytes == asked && began.elapsed() < BULK_PACE * (bytes / 1024) as u32 {
+                self.reading_bytes = buffer.len().min(2 * self.reading_bytes);
+            } else if bytes == asked || bytes < self.reading_bytes / 4 {
+                self.reading_bytes = READING_BYTES;
+            }
             let outcome = if self.large.is_some() {
                 self.hand_on_large(sink)
             } else {
