@@ -4,17 +4,17 @@
 //! straight into the memory in which it will be kept. When the other side is gone, or is to be, what
 //! its socket still holds can be taken in, so that the socket is closed and the frames wait here.
 
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
 use bus_core::DaemonEnd;
 use bus_core::wire::{FrameError, FrameHeader, FrameLimits, HEADER_BYTES};
-use rustix::buffer::spare_capacity;
 use rustix::io::retry_on_intr;
-use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, send, sendmsg};
+use rustix::net::{RecvAncillaryBuffer, RecvFlags, SendAncillaryBuffer, SendFlags, recv, recvmsg, send, sendmsg};
 
-use crate::broker::{Announced, Content, Handled, LARGE_BYTES, PREFIX_BYTES};
+use crate::broker::{Announced, Content, Handled, LARGE_BYTES};
+use crate::large_frame::{LargeContent, LargeFrame, Received};
 
 /// Size of the read buffer that all connections share, in bytes.
 pub(crate) const READ_BUFFER_BYTES: usize = 256 * 1024;
@@ -41,7 +41,7 @@ const KEPT_BYTES: usize = 4 * 1024;
 pub(crate) struct Connection {
     stream: Stream,
     rest: Rest,
-    large: Option<Large>,
+    large: Option<LargeFrame>,
     last_was_large: bool,
     /// How much is read at once.
     reading_bytes: usize,
@@ -73,19 +73,6 @@ struct Rest {
     handed_on: usize,
 }
 
-/// A large frame that is being read, or waits for room.
-struct Large {
-    header: FrameHeader,
-    content: LargeContent,
-}
-
-enum LargeContent {
-    /// [`PREFIX_BYTES`] of room, then what has come.
-    Kept(Vec<u8>),
-    /// Nobody needs it; so much has not come yet.
-    Skipped { missing: usize },
-}
-
 /// How a reading ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Read {
@@ -99,6 +86,9 @@ pub(crate) enum Read {
     Closed,
 }
 
+/// How much a reading brought, how much it asked for, and what ends the turn.
+type Reading = (usize, usize, Option<Read>);
+
 /// Where what is read goes.
 pub(crate) trait Sink {
     /// Takes as many whole frames from the start of `bytes` as it can without a decision. Returns how
@@ -107,6 +97,9 @@ pub(crate) trait Sink {
 
     /// The header of a frame has come whose content is large, and not here.
     fn announced(&mut self, header: &FrameHeader) -> Announced;
+
+    /// Memory of this length for the content of a large frame.
+    fn record(&mut self, bytes: usize) -> Vec<u8>;
 
     /// Takes one frame.
     fn frame<'a>(&mut self, header: &FrameHeader, content: Content<'a>) -> Handled<'a>;
@@ -143,40 +136,19 @@ impl Connection {
         }
         let mut read_bytes = 0;
         while read_bytes < TURN_BYTES {
-            let begun = self.rest.len();
-            let began = Instant::now();
-            let (asked, got) = match &mut self.large {
-                Some(large) => {
-                    let asked = large.missing().min(large.room(buffer));
-                    (asked, large.receive(&self.stream, buffer))
-                }
-                None => {
-                    let most = if self.last_was_large { PROBE_BYTES } else { self.reading_bytes };
-                    let end = buffer.len().min(begun + most);
-                    buffer[..begun].copy_from_slice(self.rest.bytes());
-                    (end - begun, self.stream.receive(&mut buffer[begun..end]))
-                }
+            let reading = match self.large.is_some() {
+                true => self.read_large(buffer, limits, sink),
+                false => self.read_frames(buffer, limits, sink),
             };
-            let bytes = match got {
-                Ok(0) => return Read::Closed,
-                Ok(bytes) => bytes,
+            let (bytes, asked, outcome) = match reading {
+                Ok(reading) => reading,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Read::Drained,
                 Err(_) => return Read::Closed,
             };
-            read_bytes += bytes;
-            if bytes == asked && began.elapsed() < BULK_PACE * (bytes / 1024) as u32 {
-                self.reading_bytes = buffer.len().min(2 * self.reading_bytes);
-            } else if bytes == asked || bytes < self.reading_bytes / 4 {
-                self.reading_bytes = READING_BYTES;
+            if bytes == 0 {
+                return Read::Closed;
             }
-            let outcome = if self.large.is_some() {
-                self.hand_on_large(sink)
-            } else {
-                let filled = &buffer[..begun + bytes];
-                let (taken, outcome) = self.hand_on(filled, limits, sink);
-                self.rest.hold(&filled[taken..]);
-                outcome
-            };
+            read_bytes += bytes;
             if let Some(outcome) = outcome {
                 return outcome;
             }
@@ -185,6 +157,38 @@ impl Connection {
             }
         }
         Read::More
+    }
+
+    /// One reading into the buffer. Returns how much came, how much was asked for, and what ends the turn.
+    fn read_frames(&mut self, buffer: &mut [u8], limits: FrameLimits, sink: &mut dyn Sink) -> io::Result<Reading> {
+        let begun = self.rest.len();
+        let most = if self.last_was_large { PROBE_BYTES } else { self.reading_bytes };
+        let end = buffer.len().min(begun + most);
+        buffer[..begun].copy_from_slice(self.rest.bytes());
+        let (asked, began) = (end - begun, Instant::now());
+        let bytes = self.stream.receive(&mut buffer[begun..end])?;
+        if bytes == asked && began.elapsed() < BULK_PACE * (bytes / 1024) as u32 {
+            self.reading_bytes = buffer.len().min(2 * self.reading_bytes);
+        } else if bytes == asked || bytes < self.reading_bytes / 4 {
+            self.reading_bytes = READING_BYTES;
+        }
+        let filled = &buffer[..begun + bytes];
+        let (taken, outcome) = self.hand_on(filled, limits, sink);
+        self.rest.hold(&filled[taken..]);
+        Ok((bytes, asked, outcome))
+    }
+
+    /// One reading into a large frame.
+    fn read_large(&mut self, buffer: &mut [u8], limits: FrameLimits, sink: &mut dyn Sink) -> io::Result<Reading> {
+        let Some(large) = &mut self.large else { return Ok((0, 0, None)) };
+        let Received { bytes, asked, beyond } = large.receive(&self.stream, buffer, PROBE_BYTES)?;
+        let mut outcome = self.hand_on_large(sink);
+        let mut taken = 0;
+        if outcome.is_none() {
+            (taken, outcome) = self.hand_on(&buffer[..beyond], limits, sink);
+        }
+        self.rest.hold(&buffer[taken..beyond]);
+        Ok((bytes, asked, outcome))
     }
 
     /// Hands on what was read earlier, as far as it is whole.
@@ -201,17 +205,17 @@ impl Connection {
 
     /// Hands on the large frame, if it is whole.
     fn hand_on_large(&mut self, sink: &mut dyn Sink) -> Option<Read> {
-        let Large { header, content } = self.large.take_if(|large| large.missing() == 0)?;
+        let LargeFrame { header, content } = self.large.take_if(|large| large.missing() == 0)?;
         let handled = match content {
-            LargeContent::Kept(record) => sink.frame(&header, Content::Owned(record)),
+            LargeContent::Kept { record, .. } => sink.frame(&header, Content::Owned(record)),
             LargeContent::Skipped { .. } => sink.frame(&header, Content::Borrowed(&[])),
         };
         let content = match handled {
             Handled::Taken => return None,
-            Handled::NotNow(Content::Owned(record)) => LargeContent::Kept(record),
+            Handled::NotNow(Content::Owned(record)) => LargeContent::Kept { filled: record.len(), record },
             Handled::NotNow(Content::Borrowed(_)) => LargeContent::Skipped { missing: 0 },
         };
-        self.large = Some(Large { header, content });
+        self.large = Some(LargeFrame { header, content });
         Some(Read::Paused)
     }
 
@@ -236,8 +240,11 @@ impl Connection {
                     break;
                 }
                 self.large = match sink.announced(&header) {
-                    Announced::Keep => Some(Large::keep(header, &rest[HEADER_BYTES..])),
-                    Announced::Skip => Some(Large::skip(header, &rest[HEADER_BYTES..])),
+                    Announced::Keep => {
+                        let record = sink.record(LargeFrame::record_bytes(&header));
+                        Some(LargeFrame::keep(header, &rest[HEADER_BYTES..], record))
+                    }
+                    Announced::Skip => Some(LargeFrame::skip(header, &rest[HEADER_BYTES..])),
                     Announced::NotNow => return (taken, Some(Read::Paused)),
                 };
                 taken = bytes.len();
@@ -257,7 +264,7 @@ impl Connection {
         let mut pending = self.stream.pending_bytes();
         while pending > 0 {
             let got = match &mut self.large {
-                Some(large) if large.missing() > 0 => large.receive(&self.stream, buffer),
+                Some(large) if large.missing() > 0 => large.receive(&self.stream, buffer, 0).map(|got| got.bytes),
                 _ => self.rest.receive(&self.stream, pending),
             };
             match got {
@@ -269,7 +276,7 @@ impl Connection {
         self.rest.bytes.shrink_to_fit();
         self.stream = Stream::Closed;
         (self.write_closed, self.write_blocked) = (true, false);
-        let large_bytes = self.large.as_ref().map_or(0, Large::held_bytes);
+        let large_bytes = self.large.as_ref().map_or(0, LargeFrame::held_bytes);
         (self.rest.len() + large_bytes) as u64
     }
 
@@ -396,7 +403,7 @@ impl Stream {
         }
     }
 
-    fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
+    pub(crate) fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Socket(socket) => Ok(retry_on_intr(|| recv(socket, &mut *buffer, RecvFlags::DONTWAIT))?.1),
             Self::Memory(memory) => memory.receive(buffer),
@@ -404,71 +411,28 @@ impl Stream {
         }
     }
 
-    /// Appends what has come to a record that has exactly `missing` bytes of room.
-    fn receive_into(&self, record: &mut Vec<u8>, missing: usize) -> io::Result<usize> {
-        debug_assert!(record.capacity() - record.len() >= missing);
+    /// Reads what there is into several places, one after the other.
+    pub(crate) fn receive_vectored(&self, slices: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
         match self {
-            Self::Socket(socket) => Ok(retry_on_intr(|| recv(socket, spare_capacity(record), RecvFlags::DONTWAIT))?.1),
+            Self::Socket(socket) => {
+                let mut control = RecvAncillaryBuffer::default();
+                Ok(retry_on_intr(|| recvmsg(socket, slices, &mut control, RecvFlags::DONTWAIT))?.bytes)
+            }
             Self::Memory(memory) => {
-                let begun = record.len();
-                record.resize(begun + missing, 0);
-                let received = memory.receive(&mut record[begun..]);
-                record.truncate(begun + received.as_ref().copied().unwrap_or(0));
-                received
+                let mut received = 0;
+                for slice in slices {
+                    let bytes = match memory.receive(slice) {
+                        Err(_) if received > 0 => 0,
+                        result => result?,
+                    };
+                    received += bytes;
+                    if bytes < slice.len() {
+                        break;
+                    }
+                }
+                Ok(received)
             }
             Self::Closed => Ok(0),
-        }
-    }
-}
-
-impl Large {
-    /// Room for the whole frame: address space until the bytes come, so that a false length costs
-    /// no memory.
-    fn keep(header: FrameHeader, begun: &[u8]) -> Self {
-        let mut record = Vec::with_capacity(PREFIX_BYTES + header.frame_bytes() - HEADER_BYTES);
-        record.resize(PREFIX_BYTES, 0);
-        record.extend_from_slice(begun);
-        Self { header, content: LargeContent::Kept(record) }
-    }
-
-    fn skip(header: FrameHeader, begun: &[u8]) -> Self {
-        let missing = header.frame_bytes() - HEADER_BYTES - begun.len();
-        Self { header, content: LargeContent::Skipped { missing } }
-    }
-
-    fn missing(&self) -> usize {
-        match &self.content {
-            LargeContent::Kept(record) => PREFIX_BYTES + self.header.frame_bytes() - HEADER_BYTES - record.len(),
-            LargeContent::Skipped { missing } => *missing,
-        }
-    }
-
-    fn held_bytes(&self) -> usize {
-        match &self.content {
-            LargeContent::Kept(record) => record.len(),
-            LargeContent::Skipped { .. } => 0,
-        }
-    }
-
-    /// How much it takes at once.
-    fn room(&self, buffer: &[u8]) -> usize {
-        match &self.content {
-            LargeContent::Kept(_) => usize::MAX,
-            LargeContent::Skipped { .. } => buffer.len(),
-        }
-    }
-
-    /// Takes more of the content from the stream.
-    fn receive(&mut self, stream: &Stream, buffer: &mut [u8]) -> io::Result<usize> {
-        let missing_before = self.missing();
-        match &mut self.content {
-            LargeContent::Kept(record) => stream.receive_into(record, missing_before),
-            LargeContent::Skipped { missing } => {
-                let most = buffer.len().min(*missing);
-                let got = stream.receive(&mut buffer[..most])?;
-                *missing -= got;
-                Ok(got)
-            }
         }
     }
 }

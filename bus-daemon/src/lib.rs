@@ -9,6 +9,7 @@ mod connection;
 mod daemon;
 mod event_loop;
 mod key;
+mod large_frame;
 mod listener;
 mod lock;
 mod logging;

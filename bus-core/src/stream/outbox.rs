@@ -90,7 +90,9 @@ impl Outbox {
         let frame_bytes = header.frame_bytes();
         let chunk = self.chunk_with_room(frame_bytes);
         chunk.extend_from_slice(&header.encode());
-        chunk.extend_from_slice(message.header_block);
+        if !message.header_block.is_empty() {
+            chunk.extend_from_slice(message.header_block);
+        }
         chunk.extend_from_slice(message.payload);
         let message_bytes = header.message_bytes();
         self.frames.push_back((frame_bytes as u32, message_bytes as u32));

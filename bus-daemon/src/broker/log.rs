@@ -49,6 +49,8 @@ pub(super) struct MessageLog {
     /// Position of the first entry: all before it have left.
     first: u64,
     bytes: u64,
+    /// Memory of large messages that have left.
+    freed: Vec<Vec<u8>>,
 }
 
 #[derive(Debug)]
@@ -236,8 +238,8 @@ impl MessageLog {
         if self.segments.len() == 1
             && let Some(only) = self.segments.front_mut().filter(|only| only.live == 0)
         {
-            if only.bytes.capacity() > SEGMENT_BYTES {
-                self.segments.clear();
+            if only.bytes.capacity() != SEGMENT_BYTES {
+                self.freed.extend(self.segments.pop_front().map(|segment| segment.bytes));
                 self.first_segment += 1;
             } else {
                 only.bytes.clear();
@@ -258,7 +260,14 @@ impl MessageLog {
             segment.bytes.clear();
             segment.has_gaps = false;
             self.segments.push_back(segment);
+        } else if segment.bytes.capacity() != SEGMENT_BYTES {
+            self.freed.push(segment.bytes);
         }
+    }
+
+    /// The memory of large messages that have left since this was asked last.
+    pub(super) fn freed(&mut self) -> impl Iterator<Item = Vec<u8>> {
+        self.freed.drain(..)
     }
 
     /// Gives memory back that an empty log still holds.

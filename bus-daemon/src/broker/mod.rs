@@ -25,6 +25,7 @@ mod orders;
 mod outbox;
 mod peer;
 mod publish;
+mod records;
 mod registry;
 mod room;
 mod rules;
@@ -49,6 +50,7 @@ use self::account::AccountId;
 use self::channel::{Channel, ChannelId};
 use self::leave::Departures;
 use self::peer::{Peer, PeerRole};
+use self::records::Records;
 use self::users::User;
 use crate::peer::Credentials;
 
@@ -113,6 +115,8 @@ pub struct Broker {
     now_ms: u64,
     /// The earliest thing that time may bring.
     due_ms: Option<u64>,
+    /// Used memory of large messages.
+    records: Records,
     /// The largest message that any channel has ever taken.
     message_max_bytes: u32,
 }
@@ -154,6 +158,7 @@ impl Broker {
             shutting_down: false,
             now_ms: 0,
             due_ms: None,
+            records: Records::default(),
             message_max_bytes,
         }
     }
@@ -184,6 +189,12 @@ impl Broker {
             self.refuse(id, code, text);
         }
         id
+    }
+
+    /// Memory for a large message: with anything in it, and as long as it is to be.
+    #[must_use]
+    pub fn record(&mut self, bytes: usize) -> Vec<u8> {
+        self.records.take(bytes)
     }
 
     /// A connection is gone, and everything that it had sent has been handed in.

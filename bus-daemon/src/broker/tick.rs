@@ -34,6 +34,7 @@ impl Broker {
     }
 
     fn look_after_channels(&mut self) {
+        self.records.shrink();
         self.time_out_greetings();
         let channels: Vec<ChannelId> = self.channels.iter().map(|(slot, _)| ChannelId(slot as u32)).collect();
         for channel in channels {

@@ -139,7 +139,8 @@ impl Broker {
 
     /// Charges the channel's user for what a change has added or taken.
     pub(super) fn charge(&mut self, id: ChannelId, before: u64) {
-        let channel = self.channel(id);
+        let channel = &mut self.channels[id.0 as usize];
+        channel.log.freed().for_each(|record| self.records.keep(record));
         let (uid, after) = (channel.uid, channel.log.bytes());
         let user = self.users.entry(uid).or_default();
         user.bytes = user.bytes + after - before;

@@ -165,11 +165,13 @@ impl<O: Outside> EventLoop<O> {
             self.read_unread();
             self.carry_out();
             self.read_held_back();
-            self.tick();
+            // Once for all that follows: reading the clock costs as much as taking in a message.
+            let now = Instant::now();
+            self.tick(now);
             if worked {
-                self.busy_until = Instant::now() + self.options.poll;
+                self.busy_until = now + self.options.poll;
             }
-            if self.is_over() {
+            if self.is_over(now) {
                 return self.end();
             }
         }
@@ -187,13 +189,14 @@ impl<O: Outside> EventLoop<O> {
                 if !events.is_empty() {
                     return Ok(());
                 }
-                if self.tick_is_due() {
+                if self.tick_is_due(Instant::now()) {
                     return Ok(());
                 }
                 std::thread::yield_now();
             }
         }
-        let timeout = self.next_deadline().map(|at| round_up(at.saturating_duration_since(Instant::now())));
+        let now = Instant::now();
+        let timeout = self.next_deadline(now).map(|at| round_up(at.saturating_duration_since(now)));
         self.poll_once(events, timeout)
     }
 
@@ -207,24 +210,23 @@ impl<O: Outside> EventLoop<O> {
         }
     }
 
-    fn tick_is_due(&self) -> bool {
-        self.broker.next_tick().is_some_and(|at| at <= self.started.elapsed())
+    fn tick_is_due(&self, now: Instant) -> bool {
+        self.broker.next_tick().is_some_and(|at| self.started + at <= now)
     }
 
-    fn next_deadline(&self) -> Option<Instant> {
+    fn next_deadline(&self, now: Instant) -> Option<Instant> {
         let broker = self.broker.next_tick().map(|at| self.started + at);
         let idle = self.options.idle_exit.filter(|_| self.broker.is_idle()).map(|idle| self.idle_since + idle);
         let alive = self.outside.alive_interval().map(|_| self.alive_at);
-        let linger = (self.lingering > 0).then(|| Instant::now() + LINGER);
+        let linger = (self.lingering > 0).then(|| now + LINGER);
         let held_back = self.held_back.iter().map(|held| held.until).min();
         [broker, idle, alive, linger, held_back, self.accept_again_at, self.ends_at].into_iter().flatten().min()
     }
 
     /// What time brings.
-    fn tick(&mut self) {
-        let now = Instant::now();
-        if self.tick_is_due() {
-            self.broker.tick(self.started.elapsed());
+    fn tick(&mut self, now: Instant) {
+        if self.tick_is_due(now) {
+            self.broker.tick(now - self.started);
             self.look_at_processes();
             self.carry_out();
         }
@@ -254,8 +256,7 @@ impl<O: Outside> EventLoop<O> {
         self.broker.begin_shutdown();
     }
 
-    fn is_over(&self) -> bool {
-        let now = Instant::now();
+    fn is_over(&self, now: Instant) -> bool {
         let ended = self.ends_at.is_some_and(|at| at <= now || self.broker.is_drained());
         let idle = self.options.idle_exit.is_some_and(|idle| self.broker.is_idle() && self.idle_since + idle <= now);
         ended || idle

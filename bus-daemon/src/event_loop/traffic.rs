@@ -50,6 +50,10 @@ impl Sink for Intake<'_> {
         self.broker.announced(self.now, self.peer, header)
     }
 
+    fn record(&mut self, bytes: usize) -> Vec<u8> {
+        self.broker.record(bytes)
+    }
+
     fn frame<'a>(&mut self, header: &FrameHeader, content: Content<'a>) -> Handled<'a> {
         self.broker.frame(self.now, self.peer, header, content)
     }

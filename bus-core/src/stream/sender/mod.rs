@@ -161,6 +161,9 @@ impl StreamSender {
         if buffers && state.sending.unwritten() < FEED_BUFFER_BYTES {
             return Ok(sequence);
         }
+        if self.write_at_once(&mut state) {
+            return Ok(sequence);
+        }
         self.write_out(state, wait).map(|()| sequence)
     }
 

@@ -14,6 +14,19 @@ use crate::transport::{Interest, Ready};
 use crate::wire::HEADER_BYTES;
 
 impl StreamSender {
+    /// Writes everything by one call where that can be, as it can for most messages. `false` when there is
+    /// more to do, or to look at.
+    pub(super) fn write_at_once(&self, state: &mut State) -> bool {
+        let Link::Up(connection) = &state.link else { return false };
+        let Some(output) = state.sending.output_in_one().filter(|_| !state.sending.wants_room()) else { return false };
+        let all = output.len();
+        let sent = connection.send(&[IoSlice::new(output)]).unwrap_or_default();
+        if sent > 0 {
+            state.sending.wrote(sent);
+        }
+        sent == all
+    }
+
     /// Writes what the socket takes now.
     pub(super) fn write(&self, state: &mut State) -> Written {
         while state.sending.has_output() {

@@ -282,7 +282,9 @@ impl Sending {
     pub(super) fn wrote(&mut self, bytes: usize) {
         let messages = if self.control.has_begun() { 0 } else { bytes.min(self.outbox.unwritten()) };
         self.outbox.wrote(messages);
-        self.control.wrote(bytes - messages);
+        if bytes > messages {
+            self.control.wrote(bytes - messages);
+        }
         self.end_resending();
     }
 
