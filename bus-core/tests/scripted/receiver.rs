@@ -199,3 +199,56 @@ fn whoever_waits_has_claimed_the_next_message_already() {
     assert_eq!((told.taken, told.acked), (1, 1), "acknowledged although its user does not call again");
     drop(receiver);
 }
+
+/// Claimed in advance, they stood before every order until the last of them was handed out.
+#[test]
+fn an_order_is_obeyed_before_messages_that_are_only_claimed() {
+    let script = Script::new();
+    let (receiver, mut peer) = receiver(&script);
+    let taking = thread::spawn(move || {
+        (0..300).for_each(|_| assert_eq!(receiver.recv().unwrap(), 5));
+        receiver
+    });
+    peer.deliver_all(1..=500, &[5]);
+    let receiver = taking.join().unwrap();
+    peer.say(Kind::Recall, &());
+    // From now on its user takes its time over each.
+    let taking = thread::spawn(move || {
+        while receiver.recv().unwrap() != 6 {
+            thread::sleep(Duration::from_millis(1));
+        }
+    });
+    let recalled: Progress = peer.hear(Kind::Recalled);
+    assert!(recalled.taken == recalled.acked && recalled.acked < 330, "{recalled:?}");
+    peer.deliver(recalled.acked + 1, &[6]);
+    in_time("the message behind the order", move || taking.join().unwrap());
+}
+
+#[test]
+fn a_busy_receiver_waits_untold_and_the_keeper_tells_the_rest() {
+    let script = Script::new();
+    let (receiver, mut peer) = receiver(&script);
+    let (took, taken) = std::sync::mpsc::channel();
+    let taking = thread::spawn(move || {
+        for value in receiver.iter().take(1_001) {
+            took.send(value).unwrap();
+        }
+    });
+    for sequence in 1..=1_000 {
+        peer.deliver(sequence, &[1]);
+        taken.recv_timeout(PATIENCE).unwrap();
+    }
+    // It waits for the last one, and has been told nothing that would make it speak.
+    let mut frames = 0;
+    loop {
+        let progress: Progress = peer.hear(Kind::Progress);
+        frames += 1;
+        // At rest it claims the next message, and no other.
+        if progress.acked == 1_000 && progress.taken == 1_001 {
+            break;
+        }
+    }
+    assert!(frames < 700, "{frames} frames for 1,000 messages that were waited for one by one");
+    peer.deliver(1_001, &[1]);
+    in_time("the last message", move || taking.join().unwrap());
+}

@@ -208,15 +208,16 @@ impl Receiving {
         self.is_told();
     }
 
-    /// Whether orders may be obeyed now: nothing is claimed that stands before them.
+    /// Whether orders may be obeyed now, with nothing lent. Of a batch that was given back it is the claim
+    /// that tells the attempts: that is handed out first.
     pub(super) fn may_obey(&self) -> bool {
-        let claims_nothing = self.progress.taken == self.progress.acked || self.inbox.deliveries() == 0;
-        claims_nothing && self.orphans.is_empty()
+        (self.given_back_span <= 1 || self.inbox.deliveries() == 0) && self.orphans.is_empty()
     }
 
-    /// Takes notice of an order that stands behind messages: those go back. See
-    /// [`may_obey`](Self::may_obey).
+    /// Takes notice of an order that stands behind messages: those go back, also when they were claimed.
+    /// See [`may_obey`](Self::may_obey).
     pub(super) fn obey(&mut self) -> Result<(), Broken> {
+        self.progress.taken = self.progress.acked;
         while let Some(frame) = self.inbox.front().map_err(|_| Broken)?.filter(|_| self.inbox.has_order()) {
             let body = match frame.kind {
                 Kind::Deliver => Vec::new(),
@@ -320,7 +321,7 @@ impl Receiving {
     /// claims the next message, and no others.
     pub(super) fn untold(&self) -> Option<Progress> {
         let resting = Progress { taken: self.progress.taken.min(self.progress.acked + 1), ..self.progress };
-        self.owes_progress().then_some(resting)
+        (resting != self.told).then_some(resting)
     }
 
     /// That was told, or will be with the rest of a frame.
@@ -330,10 +331,11 @@ impl Receiving {
         self.control = rest;
     }
 
-    /// Claims more in advance, or renews what was claimed so.
+    /// Claims as much in advance as is right now: more, or less.
     pub(super) fn claim_ahead(&mut self, busy: bool) {
-        if self.seated && self.progress.head_given_back == 0 {
-            self.progress.taken = self.progress.taken.max(self.progress.acked + self.ahead(busy));
+        if self.seated && self.lent == 0 && self.given_back_span == 0 {
+            let next = u64::from(self.progress.taken > self.progress.acked);
+            self.progress.taken = self.progress.acked + self.ahead(busy).max(next);
         }
     }
 
