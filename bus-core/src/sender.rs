@@ -605,6 +605,58 @@ impl Outgoing<'_, Vec<u8>> {
         self.push_bytes(payload, wait, Until::Buffered).map_err(Into::into)
     }
 
+    /// Feeds many messages, in order, at less than each would cost alone; waits as long as it takes. Those
+    /// that go into the buffer together have one time of sending.
+    ///
+    /// ```
+    /// # let bus = bus_core::Bus::in_process();
+    /// # let sender = bus.raw_sender("lines").open()?;
+    /// # let receiver = bus.raw_receiver("lines").open()?;
+    /// sender.outgoing().feed_all_bytes(b"one,two,three".split(|byte| *byte == b','))?;
+    /// sender.flush()?;
+    /// assert_eq!(receiver.recv()?, b"one");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`SendTimeoutError`], never for the time, at the first message that is not taken; its value is how
+    /// many were.
+    pub fn feed_all_bytes<'p>(
+        &self,
+        payloads: impl IntoIterator<Item = &'p [u8]>,
+    ) -> Result<(), SendTimeoutError<u64>> {
+        let mut payloads = payloads.into_iter();
+        let failed = |fed, why| Err(Unsent { value: fed, why }.into());
+        match &self.sender.route {
+            Route::Stream(stream) => {
+                let block = match self.header_block() {
+                    Ok(block) => block,
+                    Err(why) => return failed(0, why),
+                };
+                let fed = stream.0.feed_all(self.codec, &block, payloads);
+                fed.or_else(|(fed, error)| failed(fed, error.into()))
+            }
+            Route::Local(_) => {
+                let mut fed = 0;
+                payloads
+                    .try_for_each(|payload| {
+                        self.push_bytes(payload, Wait::Forever, Until::Buffered)?;
+                        fed += 1;
+                        Ok(())
+                    })
+                    .or_else(|Unsent::<()> { why, .. }| failed(fed, why))
+            }
+        }
+    }
+
+    fn header_block(&self) -> Result<Vec<u8>, Why> {
+        let mut block = Vec::new();
+        if let Some(headers) = self.headers {
+            encode_headers(headers, &mut block).map_err(Why::Headers)?;
+        }
+        Ok(block)
+    }
+
     /// As [`try_send`](Self::try_send).
     ///
     /// # Errors
@@ -621,10 +673,7 @@ impl Outgoing<'_, Vec<u8>> {
                 return self.push(payload.to_vec(), wait, until).map(drop).map_err(|error| unsent(error.why));
             }
         };
-        let mut block = Vec::new();
-        if let Some(headers) = self.headers {
-            encode_headers(headers, &mut block).map_err(|error| unsent(Why::Headers(error)))?;
-        }
+        let block = self.header_block().map_err(unsent)?;
         let message = Encoded { codec: self.codec, header_block: &block, payload };
         stream.0.push(message, wait, until).map(drop).map_err(|error| unsent(error.into()))
     }

@@ -136,6 +136,19 @@ impl Publisher<'_> {
     }
 
     fn publish_ready(&mut self, reader: &mut FrameReader<Patient>) -> Result<(), Failure> {
+        if self.pace.is_none()
+            && matches!(self.patience, Patience::Forever)
+            && let Some(lines) = reader.ready_lines()
+        {
+            let outgoing = self.sender.outgoing().codec(self.codec);
+            let outgoing = if self.headers.is_empty() { outgoing } else { outgoing.headers(self.headers) };
+            let fed = outgoing.feed_all_bytes(lines.inspect(|_| self.sent += 1));
+            fed.map_err(|error| {
+                // The last of them was not taken.
+                self.sent -= 1;
+                self.not_sent(error.into())
+            })?;
+        }
         while let Some(message) = reader.next_ready()? {
             self.publish(message)?;
         }
@@ -176,8 +189,12 @@ impl Publisher<'_> {
                 self.sent += 1;
                 Ok(())
             }
-            Err(failure) => Err(failure.at(format_args!("message {} for {}", self.sent + 1, self.channel))),
+            Err(failure) => Err(self.not_sent(failure)),
         }
+    }
+
+    fn not_sent(&self, failure: Failure) -> Failure {
+        failure.at(format_args!("message {} for {}", self.sent + 1, self.channel))
     }
 
     /// Nothing more is ready. What was read is sent off; and when the next read would wait, it is

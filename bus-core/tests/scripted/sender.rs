@@ -1,7 +1,7 @@
 //! Senders.
 
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bus_core::wire::{Kind, Receivers, Role, SenderWelcome, Settled, Want, WelcomeRole};
 use bus_core::{SendError, SendTimeoutError, Sender, TrySendError};
@@ -234,4 +234,33 @@ fn room_that_is_not_wanted_any_more_is_given_back_when_the_socket_takes_it() {
     };
     assert_eq!(peer.hear::<Want>(Kind::Unwant).number, last.number);
     drop(sender);
+}
+
+#[test]
+fn of_many_that_are_fed_it_is_told_how_many_were_taken() {
+    let script = Script::new();
+    let (sender, mut peer) = sender(&script);
+    let large = vec![0; (16 << 20) + 1];
+    let payloads = [&b"1"[..], b"2", b"3", &large, b"5"];
+    let Err(SendTimeoutError::TooLarge { value, .. }) = sender.outgoing().feed_all_bytes(payloads) else {
+        panic!("the fourth is over the limit");
+    };
+    assert_eq!(value, 3);
+    sender.push_buffered();
+    (1..=3).for_each(|sequence| assert_eq!(peer.next().0.sequence, sequence));
+    peer.say(Kind::Settled, &Settled { accepted: 3, acked: 3, dropped: 0 });
+}
+
+/// It was waited for until the deadline, although it had come.
+#[test]
+fn the_last_words_of_a_daemon_may_be_the_answer() {
+    let script = Script::new();
+    let (sender, mut peer) = sender(&script);
+    sender.send(vec![1]).unwrap();
+    peer.next();
+    peer.say(Kind::Settled, &Settled { accepted: 1, acked: 1, dropped: 0 });
+    drop(peer);
+    let asked = Instant::now();
+    sender.flush_deadline(asked + PATIENCE).unwrap();
+    assert!(asked.elapsed() < PATIENCE / 2, "it took {:?}", asked.elapsed());
 }

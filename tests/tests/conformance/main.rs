@@ -120,6 +120,7 @@ over_every_route! {
         a_malformed_name_is_refused_before_anything_is_asked
         raw_ends_exchange_bytes_as_they_are
         bytes_given_back_come_again_first
+        many_are_fed_in_order_and_behind_what_was_fed_before
         a_batch_is_acknowledged_as_far_as_it_was_done
     }
 }

@@ -123,6 +123,26 @@ pub(crate) fn bytes_given_back_come_again_first(world: &World) {
     assert_eq!(&receiver.next_bytes(None).unwrap()[..], b"2");
 }
 
+pub(crate) fn many_are_fed_in_order_and_behind_what_was_fed_before(world: &World) {
+    let sender = world.bus().raw_sender(JOBS).open().unwrap();
+    let mut receiver = world.bus().raw_receiver(JOBS).open().unwrap();
+    let payloads: Vec<Vec<u8>> =
+        (0..5_000_u32).map(|number| number.to_le_bytes().repeat(1 + number as usize % 50)).collect();
+    sender.outgoing().feed_bytes(b"before", None).unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            sender.outgoing().feed_all_bytes(payloads.iter().map(Vec::as_slice)).unwrap();
+            sender.outgoing().send_bytes(b"behind", None).unwrap();
+        });
+        let expected = [b"before".to_vec()].into_iter().chain(payloads.iter().cloned()).chain([b"behind".to_vec()]);
+        for (expected, sequence) in expected.zip(1..) {
+            let message = receiver.next_bytes(None).unwrap();
+            assert_eq!((&message[..], message.info().sequence), (&expected[..], sequence));
+            message.ack();
+        }
+    });
+}
+
 pub(crate) fn a_batch_is_acknowledged_as_far_as_it_was_done(world: &World) {
     let sender = world.bus().raw_sender(JOBS).open().unwrap();
     let mut receiver = world.bus().raw_receiver(JOBS).open().unwrap();

@@ -90,6 +90,8 @@ struct State {
     writing: bool,
     /// Threads that wait for what others change.
     waiting: usize,
+    /// The link was lost, with the last words of the daemon, and nobody has looked at that yet.
+    lost: bool,
     looked_at_ns: u64,
 }
 
@@ -125,6 +127,7 @@ impl StreamSender {
             reading: false,
             writing: false,
             waiting: 0,
+            lost: false,
             looked_at_ns: 0,
         };
         let sender = Arc::new(Self { options, state: Mutex::new(state), changed: Condvar::new() });
@@ -165,6 +168,45 @@ impl StreamSender {
             return Ok(sequence);
         }
         self.write_out(state, wait).map(|()| sequence)
+    }
+
+    /// Buffers messages one after the other, and writes them when the buffer is full. `Err` says how many
+    /// were taken before the one that was not.
+    pub(crate) fn feed_all<'p>(
+        &self,
+        codec: Codec,
+        header_block: &[u8],
+        payloads: impl Iterator<Item = &'p [u8]>,
+    ) -> Result<(), (u64, PushError)> {
+        let mut fed = 0;
+        let mut payloads = payloads.peekable();
+        while let Some(payload) = payloads.next() {
+            let message = Encoded { codec, header_block, payload };
+            self.push(message, Wait::Forever, Until::Buffered).map_err(|error| (fed, error))?;
+            fed += 1;
+            let mut state = lock(&self.state);
+            let sent_at_ns = wall_clock_ns();
+            // As long as there is nothing to decide; and not so long that one time is wrong for all.
+            for _ in 0..FEED_MESSAGES_AT_ONCE {
+                let bytes = |payload: &&[u8]| (header_block.len() + payload.len()) as u64;
+                let Some(payload) = payloads.next_if(|payload| self.may_feed(&state, bytes(payload))) else { break };
+                state.sending.push(Encoded { codec, header_block, payload }, sent_at_ns, false);
+                fed += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a message may go into the buffer as it is.
+    fn may_feed(&self, state: &State, bytes: u64) -> bool {
+        let rules = state.sending.rules();
+        let is_free = matches!(state.link, Link::Up(_)) && !state.writing && !state.sending.wants_room();
+        is_free
+            && !rules.exact
+            && !self.options.require_receiver
+            && bytes <= u64::from(rules.message_max_bytes)
+            && state.sending.unwritten() + (bytes as usize) < FEED_BUFFER_BYTES
+            && state.sending.has_room(bytes)
     }
 
     /// Writes until the message that was pushed last is in the socket, or takes it back.
@@ -335,6 +377,10 @@ impl Wait {
         }
     }
 }
+
+/// How many messages are buffered at once at most, under one lock and with one time of sending: some ten
+/// microseconds' work.
+const FEED_MESSAGES_AT_ONCE: usize = 128;
 
 /// How often a busy sender looks for answers that it does not need yet.
 const LOOK_INTERVAL_NS: u64 = 1_000_000;

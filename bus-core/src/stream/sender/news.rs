@@ -57,6 +57,10 @@ impl StreamSender {
         mut state: MutexGuard<'a, State>,
         deadline: Option<Instant>,
     ) -> MutexGuard<'a, State> {
+        if std::mem::take(&mut state.lost) {
+            // While its caller was writing: what it waits for may have come before.
+            return state;
+        }
         let writes = state.sending.has_output();
         let connection = match &state.link {
             Link::Up(connection) if writes || !state.reading => Arc::clone(connection),
@@ -161,6 +165,7 @@ impl StreamSender {
         if let Link::Up(connection) = &state.link {
             connection.hang_up();
             state.link = Link::Away;
+            state.lost = true;
             state.inbox.clear();
             state.sending.disconnected();
             keeper::wake();
