@@ -252,3 +252,19 @@ fn a_busy_receiver_waits_untold_and_the_keeper_tells_the_rest() {
     peer.deliver(1_001, &[1]);
     in_time("the last message", move || taking.join().unwrap());
 }
+
+/// Whoever was killed then had messages marked that it never took.
+#[test]
+fn a_receiver_that_stops_taking_claims_nothing_any_more() {
+    let script = Script::new();
+    let (receiver, mut peer) = receiver(&script);
+    peer.deliver_all(1..=500, &[5]);
+    (0..100).for_each(|_| assert_eq!(receiver.recv().unwrap(), 5));
+    loop {
+        let progress: Progress = peer.hear(Kind::Progress);
+        if (progress.taken, progress.acked) == (100, 100) {
+            break;
+        }
+    }
+    drop(receiver);
+}

@@ -76,6 +76,10 @@ impl<'a> Loan<'a> {
                 if state.receiving.control.is_empty() || !state.receiving.unsay() {
                     state.receiving.taken(&self.head, said);
                     state.told_at = CoarseTime::now();
+                    if state.receiving.is_claimed_ahead() {
+                        // Its user may do something else for long: then that is taken back.
+                        self.endpoint.defer();
+                    }
                     return Ok(());
                 }
             }
