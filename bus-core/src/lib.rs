@@ -116,6 +116,7 @@ mod admin;
 mod bus;
 mod channel;
 mod codec;
+mod declare;
 mod error;
 pub mod limits;
 mod local;

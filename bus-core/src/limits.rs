@@ -63,6 +63,10 @@ pub const DEPARTED_SENDERS_TTL_MS: u64 = 600_000;
 /// How long dropping a sender waits for the daemon to accept what was sent, in milliseconds.
 pub const DROP_FLUSH_MS: u64 = 5_000;
 
+/// How long a question about the peers waits for the daemon's answer, in milliseconds: far longer than a
+/// daemon at work takes.
+pub const PEERS_TIMEOUT_MS: u64 = 5_000;
+
 /// How many bytes `feed` gathers before it writes. One write of this size costs about as much as
 /// two of half of it, so more would only add latency.
 pub const FEED_BUFFER_BYTES: usize = 64 * 1024;

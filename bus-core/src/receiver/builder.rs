@@ -1,0 +1,121 @@
+//! [`ReceiverBuilder`]: the options of a receiver, and its opening.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::de::DeserializeOwned;
+
+use super::{Decode, Receiver, Route};
+use crate::bus::{Bus, Place};
+use crate::codec::Codec;
+use crate::declare::{cut, declaration, short_type_name};
+use crate::error::OpenError;
+use crate::limits::{ENDPOINT_NAME_MAX_BYTES, TYPE_NAME_MAX_BYTES};
+use crate::name::ChannelName;
+use crate::stream::receiver::{ReceiverOptions, StreamReceiver};
+
+/// Options of a receiver.
+pub struct ReceiverBuilder<T> {
+    bus: Bus,
+    channel: String,
+    decode: Decode<T>,
+    codec: Codec,
+    type_name: Option<String>,
+    name: Option<String>,
+    until_disconnected: bool,
+    standby: bool,
+}
+
+impl<T: DeserializeOwned> ReceiverBuilder<T> {
+    pub(crate) fn typed(bus: Bus, channel: &str) -> Self {
+        let type_name = Some(short_type_name::<T>());
+        Self::new(bus, channel, Codec::Bincode, type_name, |codec, bytes| codec.decode(bytes))
+    }
+}
+
+impl ReceiverBuilder<Vec<u8>> {
+    pub(crate) fn raw(bus: Bus, channel: &str) -> Self {
+        Self::new(bus, channel, Codec::Raw, None, |_, bytes| Ok(bytes.to_vec()))
+    }
+}
+
+impl<T> ReceiverBuilder<T> {
+    fn new(bus: Bus, channel: &str, codec: Codec, type_name: Option<String>, decode: Decode<T>) -> Self {
+        let channel = channel.to_owned();
+        Self { bus, channel, decode, codec, type_name, name: None, until_disconnected: false, standby: false }
+    }
+
+    /// How values become bytes; bincode otherwise.
+    #[must_use]
+    pub fn codec(mut self, codec: Codec) -> Self {
+        self.codec = codec;
+        self
+    }
+
+    /// The name of the type; the last segment of the type's path otherwise.
+    #[must_use]
+    pub fn type_name(mut self, name: impl Into<String>) -> Self {
+        self.type_name = Some(cut(name.into(), TYPE_NAME_MAX_BYTES));
+        self
+    }
+
+    /// The name of the endpoint, as `bus show` tells it; the program's otherwise.
+    #[must_use]
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(cut(name.into(), ENDPOINT_NAME_MAX_BYTES));
+        self
+    }
+
+    /// Ends with `Disconnected` once a sender was there, all have left and the channel is drained.
+    #[must_use]
+    pub fn until_disconnected(mut self) -> Self {
+        self.until_disconnected = true;
+        self
+    }
+
+    /// Waits in line when the channel has a receiver, and takes over when that one leaves or dies.
+    #[must_use]
+    pub fn standby(mut self) -> Self {
+        self.standby = true;
+        self
+    }
+}
+
+impl<T: Send + 'static> ReceiverBuilder<T> {
+    /// Opens the receiver.
+    ///
+    /// ```
+    /// # let bus = bus_core::Bus::in_process();
+    /// let receiver = bus.receiver::<u32>("numbers").until_disconnected().open()?;
+    /// # Ok::<(), bus_core::OpenError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`OpenError::ReceiverTaken`] when the channel has a receiver; see [`OpenError`].
+    pub fn open(self) -> Result<Receiver<T>, OpenError> {
+        let channel = ChannelName::new(&self.channel)?;
+        let declares = declaration(self.codec, self.type_name.as_deref());
+        let Self { standby, until_disconnected, .. } = self;
+        let route = match &self.bus.place {
+            Place::Daemon(dialer) => {
+                let mut dialer = dialer.clone();
+                if let Some(name) = &self.name {
+                    dialer.name.clone_from(name);
+                }
+                let channel = channel.clone();
+                let options = ReceiverOptions { dialer, channel, declares, standby, until_disconnected };
+                Route::Stream(StreamReceiver::open(options)?)
+            }
+            Place::Process(local) => Route::Local(local.receiver(&channel, declares, standby, until_disconnected)?),
+        };
+        let decodes = self.type_name.is_some();
+        let expected = self.type_name.unwrap_or_else(|| "bytes".to_owned());
+        Ok(Receiver { route, decode: self.decode, decodes, expected, channel, not_sync: PhantomData })
+    }
+}
+
+impl<T> fmt::Debug for ReceiverBuilder<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReceiverBuilder").field("channel", &self.channel).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,128 @@
+//! [`Delivery`] and [`OwnedDelivery`]: a message that is lent until it is acknowledged or given back.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::ops::Deref;
+use std::sync::Arc;
+
+use super::Receiver;
+use crate::local::{Envelope, LocalReceiver};
+use crate::message::{Headers, MessageInfo};
+use crate::stream::receiver::StreamReceiver;
+
+/// A message lent to the receiver. Acknowledge it, or it comes again.
+#[derive(Debug)]
+#[must_use = "a delivery that is dropped is given back"]
+pub struct Delivery<'a, T> {
+    owned: OwnedDelivery<T>,
+    receiver: PhantomData<&'a mut Receiver<T>>,
+}
+
+impl<T> Delivery<'_, T> {
+    pub(super) fn new(lender: Lender<T>, envelope: Envelope<T>) -> Self {
+        Self { owned: OwnedDelivery { loan: Some((lender, envelope)) }, receiver: PhantomData }
+    }
+
+    /// What the bus knows of the message.
+    pub fn info(&self) -> &MessageInfo {
+        self.owned.info()
+    }
+
+    /// The headers that the sender set.
+    pub fn headers(&self) -> &Headers {
+        self.owned.headers()
+    }
+
+    /// Acknowledges the message, and gives the value.
+    pub fn ack(self) -> T {
+        self.owned.ack()
+    }
+
+    /// Gives the message back: it comes again, first, with its attempt counted.
+    pub fn nack(self) {
+        self.owned.nack();
+    }
+
+    /// Keeps the message beyond this call. The order waits for it: the receiver gives nothing
+    /// further until it is acknowledged or given back.
+    pub fn into_owned(self) -> OwnedDelivery<T> {
+        self.owned
+    }
+}
+
+impl<T> Deref for Delivery<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.owned
+    }
+}
+
+/// A [`Delivery`] that may leave the receiver, for another thread say.
+#[must_use = "a delivery that is dropped is given back"]
+pub struct OwnedDelivery<T> {
+    /// Empty once it is settled.
+    loan: Option<(Lender<T>, Envelope<T>)>,
+}
+
+pub(super) enum Lender<T> {
+    Stream(Arc<StreamReceiver>),
+    Local(LocalReceiver<T>),
+}
+
+impl<T> OwnedDelivery<T> {
+    fn envelope(&self) -> &Envelope<T> {
+        let (_, envelope) = self.loan.as_ref().expect("settling takes the delivery by value");
+        envelope
+    }
+
+    /// What the bus knows of the message.
+    pub fn info(&self) -> &MessageInfo {
+        &self.envelope().info
+    }
+
+    /// The headers that the sender set.
+    pub fn headers(&self) -> &Headers {
+        &self.envelope().headers
+    }
+
+    /// Acknowledges the message, and gives the value.
+    pub fn ack(mut self) -> T {
+        let (lender, envelope) = self.loan.take().expect("settling takes the delivery by value");
+        match lender {
+            Lender::Stream(stream) => stream.settle(true),
+            Lender::Local(local) => local.acknowledge(),
+        }
+        envelope.value
+    }
+
+    /// Gives the message back: it comes again, first, with its attempt counted.
+    pub fn nack(self) {
+        drop(self);
+    }
+}
+
+impl<T> Drop for OwnedDelivery<T> {
+    fn drop(&mut self) {
+        match self.loan.take() {
+            Some((Lender::Stream(stream), _)) => stream.settle(false),
+            Some((Lender::Local(local), envelope)) => local.give_back(envelope),
+            None => {}
+        }
+    }
+}
+
+impl<T> Deref for OwnedDelivery<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.envelope().value
+    }
+}
+
+impl<T> fmt::Debug for OwnedDelivery<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let info = self.loan.as_ref().map(|(_, envelope)| &envelope.info);
+        f.debug_struct("Delivery").field("info", &info).finish_non_exhaustive()
+    }
+}

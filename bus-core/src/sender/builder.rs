@@ -1,0 +1,133 @@
+//! [`SenderBuilder`]: the options of a sender, and its opening.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::{Encode, Route, Sender};
+use crate::bus::{Bus, Place};
+use crate::codec::Codec;
+use crate::declare::{cut, declaration, short_type_name};
+use crate::error::OpenError;
+use crate::limits::{ENDPOINT_NAME_MAX_BYTES, TYPE_NAME_MAX_BYTES};
+use crate::name::ChannelName;
+use crate::stream::sender::{FlushOnDrop, SenderOptions, StreamSender};
+
+/// Options of a sender.
+pub struct SenderBuilder<T> {
+    bus: Bus,
+    channel: String,
+    pub(super) encode: Encode<T>,
+    pub(super) codec: Codec,
+    type_name: Option<String>,
+    name: Option<String>,
+    require_receiver: bool,
+    values: PhantomData<fn(T)>,
+}
+
+impl<T: Serialize> SenderBuilder<T> {
+    pub(crate) fn typed(bus: Bus, channel: &str) -> Self {
+        let type_name = Some(short_type_name::<T>());
+        Self::new(bus, channel, Codec::Bincode, type_name, |codec, value, out| codec.encode(value, out))
+    }
+}
+
+impl SenderBuilder<Vec<u8>> {
+    pub(crate) fn raw(bus: Bus, channel: &str) -> Self {
+        Self::new(bus, channel, Codec::Raw, None, |_, value, out| {
+            out.extend_from_slice(value);
+            Ok(())
+        })
+    }
+}
+
+impl<T> SenderBuilder<T> {
+    fn new(bus: Bus, channel: &str, codec: Codec, type_name: Option<String>, encode: Encode<T>) -> Self {
+        let channel = channel.to_owned();
+        Self { bus, channel, encode, codec, type_name, name: None, require_receiver: false, values: PhantomData }
+    }
+
+    /// How values become bytes; bincode otherwise.
+    #[must_use]
+    pub fn codec(mut self, codec: Codec) -> Self {
+        self.codec = codec;
+        self
+    }
+
+    /// The name of the type; the last segment of the type's path otherwise.
+    #[must_use]
+    pub fn type_name(mut self, name: impl Into<String>) -> Self {
+        self.type_name = Some(cut(name.into(), TYPE_NAME_MAX_BYTES));
+        self
+    }
+
+    /// The name of the endpoint, as `bus show` tells it; the program's otherwise.
+    #[must_use]
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(cut(name.into(), ENDPOINT_NAME_MAX_BYTES));
+        self
+    }
+
+    /// Sends fail with `Disconnected` while there is no receiver.
+    #[must_use]
+    pub fn require_receiver(mut self) -> Self {
+        self.require_receiver = true;
+        self
+    }
+}
+
+impl<T: Send + 'static> SenderBuilder<T> {
+    /// Opens the sender.
+    ///
+    /// ```
+    /// # let bus = bus_core::Bus::in_process();
+    /// let sender = bus.sender::<u32>("numbers").codec(bus_core::Codec::Json).open()?;
+    /// # Ok::<(), bus_core::OpenError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open(self) -> Result<Sender<T>, OpenError> {
+        let channel = ChannelName::new(&self.channel)?;
+        let declares = declaration(self.codec, self.type_name.as_deref());
+        let route = match &self.bus.place {
+            Place::Daemon(dialer) => {
+                let mut dialer = dialer.clone();
+                if let Some(name) = &self.name {
+                    dialer.name.clone_from(name);
+                }
+                let require_receiver = self.require_receiver;
+                let options = SenderOptions { dialer, channel: channel.clone(), declares, require_receiver };
+                Route::Stream(Arc::new(FlushOnDrop(StreamSender::open(options)?)))
+            }
+            Place::Process(local) => Route::Local(local.sender(&channel, declares, self.require_receiver)?),
+        };
+        Ok(Sender { route, builder: self, channel })
+    }
+}
+
+impl<T> Clone for SenderBuilder<T> {
+    fn clone(&self) -> Self {
+        Self {
+            bus: self.bus.clone(),
+            channel: self.channel.clone(),
+            encode: self.encode,
+            codec: self.codec,
+            type_name: self.type_name.clone(),
+            name: self.name.clone(),
+            require_receiver: self.require_receiver,
+            values: PhantomData,
+        }
+    }
+}
+
+impl<T> fmt::Debug for SenderBuilder<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SenderBuilder")
+            .field("channel", &self.channel)
+            .field("codec", &self.codec)
+            .finish_non_exhaustive()
+    }
+}
