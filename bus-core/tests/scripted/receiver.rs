@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bus_core::wire::{Kind, Progress, read_control};
+use bus_core::wire::{Closing, ClosingCode, Kind, Progress, read_control};
 use bus_core::{Peers, Receiver, RecvTimeoutError, TryRecvError};
 use serde::{Deserialize, Deserializer};
 
@@ -267,4 +267,43 @@ fn a_receiver_that_stops_taking_claims_nothing_any_more() {
         }
     }
     drop(receiver);
+}
+
+/// The daemon's last word stood behind them, was taken for an order that takes messages back, and nobody had
+/// them any more.
+#[test]
+fn messages_before_the_last_word_of_a_daemon_that_ends_are_handed_out() {
+    let script = Script::new();
+    let (receiver, mut peer) = receiver(&script);
+    (1..=5).for_each(|sequence| peer.deliver(sequence, &[sequence as u8]));
+    let end = Closing { code: ClosingCode::ShuttingDown, text: "the daemon ends".to_owned() };
+    peer.say(Kind::Closing, &end);
+    let values: Vec<u8> = in_time("five messages", move || (0..5).map(|_| receiver.recv().unwrap()).collect());
+    assert_eq!(values, [1, 2, 3, 4, 5]);
+}
+
+/// A batch of which the head alone was lent again was forgotten: the others came again unmarked.
+#[test]
+fn a_batch_that_was_given_back_stays_marked_when_its_head_is_given_back_again() {
+    let script = Script::new();
+    let bus = script.bus();
+    let (mut receiver, mut peer) = script.meet(move || bus.raw_receiver("jobs").open().unwrap(), receiver_welcome());
+    peer.deliver_all(1..=3, b"x");
+    while receiver.len() < 3 {
+        thread::yield_now();
+    }
+    let attempts = |receiver: &mut Receiver<Vec<u8>>| {
+        let batch = receiver.next_batch(3, None).unwrap();
+        batch.iter().map(|message| message.info().attempt).collect::<Vec<_>>()
+    };
+    assert_eq!(attempts(&mut receiver), [1, 1, 1]);
+    drop(receiver.next_bytes(None).unwrap());
+    let told = loop {
+        let progress: Progress = peer.hear(Kind::Progress);
+        if progress.head_given_back == 1 {
+            break progress;
+        }
+    };
+    assert_eq!((told.taken, told.acked), (3, 0), "the others were seen as well");
+    assert_eq!(attempts(&mut receiver), [3, 2, 2]);
 }

@@ -1,7 +1,6 @@
 //! A receiver in the keeper's care.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use super::{CoarseTime, Link, StreamReceiver, hello};
 use crate::address::Address;
@@ -24,30 +23,19 @@ impl Kept for StreamReceiver {
     }
 
     fn tend(&self) -> Tended {
-        if !self.deferred.load(Ordering::SeqCst) {
+        if !self.deferral.is_deferred() {
             return Tended::Nothing;
         }
         let Ok(mut state) = self.state.try_lock() else {
-            if self.asleep.load(Ordering::SeqCst)
+            if self.deferral.is_asleep()
                 && let Some(tended) = self.tell_put_off()
             {
                 return tended;
             }
-            if !self.asleep.load(Ordering::SeqCst) || !self.rested.swap(true, Ordering::SeqCst) {
-                // In use: look again soon, its user may stop.
-                return Tended::NotNow;
-            }
-            // Asleep for two looks it needs nobody. Should it wake at this very moment and put something
-            // off, one of the two sees the other: it sets `asleep` before `deferred`, and here it is the
-            // reverse.
-            self.deferred.store(false, Ordering::SeqCst);
-            if self.asleep.load(Ordering::SeqCst) {
-                return Tended::Nothing;
-            }
-            self.deferred.store(true, Ordering::SeqCst);
-            return Tended::NotNow;
+            // In use, it is looked at again soon: its user may stop.
+            return if self.deferral.rests() { Tended::Nothing } else { Tended::NotNow };
         };
-        self.rested.store(false, Ordering::SeqCst);
+        self.deferral.is_awake();
         if state.connection.is_some() {
             if state.told_at == CoarseTime::now() {
                 return Tended::Soon;
@@ -56,7 +44,7 @@ impl Kept for StreamReceiver {
             self.say(&mut state);
         }
         if state.connection.is_none() || state.receiving.control.is_empty() {
-            self.deferred.store(false, Ordering::SeqCst);
+            self.deferral.settle();
             return Tended::Told;
         }
         Tended::NotNow

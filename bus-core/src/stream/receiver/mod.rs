@@ -9,6 +9,7 @@
 //! One thread uses a receiver, and holds the lock of its state also while it waits for messages; the
 //! keeper and owned deliveries come in between.
 
+mod deferral;
 mod kept;
 mod known;
 mod loan;
@@ -16,12 +17,12 @@ mod put_off;
 mod receiving;
 mod socket;
 
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Condvar, Mutex, Weak};
 use std::time::Instant;
 
 use rustix::time::{ClockId, clock_gettime};
 
+use self::deferral::Deferral;
 pub(crate) use self::loan::Loan;
 use self::put_off::PutOff;
 pub(crate) use self::receiving::LentFrame;
@@ -63,12 +64,8 @@ pub(crate) struct StreamReceiver {
     link: Mutex<Link>,
     /// A new connection, until whoever next has the state takes it into use.
     arrived: Mutex<Option<Session>>,
-    /// Something was put off that the daemon is to be told: the keeper looks in.
-    deferred: AtomicBool,
-    /// A thread waits for the daemon with the state locked. What it has put off is in `put_off`.
-    asleep: AtomicBool,
-    /// The keeper has found it asleep, and nothing was put off since.
-    rested: AtomicBool,
+    /// Whether something is put off that the daemon is to be told.
+    deferral: Deferral,
     /// What a waiting thread has put off.
     put_off: Mutex<PutOff>,
     changed: Condvar,
@@ -101,9 +98,7 @@ impl StreamReceiver {
             state: Mutex::new(state),
             link: Mutex::new(Link::Away),
             arrived: Mutex::new(Some(session)),
-            deferred: AtomicBool::new(false),
-            asleep: AtomicBool::new(false),
-            rested: AtomicBool::new(false),
+            deferral: Deferral::default(),
             put_off: Mutex::default(),
             changed: Condvar::new(),
         });

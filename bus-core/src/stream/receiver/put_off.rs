@@ -4,7 +4,6 @@
 //! milliseconds have passed: each frame that is not sent is a wake-up that the daemon is spared.
 
 use std::io::{self, IoSlice};
-use std::sync::atomic::Ordering;
 
 use super::{CoarseTime, Link, State, StreamReceiver};
 use crate::stream::control_queue::ControlQueue;
@@ -63,7 +62,7 @@ impl StreamReceiver {
         }
         if put_off.begun.is_empty() {
             put_off.progress = None;
-            self.deferred.store(false, Ordering::SeqCst);
+            self.deferral.settle();
             return Some(Tended::Told);
         }
         if !put_off.begun.has_begun() {

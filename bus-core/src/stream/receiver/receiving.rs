@@ -38,9 +38,8 @@ pub(crate) struct Receiving {
     ahead_max: u64,
     /// Messages at the head that are handed out and not settled.
     lent: usize,
-    /// How often the first `given_back_span` messages here were given back.
-    given_back: u32,
-    given_back_span: usize,
+    /// How often each of the first messages here was given back: as many as were lent together.
+    given_back: VecDeque<u32>,
     known: KnownSenders,
     seated: bool,
     sender_seen: bool,
@@ -74,8 +73,7 @@ impl Receiving {
             lag_bytes: 0,
             ahead_max: CLAIM_MESSAGES,
             lent: 0,
-            given_back: 0,
-            given_back_span: 0,
+            given_back: VecDeque::new(),
             known: KnownSenders::default(),
             seated: false,
             sender_seen: false,
@@ -156,7 +154,7 @@ impl Receiving {
 
     /// What to say at the end: what was claimed in advance and never lent is not claimed any more.
     fn last_progress(&self) -> Progress {
-        let seen = self.lent.max(if self.given_back_span > 1 { self.given_back_span } else { 0 }) as u64;
+        let seen = self.lent.max(self.seen_together()) as u64;
         Progress { taken: self.progress.taken.min(self.progress.acked + seen), ..self.progress }
     }
 
@@ -211,12 +209,17 @@ impl Receiving {
     /// Whether orders may be obeyed now, with nothing lent. Of a batch that was given back it is the claim
     /// that tells the attempts: that is handed out first.
     pub(super) fn may_obey(&self) -> bool {
-        (self.given_back_span <= 1 || self.inbox.deliveries() == 0) && self.orphans.is_empty()
+        (self.seen_together() == 0 || self.inbox.deliveries() == 0) && self.orphans.is_empty()
     }
 
     /// Takes notice of an order that stands behind messages: those go back, also when they were claimed.
     /// See [`may_obey`](Self::may_obey).
+    ///
+    /// A daemon that ends has nobody to give them to: then it is as if the connection broke, and they stay.
     pub(super) fn obey(&mut self) -> Result<(), Broken> {
+        if self.daemon_ends() {
+            return Err(Broken);
+        }
         self.progress.taken = self.progress.acked;
         while let Some(frame) = self.inbox.front().map_err(|_| Broken)?.filter(|_| self.inbox.has_order()) {
             let body = match frame.kind {
@@ -225,11 +228,18 @@ impl Receiving {
             };
             self.inbox.pop_front();
             match frame.kind {
-                Kind::Deliver => (self.given_back, self.given_back_span) = (0, 0),
+                Kind::Deliver => self.given_back.clear(),
                 kind => self.notice(kind, &body)?,
             }
         }
         Ok(())
+    }
+
+    fn daemon_ends(&self) -> bool {
+        self.inbox.frames().any(|(kind, frame)| {
+            let closing = (kind == Kind::Closing).then(|| read_control::<Closing>(kind, &frame[HEADER_BYTES..]));
+            matches!(closing, Some(Ok(Closing { code: ClosingCode::ShuttingDown, .. })))
+        })
     }
 
     pub(super) fn is_seated(&self) -> bool {
@@ -333,7 +343,7 @@ impl Receiving {
 
     /// Claims as much in advance as is right now: more, or less.
     pub(super) fn claim_ahead(&mut self, busy: bool) {
-        if self.seated && self.lent == 0 && self.given_back_span == 0 {
+        if self.seated && self.lent == 0 && self.given_back.is_empty() {
             let next = u64::from(self.progress.taken > self.progress.acked);
             self.progress.taken = self.progress.acked + self.ahead(busy).max(next);
         }
@@ -438,26 +448,31 @@ impl Receiving {
 
     /// The first `span` messages are not lent any more: they come again, first.
     ///
-    /// The daemon counts an attempt for each message that is claimed when the receiver dies. One that
-    /// was given back is not claimed any more, and its attempt is told; of several it is the claim
-    /// that tells.
+    /// The daemon counts an attempt for each message that is claimed when the receiver dies. A head that
+    /// alone was given back is not claimed any more, and its attempts are told; of several it is the claim
+    /// that tells one of them.
     fn take_back(&mut self, span: usize) {
-        self.given_back += 1;
-        self.given_back_span = span;
-        if self.orphans.is_empty() {
-            let claimed = if span > 1 { span as u64 } else { 0 };
-            self.progress.taken = self.progress.acked + claimed;
-            self.progress.head_given_back = if span > 1 { self.given_back - 1 } else { self.given_back };
+        if self.given_back.len() < span {
+            self.given_back.resize(span, 0);
         }
+        self.given_back.iter_mut().take(span).for_each(|times| *times += 1);
+        if self.orphans.is_empty() {
+            let claimed = self.seen_together();
+            self.progress.taken = self.progress.acked + claimed as u64;
+            self.progress.head_given_back = self.given_back[0] - u32::from(claimed > 0);
+        }
+    }
+
+    /// How many messages have been lent together and given back, the head counted; 0 when it was the head
+    /// alone.
+    fn seen_together(&self) -> usize {
+        Some(self.given_back.len()).filter(|seen| *seen > 1).unwrap_or(0)
     }
 
     /// Acknowledges the head.
     pub(super) fn settle_head(&mut self, head: &Head) {
         self.known.note(head.origin, head.sequence);
-        self.given_back_span = self.given_back_span.saturating_sub(1);
-        if self.given_back_span == 0 {
-            self.given_back = 0;
-        }
+        self.given_back.pop_front();
         self.progress.head_given_back = 0;
         if head.orphan {
             self.orphans.pop_front();
@@ -488,7 +503,7 @@ impl Receiving {
         let header = FrameHeader::decode(frame, limits(u32::MAX)).ok().flatten().expect("a lent frame is whole");
         let content = &frame[HEADER_BYTES + ORIGIN_BYTES..];
         let (header_block, payload) = content.split_at(header.header_block_bytes as usize);
-        let given_back = if index < self.given_back_span { self.given_back } else { 0 };
+        let given_back = self.given_back.get(index).copied().unwrap_or(0);
         LentFrame { header, origin: origin(frame), given_back, header_block, payload }
     }
 

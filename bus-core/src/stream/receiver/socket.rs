@@ -1,7 +1,6 @@
 //! The socket of a receiver: writing what is owed, reading what comes, and waiting for either.
 
 use std::io::{self, IoSlice};
-use std::sync::atomic::Ordering;
 use std::sync::{MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -67,7 +66,7 @@ impl StreamReceiver {
         let filled = match wait {
             Wait::Forever if said => {
                 self.put_off(&state);
-                let filled = self.asleep(|| state.receiving.inbox.fill_blocking(&connection));
+                let filled = self.deferral.sleep(|| state.receiving.inbox.fill_blocking(&connection));
                 self.take_back(&mut state);
                 filled
             }
@@ -97,7 +96,7 @@ impl StreamReceiver {
         if said {
             self.put_off(&state);
         }
-        let woken = self.asleep(|| connection.wait(interest, wait.deadline()));
+        let woken = self.deferral.sleep(|| connection.wait(interest, wait.deadline()));
         if said {
             self.take_back(&mut state);
         }
@@ -109,17 +108,9 @@ impl StreamReceiver {
         Ok(state)
     }
 
-    fn asleep<T>(&self, wait: impl FnOnce() -> T) -> T {
-        self.asleep.store(true, Ordering::SeqCst);
-        let woken = wait();
-        self.asleep.store(false, Ordering::SeqCst);
-        woken
-    }
-
     /// Leaves what could not be said to the keeper.
     pub(super) fn defer(&self) {
-        self.rested.store(false, Ordering::SeqCst);
-        if !self.deferred.swap(true, Ordering::SeqCst) {
+        if self.deferral.defer() {
             keeper::wake();
         }
     }
