@@ -115,6 +115,7 @@ pub struct PerUser {
     pub channels_max: u32,
     /// How many bytes of messages that its senders left with the daemon.
     #[serde(deserialize_with = "units::bytes")]
+    /// Each message counts 128 bytes besides its own.
     pub queued_bytes_max: u64,
 }
 

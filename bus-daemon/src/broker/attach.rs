@@ -56,6 +56,7 @@ impl Broker {
         if !self.replaces_itself(&hello) {
             self.check_sender_connections(uid)?;
         }
+        check_sequences(hello.resume.map(|resume| resume.next_sequence))?;
         let (sender, next_sequence) = match hello.resume {
             None => (self.name_sender(), 1),
             Some(resume) => {
@@ -125,6 +126,8 @@ impl Broker {
     }
 
     fn greet_receiver(&mut self, id: PeerId, pids: Pids, hello: ReceiverHello) -> Result<(), Refusal> {
+        let known = hello.returning.iter().flat_map(|returning| &returning.senders);
+        check_sequences(known.map(|known| known.sequence))?;
         let returns = hello.returning.is_some();
         let held_seat = hello.returning.as_ref().is_some_and(|returning| returning.seated);
         if let Some(channel) = self.by_name.get(&hello.channel)
@@ -147,7 +150,7 @@ impl Broker {
             self.channel_mut(channel_id).seat_reserved_until_ms = now_ms + SEAT_RESERVED_MS;
             self.due(now_ms + SEAT_RESERVED_MS);
         }
-        if let Some(returning) = hello.returning {
+        if let Some(returning) = hello.returning.filter(|_| self.may_know(channel_id)) {
             self.take_over_knowledge(channel_id, pids, &returning);
         }
         if let Some(peer) = self.peer_mut(id) {
@@ -171,6 +174,12 @@ impl Broker {
         self.seat_next(channel_id, place_in_line == 0);
         self.tell_peers(channel_id);
         Ok(())
+    }
+
+    /// Whether a receiver that comes back is believed what it says of the senders: as the next to have the
+    /// seat, or while those of the former daemon are awaited. Else there is another that knows better.
+    fn may_know(&self, channel_id: ChannelId) -> bool {
+        self.channel(channel_id).seat.is_none() || self.now_ms <= self.rules.resume_grace_ms
     }
 
     /// Seats the first in line, if the seat is free.
@@ -213,7 +222,7 @@ impl Broker {
         // Their processes are looked at first.
         self.due(self.now_ms);
         let awaited_max = self.rules.departed_senders_max;
-        let before = self.channel(channel_id).log.bytes();
+        let before = self.channel(channel_id).cost();
         let (channel, departures) = (&mut self.channels[channel_id.0 as usize], &self.departures);
         channel.sender_seen |= returning.sender_seen;
         for known in &returning.senders {
@@ -305,6 +314,19 @@ impl Broker {
         hasher.write_u32(uid);
         hasher.write(channel.as_bytes());
         hasher.finish128().as_bytes()
+    }
+}
+
+/// Sequences start at one and grow by one: none that was counted is beyond this.
+const SEQUENCE_MAX: u64 = u64::MAX / 2;
+
+fn check_sequences(named: impl IntoIterator<Item = u64>) -> Result<(), Refusal> {
+    match named.into_iter().find(|sequence| *sequence > SEQUENCE_MAX) {
+        None => Ok(()),
+        Some(sequence) => {
+            let text = format!("sequence {sequence} is over the limit of {SEQUENCE_MAX}: nobody has sent as much");
+            Err(Refusal::new(RefusedCode::Protocol, text))
+        }
     }
 }
 

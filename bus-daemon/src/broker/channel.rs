@@ -11,6 +11,7 @@ use bus_core::{ChannelName, ChannelOptions, Ledger, WhenFull};
 use slab::Slab;
 
 use super::account::{Account, AccountId, Window};
+use super::large::Reading;
 use super::log::{Entry, MessageLog};
 use super::peer::PeerId;
 use super::room::Waiter;
@@ -52,7 +53,7 @@ pub(super) struct Channel {
     /// Who was first in line, and has been told to hand its frame in again.
     pub(super) called: Option<PeerId>,
     /// Senders of whom a large message is read.
-    pub(super) readings: u32,
+    pub(super) readings: Vec<(PeerId, Reading)>,
     /// Room that is granted and not used yet.
     pub(super) granted_messages: u64,
     pub(super) granted_bytes: u64,
@@ -186,7 +187,7 @@ impl Channel {
             seat_reserved_until_ms: 0,
             waiting: VecDeque::new(),
             called: None,
-            readings: 0,
+            readings: Vec::new(),
             granted_messages: 0,
             granted_bytes: 0,
             requirers: Vec::new(),
@@ -213,8 +214,14 @@ impl Channel {
     /// Whether a message of `bytes` fits beside what is held and promised. An empty channel takes
     /// any legal message.
     pub(super) fn has_room(&self, bytes: u64) -> bool {
-        let held = self.log.len() + self.granted_messages;
-        held == 0 || (held < self.bounds.messages && self.log.bytes() + self.granted_bytes + bytes <= self.bounds.bytes)
+        self.has_room_beside((0, 0), bytes)
+    }
+
+    /// As [`Self::has_room`], beside messages and bytes that are expected as well.
+    pub(super) fn has_room_beside(&self, (expected, expected_bytes): (u64, u64), bytes: u64) -> bool {
+        let messages = self.log.len() + self.granted_messages + expected;
+        let held_bytes = self.log.bytes() + self.granted_bytes + expected_bytes;
+        messages == 0 || (messages < self.bounds.messages && held_bytes + bytes <= self.bounds.bytes)
     }
 
     pub(super) fn account(&self, id: AccountId) -> &Account {

@@ -133,7 +133,7 @@ impl Broker {
 
     /// A receiver tells how far it is.
     pub(super) fn progress(&mut self, id: PeerId, channel_id: ChannelId, progress: Progress) -> Result<(), Fault> {
-        let before = self.channel(channel_id).log.bytes();
+        let before = self.channel(channel_id).cost();
         let channel = &mut self.channels[channel_id.0 as usize];
         let first = channel.log.first();
         let lag_messages = u64::from(channel.bounds.lag().0);

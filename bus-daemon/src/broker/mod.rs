@@ -45,6 +45,7 @@ pub use self::large::Announced;
 pub use self::log::{Content, LARGE_BYTES, PREFIX_BYTES};
 pub use self::peer::PeerId;
 pub use self::rules::Rules;
+pub use self::users::MESSAGE_COST_BYTES;
 
 use self::account::AccountId;
 use self::channel::{Channel, ChannelId};

@@ -236,7 +236,7 @@ impl Broker {
 
     /// Removes messages that no receiver has, from a position on.
     fn remove_from(&mut self, id: ChannelId, from: u64, goes: impl FnMut(&super::log::Entry) -> bool) -> u64 {
-        let before = self.channel(id).log.bytes();
+        let before = self.channel(id).cost();
         let gone = self.channel_mut(id).log.remove_where(from, goes);
         for entry in &gone {
             // What stays of the same sender is older: its acknowledgement covers this one.

@@ -7,6 +7,8 @@ use super::account::{Account, AccountId};
 use super::channel::{Channel, ChannelId, Leaves};
 use super::log::Content;
 use super::peer::{Charge, PeerId};
+use super::room::Need;
+use super::users::cost;
 use super::{Broker, Fault, Handled};
 
 /// What is done with a message.
@@ -34,7 +36,7 @@ impl Broker {
         let handled = self.take_in(id, channel_id, account_id, header, content);
         if let Ok(Handled::NotNow(_)) = &handled {
             // One whose content is here already has had its turn before.
-            self.pause(id, channel_id, header.message_bytes(), called || reading.is_some());
+            self.pause(id, channel_id, Need::here(header.message_bytes()), called || reading.is_some());
             reading.inspect(|reading| self.charge_reading(id, *reading));
         }
         if asked || called || reading.is_some() {
@@ -67,7 +69,7 @@ impl Broker {
         }
         check_follows(account, header)?;
         let granted = self.uses_grant(id, channel_id, account_id, message_bytes);
-        match self.verdict(id, channel_id, message_bytes, granted) {
+        match self.verdict(id, channel_id, Need::here(message_bytes), granted) {
             Verdict::Pause => return Ok(Handled::NotNow(content)),
             Verdict::DropNewest => self.drop_newest(channel_id, account_id, header),
             Verdict::DropOldest if !self.drop_oldest(channel_id, message_bytes) => return Ok(Handled::NotNow(content)),
@@ -93,8 +95,8 @@ impl Broker {
         enough
     }
 
-    pub(super) fn verdict(&self, id: PeerId, channel_id: ChannelId, message_bytes: u64, granted: bool) -> Verdict {
-        if self.shutting_down || self.is_over_user(channel_id, message_bytes, id) {
+    pub(super) fn verdict(&self, id: PeerId, channel_id: ChannelId, need: Need, granted: bool) -> Verdict {
+        if self.shutting_down || self.is_over_user(channel_id, need.bytes, id) {
             return Verdict::Pause;
         }
         if granted {
@@ -104,7 +106,7 @@ impl Broker {
             return Verdict::Pause;
         }
         let channel = self.channel(channel_id);
-        if channel.has_room(message_bytes) {
+        if channel.has_room_for(need, self.now_ms) {
             return Verdict::Accept;
         }
         match channel.bounds.when_full {
@@ -119,15 +121,15 @@ impl Broker {
     pub(super) fn is_over_user(&self, channel_id: ChannelId, message_bytes: u64, id: PeerId) -> bool {
         let channel = self.channel(channel_id);
         let Some(peer) = self.peer(id) else { return false };
-        if channel.log.is_empty() && channel.readings == u32::from(peer.reading.is_some()) {
+        if channel.log.is_empty() && channel.readings.len() == usize::from(peer.reading.is_some()) {
             return false;
         }
-        let reading = peer.reading.map_or(0, |reading| reading.bytes);
+        let reading = peer.reading.map_or(0, |reading| cost(1, reading.bytes));
         let charged = match peer.charge {
             Charge::Bytes(bytes) if peer.credentials.uid == channel.uid => reading.max(bytes),
             Charge::Bytes(_) | Charge::Connection => reading,
         };
-        !self.user_has_room(channel.uid, message_bytes.saturating_sub(charged))
+        !self.user_has_room(channel.uid, cost(1, message_bytes).saturating_sub(charged))
     }
 
     fn accept(
@@ -154,7 +156,7 @@ impl Broker {
         channel.log.append(header, origin, content, account_id, now_ms);
         channel.tally.accepted += 1;
         if let Some(user) = self.users.get_mut(&channel.uid) {
-            user.bytes += header.message_bytes();
+            user.bytes += cost(1, header.message_bytes());
         }
         if let Some(seat) = &channel.seat {
             let receiver = seat.peer;
@@ -179,7 +181,7 @@ impl Broker {
 
     /// Drops messages that are not on their way yet, until there is room. `false` when there are none.
     fn drop_oldest(&mut self, channel_id: ChannelId, bytes: u64) -> bool {
-        let before = self.channel(channel_id).log.bytes();
+        let before = self.channel(channel_id).cost();
         while !self.channel(channel_id).has_room(bytes) {
             let channel = self.channel_mut(channel_id);
             let position = channel.unsent_from();

@@ -69,7 +69,7 @@ impl Broker {
         self.by_name.remove(&channel.name);
         if let Some(user) = self.users.get_mut(&channel.uid) {
             user.channels -= 1;
-            user.bytes -= channel.log.bytes();
+            user.bytes -= channel.cost();
         }
         self.forget_user_without_holdings(channel.uid);
     }

@@ -30,9 +30,27 @@ const FREE_PART: u64 = 8;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Waiter {
     pub(super) peer: PeerId,
-    /// Of its message.
-    bytes: u64,
+    need: Need,
     wait: Wait,
+}
+
+/// The room that a message needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Need {
+    /// Of the message.
+    pub(super) bytes: u64,
+    /// Its content is still to be read: it comes after those that are being read.
+    unread: bool,
+}
+
+impl Need {
+    pub(super) fn here(bytes: u64) -> Self {
+        Self { bytes, unread: false }
+    }
+
+    pub(super) fn unread(bytes: u64) -> Self {
+        Self { bytes, unread: true }
+    }
 }
 
 /// What a sender waits for.
@@ -50,17 +68,25 @@ impl Channel {
         self.called.is_some() || !self.waiting.is_empty()
     }
 
-    /// Whether the first in line has room here: then it is its user that has none.
-    pub(super) fn waits_for_user(&self) -> bool {
-        self.called.is_none() && self.waiting.front().is_some_and(|first| self.has_room_for(first))
+    /// Whether the first in line has room here: then it is its user that has none, or messages that are
+    /// being read keep the room.
+    pub(super) fn waits_for_others(&self) -> bool {
+        let has_room = |first: &Waiter| self.may_go_on(first, |need| self.has_room(need.bytes));
+        self.called.is_none() && self.waiting.front().is_some_and(has_room)
     }
 
-    /// Whether there is room enough for a sender in line to go on. Where the capacity is exact, or no receiver drains the channel,
-    /// each message that leaves makes room for another.
-    fn has_room_for(&self, waiter: &Waiter) -> bool {
+    /// Whether a message has room.
+    pub(super) fn has_room_for(&self, need: Need, now_ms: u64) -> bool {
+        let expected = if need.unread { self.expected(now_ms) } else { (0, 0) };
+        self.has_room_beside(expected, need.bytes)
+    }
+
+    /// Whether there is room enough for a sender in line to go on. Where the capacity is exact, or no receiver
+    /// drains the channel, each message that leaves makes room for another.
+    fn may_go_on(&self, waiter: &Waiter, has_room: impl Fn(Need) -> bool) -> bool {
         let droppable = self.bounds.when_full == WhenFull::DropOldest && self.has_droppable();
         let is_drained = self.bounds.exact || self.seat.is_none() || self.is_drained_enough();
-        droppable || (self.has_room(waiter.bytes) && (is_drained || waiter.wait == Wait::Grant))
+        droppable || (has_room(waiter.need) && (is_drained || waiter.wait == Wait::Grant))
     }
 
     /// Whether there is a message that nobody has been sent.
@@ -92,7 +118,7 @@ impl Broker {
         let now_ms = self.now_ms;
         let Some(peer) = self.peer_mut(id) else { return };
         let asked_before = peer.want.replace((want, now_ms)).is_some();
-        let waiter = Waiter { peer: id, bytes: u64::from(want.bytes), wait: Wait::Grant };
+        let waiter = Waiter { peer: id, need: Need::here(want.bytes.into()), wait: Wait::Grant };
         let line = &mut self.channel_mut(channel_id).waiting;
         match line.iter_mut().find(|other| asked_before && other.peer == id && other.wait == Wait::Grant) {
             Some(earlier) => *earlier = waiter,
@@ -150,14 +176,14 @@ impl Broker {
     }
 
     /// A frame is not taken now. `first`: it had been its turn, so it keeps its place.
-    pub(super) fn pause(&mut self, id: PeerId, channel_id: ChannelId, bytes: u64, first: bool) {
+    pub(super) fn pause(&mut self, id: PeerId, channel_id: ChannelId, need: Need, first: bool) {
         let now_ms = self.now_ms;
         if let Some(peer) = self.peer_mut(id) {
             peer.paused_at_ms.get_or_insert(now_ms);
             peer.turn_messages = 0;
         }
         self.due(now_ms + RETRY_PAUSED_MS);
-        let waiter = Waiter { peer: id, bytes, wait: Wait::Call };
+        let waiter = Waiter { peer: id, need, wait: Wait::Call };
         let line = &mut self.channel_mut(channel_id).waiting;
         if first { line.push_front(waiter) } else { line.push_back(waiter) }
     }
@@ -229,8 +255,8 @@ impl Broker {
                 }
             }
         }
-        if self.channel(channel_id).waits_for_user() {
-            // Another channel of its user may make the room.
+        if self.channel(channel_id).waits_for_others() {
+            // Another channel of its user may make the room; or who keeps it here may have stopped.
             self.due(self.now_ms + RETRY_PAUSED_MS);
         }
     }
@@ -240,8 +266,8 @@ impl Broker {
         let channel = self.channel(channel_id);
         let first = *channel.waiting.front().filter(|_| channel.called.is_none())?;
         let has_grant = first.wait == Wait::Call && self.has_grant(first.peer, channel_id);
-        let has_room = has_grant || channel.has_room_for(&first);
-        let admitted = !self.shutting_down && !self.is_over_user(channel_id, first.bytes, first.peer);
+        let has_room = has_grant || channel.may_go_on(&first, |need| channel.has_room_for(need, self.now_ms));
+        let admitted = !self.shutting_down && !self.is_over_user(channel_id, first.need.bytes, first.peer);
         (has_room && admitted).then_some(first)
     }
 
@@ -272,8 +298,8 @@ impl Broker {
             && channel.called.is_none()
             && !self.shutting_down
             && !is_retried
-            && channel.has_room_for(first)
-            && !self.is_over_user(channel_id, first.bytes, first.peer)
+            && channel.may_go_on(first, |need| channel.has_room_for(need, self.now_ms))
+            && !self.is_over_user(channel_id, first.need.bytes, first.peer)
         {
             return Err(format!("{}: {first:?} waits, and there is room", channel.name));
         }

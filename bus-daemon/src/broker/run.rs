@@ -9,6 +9,7 @@ use bus_core::wire::{FrameHeader, FrameLimits, HEADER_BYTES, Kind, Origin};
 
 use super::log::LARGE_BYTES;
 use super::peer::{Charge, Peer, PeerId, PeerRole};
+use super::users::cost;
 use super::{Broker, millis};
 
 impl Broker {
@@ -27,7 +28,7 @@ impl Broker {
         if self.shutting_down || !sends_freely(peer) || turn_messages == 0 {
             return 0;
         }
-        let window = channel.bounds.window();
+        let (window, before) = (channel.bounds.window(), channel.cost());
         let account = &mut channel.accounts[account_id.0 as usize];
         if account.peer != Some(id) || account.granted.is_some() {
             return 0;
@@ -38,25 +39,27 @@ impl Broker {
         let held_messages = channel.log.len() + channel.granted_messages;
         let held_bytes = channel.log.bytes() + channel.granted_bytes;
         let mut room_messages = channel.bounds.messages.saturating_sub(held_messages).min(turn_messages);
-        let room_bytes = channel.bounds.bytes.saturating_sub(held_bytes);
-        let mut room_bytes = room_bytes.min(self.rules.user_bytes_max.saturating_sub(user.bytes));
-        let (mut taken, mut messages, before) = (0, 0, channel.log.bytes());
+        let mut room_bytes = channel.bounds.bytes.saturating_sub(held_bytes);
+        let mut user_room = self.rules.user_bytes_max.saturating_sub(user.bytes);
+        let (mut taken, mut messages) = (0, 0);
         while let Ok(Some(header)) = FrameHeader::decode(&bytes[taken..], limits) {
             let message_bytes = header.message_bytes();
             let follows = header.kind == Kind::Data && header.sequence == account.accepted + 1;
-            let fits = room_messages > 0 && message_bytes <= room_bytes && message_bytes < LARGE_BYTES as u64;
+            let has_room = room_messages > 0 && message_bytes <= room_bytes && cost(1, message_bytes) <= user_room;
+            let fits = has_room && message_bytes < LARGE_BYTES as u64;
             let content = bytes.get(taken + HEADER_BYTES..taken + header.frame_bytes());
             let Some(content) = content.filter(|_| follows && fits) else { break };
             account.accept(&header, window, now_ms);
             channel.log.append_small(&header, origin, content, account_id, now_ms);
             (room_messages, room_bytes) = (room_messages - 1, room_bytes - message_bytes);
+            user_room -= cost(1, message_bytes);
             taken += header.frame_bytes();
             messages += 1;
         }
         if messages > 0 {
             self.now_ms = now_ms;
             channel.tally.accepted += messages;
-            user.bytes += channel.log.bytes() - before;
+            user.bytes += channel.cost() - before;
             let receiver = channel.seat.as_ref().map(|seat| seat.peer);
             if turn_messages < u64::MAX
                 && let Some(peer) = self.peers.get_mut(id.slot as usize)

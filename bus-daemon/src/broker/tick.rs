@@ -139,7 +139,7 @@ impl Broker {
         let leaving = channel.seat.as_ref().and_then(|seat| seat.leaving_until_ms);
         let housekeeping = (!channel.departed.is_empty()).then_some(self.now_ms + HOUSEKEEPING_MS);
         let reserved = Some(channel.seat_reserved_until_ms).filter(|until_ms| *until_ms > 0);
-        let retry = channel.waits_for_user().then_some(self.now_ms + RETRY_PAUSED_MS);
+        let retry = channel.waits_for_others().then_some(self.now_ms + RETRY_PAUSED_MS);
         [awaited, processes, leaving, reserved, retry, housekeeping].into_iter().flatten().min()
     }
 }

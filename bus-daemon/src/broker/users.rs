@@ -2,7 +2,7 @@
 
 use bus_core::wire::RefusedCode;
 
-use super::channel::ChannelId;
+use super::channel::{Channel, ChannelId};
 use super::peer::{Charge, PeerId, PeerRole};
 use super::{Broker, Refusal};
 
@@ -12,6 +12,22 @@ const RESERVED_CONNECTIONS: u32 = 16;
 
 /// What a peer without a socket costs besides what it sent, in bytes.
 const PEER_BYTES: u64 = 1024;
+
+/// What a message costs besides its bytes, in bytes: its place in the log, and what stands before it in
+/// memory. Users are charged for that too, or messages without content would be held for nothing.
+pub const MESSAGE_COST_BYTES: u64 = 128;
+
+/// What messages cost their user.
+pub(super) fn cost(messages: u64, bytes: u64) -> u64 {
+    messages * MESSAGE_COST_BYTES + bytes
+}
+
+impl Channel {
+    /// What is held here costs its user.
+    pub(super) fn cost(&self) -> u64 {
+        cost(self.log.len(), self.log.bytes())
+    }
+}
 
 /// What one user holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -93,6 +109,7 @@ impl Broker {
         let reading = self.end_reading(id);
         if self.user_has_room(uid, bytes) {
             self.exchange_charge(id, uid, Charge::Bytes(bytes));
+            reading.inspect(|reading| self.give_room(reading.channel));
         } else if let Some(reading) = reading {
             self.charge_reading(id, reading);
         }
@@ -141,7 +158,7 @@ impl Broker {
     pub(super) fn charge(&mut self, id: ChannelId, before: u64) {
         let channel = &mut self.channels[id.0 as usize];
         channel.log.freed().for_each(|record| self.records.keep(record));
-        let (uid, after) = (channel.uid, channel.log.bytes());
+        let (uid, after) = (channel.uid, channel.cost());
         let user = self.users.entry(uid).or_default();
         user.bytes = user.bytes + after - before;
     }
@@ -162,13 +179,13 @@ impl Broker {
                 Charge::Bytes(bytes) => user.bytes += bytes,
             }
             if let Some(reading) = peer.reading {
-                counted.entry(self.channel(reading.channel).uid).or_default().bytes += reading.bytes;
+                counted.entry(self.channel(reading.channel).uid).or_default().bytes += cost(1, reading.bytes);
             }
         }
         for (_, channel) in &self.channels {
             let user = counted.entry(channel.uid).or_default();
             user.channels += 1;
-            user.bytes += channel.log.bytes();
+            user.bytes += channel.cost();
         }
         counted.retain(|_, user| !user.holds_nothing());
         if counted == self.users {

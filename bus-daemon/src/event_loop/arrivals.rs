@@ -99,7 +99,8 @@ impl<O: Outside> EventLoop<O> {
             let connection = &mut self.connections[key].connection;
             connection.look_for_client();
             let deserted = connection.deserted;
-            self.ready(key, Readiness { readable: true, read_closed: false, writable: true, deserted });
+            // No further word comes after this one: whoever reads later must know that the end is there.
+            self.ready(key, Readiness { readable: true, read_closed: deserted, writable: true, deserted });
         }
     }
 

@@ -4,6 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use bus_core::{Address, Bus};
 use interprocess::local_socket::traits::Listener as _;
 use interprocess::local_socket::{GenericFilePath, ListenerNonblockingMode, ListenerOptions, ToFsName};
 use mio::unix::SourceFd;
@@ -60,4 +61,36 @@ fn a_connection_that_cannot_be_watched_is_dropped_and_left_alone() {
     assert!(event_loop.connections.is_empty());
     assert_eq!(event_loop.open_sockets, 0);
     assert!(event_loop.broker.is_idle());
+}
+
+/// It was told once that its client had gone, at a time when nobody read it, and was kept for ever.
+#[test]
+fn a_connection_by_memory_that_ends_while_it_is_held_back_is_dropped() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut event_loop = event_loop(folder.path());
+    let (address, door) = (Address::new(folder.path().join("bus.sock")).unwrap(), event_loop.door());
+    let opening = std::thread::spawn(move || {
+        let bus = Bus::builder().address(address).door(door).connect().unwrap();
+        bus.raw_sender("jobs").open().unwrap()
+    });
+    while !opening.is_finished() {
+        turn(&mut event_loop);
+    }
+    let sender = opening.join().unwrap();
+    assert_eq!(event_loop.connections.len(), 1);
+    let (key, slot) = event_loop.connections.iter_mut().next().unwrap();
+    slot.held_back = true;
+    drop(sender);
+    turn(&mut event_loop);
+    assert_eq!(event_loop.connections.len(), 1, "nobody reads it");
+    event_loop.connections[key].held_back = false;
+    event_loop.queue(key);
+    turn(&mut event_loop);
+    assert!(event_loop.connections.is_empty());
+}
+
+fn turn(event_loop: &mut EventLoop<Silence>) {
+    event_loop.look_into_memory();
+    event_loop.read_unread();
+    event_loop.carry_out();
 }

@@ -1,8 +1,9 @@
 //! Limits of what peers can make the broker keep, and what is charged for it.
 
 use bus_core::wire::{Kind, Reply, Request};
+use bus_daemon::broker::MESSAGE_COST_BYTES;
 
-use crate::bench::{Bench, Heard, name};
+use crate::bench::{Bench, Heard, Outgoing, capacity, name};
 
 /// More than this no peer can have waiting: the limit of its outbox, and one more frame.
 const MOST_BYTES: usize = 1024 * 1024 + 4096;
@@ -103,10 +104,11 @@ fn a_user_that_may_hold_no_more_bytes_pays_for_a_dead_sender_with_its_connection
     let dead = bench.sender("jobs");
     dead.send_all([1, 2]);
     dead.peer.die_waiting();
-    assert_eq!(bench.usage(), Some((1, 1, 8)));
+    let held = MESSAGE_COST_BYTES + 8;
+    assert_eq!(bench.usage(), Some((1, 1, held)));
     let receiver = bench.receiver("jobs");
     receiver.ack(1);
-    assert_eq!(bench.usage(), Some((1, 1, 8)), "the receiver's, and the second message");
+    assert_eq!(bench.usage(), Some((1, 1, held)), "the receiver's, and the second message");
 }
 
 #[test]
@@ -133,4 +135,15 @@ fn a_sender_is_blocked_since_its_window_is_full() {
     assert_eq!(blocked_ms(), Some(5));
     receiver.ack(1);
     assert_eq!(blocked_ms(), None);
+}
+
+/// They were held for nothing, any number of them.
+#[test]
+fn messages_without_content_are_charged_as_well() {
+    let bench = Bench::with(|rules| rules.user_bytes_max = 10 * MESSAGE_COST_BYTES);
+    bench.create("jobs", capacity(u64::MAX));
+    let sender = bench.sender("jobs");
+    (1..=11).for_each(|sequence| sender.send_with(Outgoing { sequence, value: 0, bytes: 0, flags: 0 }));
+    assert!(sender.peer.is_paused());
+    assert_eq!(bench.ledger("jobs").queued, 10);
 }

@@ -3,6 +3,8 @@
 use bus_core::wire::{Flags, Kind, RefusedCode, Settled, Want};
 use bus_core::{ChannelOptions, WhenFull};
 
+use bus_daemon::broker::MESSAGE_COST_BYTES;
+
 use crate::bench::{Bench, Heard, Outgoing, capacity};
 
 fn policy(messages: u64, when_full: WhenFull) -> ChannelOptions {
@@ -328,7 +330,7 @@ fn a_confirmation_waits_until_the_message_has_room() {
 
 #[test]
 fn a_user_over_its_bytes_waits_and_goes_on_when_another_channel_makes_room() {
-    let bench = Bench::with(|rules| rules.user_bytes_max = 100);
+    let bench = Bench::with(|rules| rules.user_bytes_max = 100 + 2 * MESSAGE_COST_BYTES);
     let (full, other) = (bench.sender("full"), bench.sender("other"));
     other.send_sized(1, 8);
     full.send_sized(2, 90);
@@ -344,7 +346,7 @@ fn a_user_over_its_bytes_waits_and_goes_on_when_another_channel_makes_room() {
 
 #[test]
 fn an_empty_channel_admits_a_message_of_a_user_over_its_bytes() {
-    let bench = Bench::with(|rules| rules.user_bytes_max = 100);
+    let bench = Bench::with(|rules| rules.user_bytes_max = 100 + 2 * MESSAGE_COST_BYTES);
     let (full, other) = (bench.sender("full"), bench.sender("other"));
     full.send_sized(1, 100);
     other.send(2);

@@ -1,12 +1,14 @@
 //! Large messages: room is asked for with the header, and what is read is charged before it is here.
 
-use bus_core::wire::Request;
+use bus_core::wire::{FrameHeader, Kind, Reply, Request};
 use bus_core::{ChannelOptions, WhenFull};
-use bus_daemon::broker::Announced;
+use bus_daemon::broker::{Announced, MESSAGE_COST_BYTES};
 
 use crate::bench::{Bench, Heard, Outgoing, capacity, name};
 
 const LARGE: usize = 20_000;
+/// What one of them costs its user.
+const COST: u64 = LARGE as u64 + MESSAGE_COST_BYTES;
 
 #[test]
 fn a_message_without_room_stays_with_its_sender_and_comes_when_there_is() {
@@ -28,9 +30,9 @@ fn what_is_read_is_charged_from_the_header_on() {
     let bench = Bench::new();
     let sender = bench.sender("jobs");
     assert_eq!(sender.announce(1, LARGE), Announced::Keep);
-    assert_eq!(bench.usage(), Some((1, 1, LARGE as u64)));
+    assert_eq!(bench.usage(), Some((1, 1, COST)));
     sender.send_sized(1, LARGE);
-    assert_eq!(bench.usage(), Some((1, 1, LARGE as u64)));
+    assert_eq!(bench.usage(), Some((1, 1, COST)));
 }
 
 #[test]
@@ -46,7 +48,7 @@ fn half_a_message_of_a_sender_that_dies_is_charged_to_nobody() {
 /// Twenty of them once took five times as much as their user may have.
 #[test]
 fn a_user_has_no_more_under_way_than_it_may_hold() {
-    let bench = Bench::with(|rules| rules.user_bytes_max = 2 * LARGE as u64);
+    let bench = Bench::with(|rules| rules.user_bytes_max = 2 * COST);
     bench.create("jobs", capacity(10));
     let senders: Vec<_> = (0..4).map(|_| bench.sender("jobs")).collect();
     let announced: Vec<Announced> = (0..4).map(|at| senders[at].announce(at as u64, LARGE)).collect();
@@ -170,4 +172,79 @@ fn room_is_granted_where_the_oldest_make_it() {
     sender.send_sized(2, LARGE);
     assert_eq!(bench.ledger("jobs").dropped, 1);
     assert_eq!(bench.receiver("jobs").values(), [2]);
+}
+
+/// One that was called with a message which the daemon had by then kept its turn until all of it had come.
+#[test]
+fn the_line_does_not_wait_for_the_rest_of_a_message_that_is_known() {
+    let bench = Bench::new();
+    bench.create("jobs", capacity(1));
+    let sender = bench.sender("jobs");
+    sender.send(1);
+    sender.send_sized(2, LARGE);
+    let again = bench.resume("jobs", &sender, 2);
+    assert_eq!(again.announce(2, LARGE), Announced::NotNow);
+    let other = bench.sender("jobs");
+    other.send(3);
+    again.peer.stop();
+    let receiver = bench.receiver("jobs");
+    let mut values = Vec::new();
+    for _ in 0..3 {
+        values.extend(receiver.values());
+        receiver.ack(1);
+    }
+    assert_eq!(values, [1, 2, 3]);
+}
+
+/// Any number of them were read for the same room.
+#[test]
+fn those_that_are_read_keep_their_room() {
+    let bench = Bench::new();
+    bench.create("jobs", capacity(2));
+    let senders: Vec<_> = (0..3).map(|_| bench.sender("jobs")).collect();
+    let announced: Vec<Announced> = (0..3).map(|at| senders[at].announce(at as u64, LARGE)).collect();
+    assert_eq!(announced, [Announced::Keep, Announced::Keep, Announced::NotNow]);
+    senders[0].peer.cut();
+    assert!(!senders[2].peer.is_paused(), "what the first was to take is free");
+    assert_eq!(bench.ledger("jobs").queued, 1);
+}
+
+#[test]
+fn one_that_stops_in_the_middle_of_a_message_does_not_keep_its_room_for_ever() {
+    let bench = Bench::new();
+    bench.create("jobs", capacity(1));
+    let (stopped, other) = (bench.sender("jobs"), bench.sender("jobs"));
+    assert_eq!(stopped.announce(1, LARGE), Announced::Keep);
+    stopped.peer.stop();
+    assert_eq!(other.announce(2, LARGE), Announced::NotNow);
+    bench.wait_ms(900);
+    assert!(other.peer.is_paused());
+    bench.wait_ms(200);
+    assert_eq!(bench.receiver("jobs").values(), [2]);
+}
+
+/// It was kept, and nobody was charged for it.
+#[test]
+fn only_senders_send_what_is_large() {
+    let bench = Bench::new();
+    let control = bench.control();
+    for kind in [Kind::Data, Kind::Deliver] {
+        let header = FrameHeader { kind, ..FrameHeader::control(Kind::Deliver, LARGE as u32) };
+        assert_eq!(control.peer.announce(&header), Announced::Skip, "{kind:?}");
+    }
+    assert!(control.peer.closed().is_some());
+}
+
+#[test]
+fn a_sender_whose_whole_message_waits_is_blocked() {
+    let bench = Bench::new();
+    bench.create("jobs", capacity(1));
+    let (slow, quick, control) = (bench.sender("jobs"), bench.sender("jobs"), bench.control());
+    assert_eq!(slow.announce(1, LARGE), Announced::Keep);
+    quick.send(2);
+    slow.send_sized(1, LARGE);
+    bench.wait_ms(40);
+    let Reply::Channel(info) = control.ask(Request::Show(name("jobs"))) else { panic!("no channel") };
+    let blocked: Vec<_> = info.senders.iter().map(|sender| sender.blocked_ms).collect();
+    assert_eq!(blocked, [Some(40), None]);
 }

@@ -301,8 +301,37 @@ fn a_sender_of_another_daemon_can_be_anywhere_in_its_sequence() {
     let bench = Bench::new();
     let sender = bench.sender("jobs");
     bench.next_daemon();
-    let resumed = bench.resume("jobs", &sender, u64::MAX);
-    resumed.send_with(again(u64::MAX - 1));
-    resumed.peer.say_bytes(crate::bench::data(again(u64::MAX)));
+    let far = u64::MAX / 2;
+    let resumed = bench.resume("jobs", &sender, far);
+    resumed.send_with(again(far - 1));
+    resumed.send_with(again(far));
     assert_eq!(bench.ledger("jobs").accepted, 1);
+}
+
+/// Who was in line could have the messages of others taken for known, and they were lost.
+#[test]
+fn a_receiver_in_line_is_not_believed_what_it_says_of_the_senders() {
+    let bench = Bench::new();
+    let (sender, receiver) = (bench.sender("jobs"), bench.receiver("jobs"));
+    sender.send(1);
+    bench.wait_ms(11_000);
+    let liar = returning(false, vec![known(sender.id(), 100)]);
+    bench.receiver_hello(ReceiverHello { returning: liar, ..receiver_hello("jobs") });
+    sender.send(2);
+    assert_eq!(receiver.values(), [1, 2]);
+}
+
+/// They overflowed.
+#[test]
+fn sequences_that_nobody_can_have_reached_are_refused() {
+    let bench = Bench::new();
+    let sender = bench.sender("jobs");
+    let resume = Resume { sender: sender.id(), token: sender.welcome.token, next_sequence: u64::MAX };
+    let peer = bench.connect();
+    peer.hello(Role::Sender(SenderHello { resume: Some(resume), ..sender_hello("jobs") }));
+    assert_eq!(peer.hear_refusal().code, RefusedCode::Protocol);
+    let peer = bench.connect();
+    let returning = returning(true, vec![known(sender.id(), u64::MAX)]);
+    peer.hello(Role::Receiver(ReceiverHello { returning, ..receiver_hello("jobs") }));
+    assert_eq!(peer.hear_refusal().code, RefusedCode::Protocol);
 }

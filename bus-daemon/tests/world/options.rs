@@ -151,7 +151,7 @@ impl Options {
             capacity_bytes: self.capacity_bytes,
             push_ahead_messages: self.push_ahead_messages,
             push_ahead_bytes: self.push_ahead_bytes,
-            user_bytes_max: if self.has(Fault::SmallQuota) { 1_500 } else { u64::MAX / 2 },
+            user_bytes_max: if self.has(Fault::SmallQuota) { 4_000 } else { u64::MAX / 2 },
             departed_senders_max: if self.has(Fault::Forgetful) { 1 } else { 10_000 },
             resume_grace_ms: 400,
             // Whoever is slow here is not to be refused for it.

@@ -90,6 +90,8 @@ struct Wire {
     closed: Option<String>,
     /// The daemon has closed it, and hands in what it held.
     hung_up: bool,
+    /// Its process is stopped: of a large message nothing comes but the header.
+    stopped: bool,
 }
 
 /// The rules of a small bus, so that limits are met early.
@@ -422,6 +424,7 @@ impl State {
         let mut content = &frame[HEADER_BYTES..];
         if content.len() >= LARGE_BYTES && !std::mem::take(&mut wire.announced) {
             match self.broker.announced(now, id, &header) {
+                Announced::Keep | Announced::Skip if wire.stopped => return self.check(),
                 Announced::Keep => {}
                 Announced::Skip => content = &[],
                 Announced::NotNow => {

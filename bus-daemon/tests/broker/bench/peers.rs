@@ -59,6 +59,18 @@ impl Peer {
         slices.iter().map(|slice| slice.len()).sum()
     }
 
+    /// Sends the header of a large frame.
+    pub(crate) fn announce(&self, header: &FrameHeader) -> Announced {
+        let mut announced = None;
+        self.bench.event(|broker, now| announced = Some(broker.announced(now, self.id, header)));
+        announced.expect("the broker says what is to be done")
+    }
+
+    /// Its process stops: of a large message nothing comes but the header.
+    pub(crate) fn stop(&self) {
+        self.bench.0.borrow_mut().with_wire(self.id, |wire| wire.stopped = true);
+    }
+
     /// Its process dies while a frame of it waits: its socket is closed, and what it held is kept.
     pub(crate) fn die_waiting(&self) {
         assert!(self.is_paused());
