@@ -110,6 +110,11 @@
 //! A sender keeps what is not acknowledged and sends it again to the next daemon. Calls that block
 //! stay blocked through a short restart, calls with a deadline honour it, and calls that try say
 //! `Away`. What may have been handed out before is marked: [`MessageInfo::redelivered`].
+//!
+//! # Processes that fork
+//!
+//! A thread of this library reconnects ends and tells what they have put off. It does not exist in a child
+//! by `fork` without `exec`: such a program opens its ends in the child, and none before.
 
 mod address;
 mod admin;

@@ -113,9 +113,9 @@ pub struct PerUser {
     /// How many channels that its ends made.
     #[serde(deserialize_with = "units::count_u32")]
     pub channels_max: u32,
-    /// How many bytes of messages that its senders left with the daemon.
+    /// How many bytes of messages that its senders left with the daemon. Each message counts 128 bytes
+    /// besides its own.
     #[serde(deserialize_with = "units::bytes")]
-    /// Each message counts 128 bytes besides its own.
     pub queued_bytes_max: u64,
 }
 

@@ -72,7 +72,7 @@ impl Receiver<Vec<u8>> {
             Route::Stream(stream) => {
                 let mut loan = stream.next(wait, true)?;
                 loan.extend(messages);
-                Ok(BytesBatch { loan: Some(BatchLoan::Stream(loan)) })
+                Ok(BytesBatch { loan: Some(BatchLoan::Stream(loan.hold())) })
             }
         }
     }

@@ -98,6 +98,11 @@ impl Inbox {
         self.orders > 0
     }
 
+    /// Whether what comes next is no frame.
+    pub(super) fn is_broken(&self) -> bool {
+        self.fault.is_some()
+    }
+
     /// The first frame, if it is here whole.
     pub(super) fn front(&self) -> Result<Option<Indexed>, FrameError> {
         match (self.frames.front(), self.fault) {

@@ -307,3 +307,64 @@ fn a_batch_that_was_given_back_stays_marked_when_its_head_is_given_back_again() 
     assert_eq!((told.taken, told.acked), (3, 0), "the others were seen as well");
     assert_eq!(attempts(&mut receiver), [3, 2, 2]);
 }
+
+/// As long as its user held the next one, nobody could tell it.
+#[test]
+fn an_acknowledgement_is_told_while_the_next_message_is_held() {
+    let script = Script::new();
+    let bus = script.bus();
+    let (mut receiver, mut peer) = script.meet(move || bus.raw_receiver("jobs").open().unwrap(), receiver_welcome());
+    peer.deliver_all(1..=3, b"x");
+    while receiver.len() < 3 {
+        thread::yield_now();
+    }
+    for _ in 0..2 {
+        receiver.next_bytes(None).unwrap().ack();
+    }
+    let held = receiver.next_bytes(None).unwrap();
+    let told = loop {
+        let progress: Progress = peer.hear(Kind::Progress);
+        if progress.acked == 2 {
+            break progress;
+        }
+    };
+    assert_eq!(told.taken, 3, "what is held stays claimed");
+    held.ack();
+}
+
+/// Its user never saw the message, and the next receiver had it marked.
+#[test]
+fn the_claim_of_a_call_that_ran_out_is_taken_back() {
+    let script = Script::new();
+    let (receiver, mut peer) = receiver(&script);
+    assert!(receiver.recv_timeout(Duration::from_millis(20)).is_err());
+    let claim: Progress = peer.hear(Kind::Progress);
+    assert_eq!((claim.taken, claim.acked), (1, 0));
+    let rest: Progress = peer.hear(Kind::Progress);
+    assert_eq!((rest.taken, rest.acked), (0, 0));
+    drop(receiver);
+}
+
+/// What was claimed in advance counted as seen for as long as its user worked on one message.
+#[test]
+fn of_what_is_claimed_in_advance_only_what_is_held_stays_claimed() {
+    let script = Script::new();
+    let bus = script.bus();
+    let (mut receiver, mut peer) = script.meet(move || bus.raw_receiver("jobs").open().unwrap(), receiver_welcome());
+    peer.deliver_all(1..=100, b"x");
+    while receiver.len() < 100 {
+        thread::yield_now();
+    }
+    // As fast as it goes, so that several are claimed at once.
+    for _ in 0..20 {
+        receiver.next_bytes(None).unwrap().ack();
+    }
+    let held = receiver.next_bytes(None).unwrap();
+    loop {
+        let progress: Progress = peer.hear(Kind::Progress);
+        if (progress.acked, progress.taken) == (20, 21) {
+            break;
+        }
+    }
+    held.ack();
+}

@@ -264,3 +264,20 @@ fn the_last_words_of_a_daemon_may_be_the_answer() {
     sender.flush_deadline(asked + PATIENCE).unwrap();
     assert!(asked.elapsed() < PATIENCE / 2, "it took {:?}", asked.elapsed());
 }
+
+/// It ran with the sender locked.
+#[test]
+fn messages_may_come_from_code_that_uses_their_sender() {
+    let script = Script::new();
+    let (sender, peer) = sender(&script);
+    let waiting = in_time("feeding", move || {
+        let payloads = (0..300).map(|_| {
+            assert!(sender.len() <= 300);
+            &b"x"[..]
+        });
+        sender.outgoing().feed_all_bytes(payloads).unwrap();
+        drop(peer);
+        sender.len()
+    });
+    assert_eq!(waiting, 300);
+}

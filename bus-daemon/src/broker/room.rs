@@ -128,8 +128,13 @@ impl Broker {
         self.give_room(channel_id);
         let Some(peer) = self.peer_mut(id) else { return };
         if peer.want.is_some() && !want.wait {
+            let drops = self.channel(channel_id).bounds.when_full == WhenFull::DropNewest;
+            if drops && self.channel(channel_id).has_room(want.bytes.into()) {
+                // It is not the channel that is full: others have their turn, or its user holds too much.
+                return;
+            }
             self.forget_want(id, channel_id);
-            if self.channel(channel_id).bounds.when_full == WhenFull::DropNewest {
+            if drops {
                 self.drop_unsent(id, channel_id, account_id);
             }
             self.put(id, Kind::Full, &want);

@@ -248,3 +248,21 @@ fn a_sender_whose_whole_message_waits_is_blocked() {
     let blocked: Vec<_> = info.senders.iter().map(|sender| sender.blocked_ms).collect();
     assert_eq!(blocked, [Some(40), None]);
 }
+
+/// It was dropped by a channel that was empty.
+#[test]
+fn what_is_refused_for_its_user_is_not_dropped() {
+    let bench = Bench::with(|rules| rules.user_bytes_max = 10);
+    bench.create("jobs", ChannelOptions { when_full: WhenFull::DropNewest, ..capacity(10) });
+    let sender = bench.sender("jobs");
+    sender.send(1);
+    sender.peer.all_heard();
+    sender.want(1, 8, false);
+    assert_eq!(bench.ledger("jobs").dropped, 0);
+    assert_eq!(sender.peer.all_heard(), [], "it waits");
+    let receiver = bench.receiver("jobs");
+    receiver.ack(1);
+    bench.wait_ms(100);
+    let told = sender.peer.all_heard();
+    assert!(told.iter().any(|heard| matches!(heard, Heard::Granted(_))), "{told:?}");
+}

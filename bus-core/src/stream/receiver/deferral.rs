@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub(super) struct Deferral<F = AtomicBool> {
     /// Something was put off that the daemon is to be told: the keeper looks in.
     deferred: F,
-    /// A thread waits for the daemon with the state locked.
+    /// A thread waits with the state locked: for the daemon, or for the user of what is lent.
     asleep: F,
     /// The keeper has found it asleep, and nothing was put off since.
     rested: F,
@@ -54,12 +54,15 @@ impl<F: Flag> Deferral<F> {
         self.deferred.store(false);
     }
 
-    /// Waits.
-    pub(super) fn sleep<T>(&self, wait: impl FnOnce() -> T) -> T {
+    /// The receiver's thread waits from now on, or its user works on what is lent: the state is locked, and
+    /// the mailbox is the keeper's.
+    pub(super) fn sleep(&self) {
         self.asleep.store(true);
-        let woken = wait();
+    }
+
+    /// The thread goes on.
+    pub(super) fn wake(&self) {
         self.asleep.store(false);
-        woken
     }
 
     pub(super) fn is_asleep(&self) -> bool {
@@ -132,10 +135,10 @@ mod tests {
 
         /// Wakes, and waits again with something put off. `true` when the keeper was woken.
         fn wakes_and_puts_off(&self) -> bool {
-            self.deferral.asleep.store(false, Ordering::SeqCst);
+            self.deferral.wake();
             *self.put_off.lock().unwrap() = true;
             let wakes = self.deferral.defer();
-            self.deferral.asleep.store(true, Ordering::SeqCst);
+            self.deferral.sleep();
             wakes
         }
 

@@ -14,20 +14,31 @@ pub(crate) struct Loan<'a> {
     /// Empty once it is settled.
     state: Option<MutexGuard<'a, State>>,
     head: Head,
+    /// The keeper tells what is owed meanwhile.
+    held: bool,
 }
 
 impl<'a> Loan<'a> {
     pub(super) fn new(endpoint: &'a StreamReceiver, mut state: MutexGuard<'a, State>, head: Head) -> Self {
         state.receiving.lend(1);
-        Self { endpoint, state: Some(state), head }
+        Self { endpoint, state: Some(state), head, held: false }
     }
 
     fn state(&self) -> &State {
         self.state.as_ref().expect("settling takes the loan by value")
     }
 
+    /// The state, of which the keeper has taken its hands. `None` once it is settled.
+    fn release(&mut self) -> Option<MutexGuard<'a, State>> {
+        let mut state = self.state.take()?;
+        if self.held {
+            self.endpoint.take_back(&mut state);
+        }
+        Some(state)
+    }
+
     fn take_state(&mut self) -> MutexGuard<'a, State> {
-        self.state.take().expect("settling takes the loan by value")
+        self.release().expect("settling takes the loan by value")
     }
 
     /// The first message.
@@ -60,6 +71,15 @@ impl<'a> Loan<'a> {
         state.receiving.lend(if claimed { count } else { 1 });
     }
 
+    /// Its user may keep it for long: what is owed until now is told meanwhile.
+    pub(crate) fn hold(mut self) -> Self {
+        if let Some(state) = self.state.as_ref().filter(|state| state.receiving.may_be_told()) {
+            self.endpoint.put_off(state);
+            self.held = true;
+        }
+        self
+    }
+
     /// Acknowledges the first before its user sees it: on return the daemon's socket has that whole.
     pub(crate) fn take(mut self, wait: Wait) -> Result<(), NoMessage> {
         let mut state = self.take_state();
@@ -76,10 +96,7 @@ impl<'a> Loan<'a> {
                 if state.receiving.control.is_empty() || !state.receiving.unsay() {
                     state.receiving.taken(&self.head, said);
                     state.told_at = CoarseTime::now();
-                    if state.receiving.is_claimed_ahead() {
-                        // Its user may do something else for long: then that is taken back.
-                        self.endpoint.defer();
-                    }
+                    self.endpoint.leave_to_keeper(&state);
                     return Ok(());
                 }
             }
@@ -107,7 +124,7 @@ impl<'a> Loan<'a> {
 
 impl Drop for Loan<'_> {
     fn drop(&mut self) {
-        if let Some(mut state) = self.state.take() {
+        if let Some(mut state) = self.release() {
             self.endpoint.settle_in(&mut state, 0);
         }
     }

@@ -212,11 +212,7 @@ impl StreamReceiver {
             state.told_at = now;
             self.say(state);
         }
-        let receiving = &state.receiving;
-        if receiving.owes_progress() || receiving.is_claimed_ahead() || !receiving.control.is_empty() {
-            // There may be no further call for long: then the keeper tells it, or takes it back.
-            self.defer();
-        }
+        self.leave_to_keeper(state);
     }
 
     /// How many messages are here.

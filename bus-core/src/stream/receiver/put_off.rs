@@ -1,6 +1,6 @@
-//! What a receiver puts off while its thread waits for messages.
+//! What a receiver puts off while its thread waits for messages, or its user works on one that is lent.
 //!
-//! That thread has the state locked. How far it is lies here meanwhile, for the keeper to tell when some
+//! The state is locked then. How far the receiver is lies here meanwhile, for the keeper to tell when some
 //! milliseconds have passed: each frame that is not sent is a wake-up that the daemon is spared.
 
 use std::io::{self, IoSlice};
@@ -20,17 +20,19 @@ pub(super) struct PutOff {
 }
 
 impl StreamReceiver {
-    /// Leaves it to the keeper to tell how far this receiver is. The state stays locked until
+    /// Leaves it to the keeper to tell how far this receiver is. The state stays locked, and as it is, until
     /// [`Self::take_back`].
     pub(super) fn put_off(&self, state: &State) {
         if let Some(untold) = state.receiving.untold() {
             lock(&self.put_off).progress = Some((untold, CoarseTime::now()));
             self.defer();
         }
+        self.deferral.sleep();
     }
 
     /// What the keeper has not told is this thread's again.
     pub(super) fn take_back(&self, state: &mut State) {
+        self.deferral.wake();
         let Some(told) = state.receiving.untold() else { return };
         let mut put_off = lock(&self.put_off);
         let untold = put_off.progress.take();

@@ -11,7 +11,7 @@ use std::collections::{HashMap, VecDeque};
 use super::known::KnownSenders;
 use crate::channel::Peers;
 use crate::error::Ended;
-use crate::limits::{CLAIM_MESSAGES, REPLY_MAX_BYTES};
+use crate::limits::{CLAIM_MESSAGES, MESSAGE_MAX_BYTES_MAX, REPLY_MAX_BYTES};
 use crate::message::MessageInfo;
 use crate::stream::control_queue::ControlQueue;
 use crate::stream::inbox::Inbox;
@@ -263,9 +263,9 @@ impl Receiving {
         self.ahead_max = if lends { self.lag_messages.min(CLAIM_MESSAGES) } else { self.lag_messages }.max(2);
     }
 
-    /// Whether more is claimed than the next message.
+    /// Whether more is claimed than what is lent.
     pub(super) fn is_claimed_ahead(&self) -> bool {
-        self.told.taken > self.progress.acked + 1
+        self.told.taken > self.progress.acked + self.lent as u64
     }
 
     /// Whether a message may be handed out: the daemon was told that it is claimed, and the socket has
@@ -327,11 +327,18 @@ impl Receiving {
         self.lag_messages > 1 && is_claimed && self.control.is_empty() && !self.owes_much()
     }
 
-    /// What to tell the daemon when the user of this end waits and nothing has come for a while: it
-    /// claims the next message, and no others.
+    /// What to tell the daemon when nothing has changed for a while: what is lent is claimed, or the next
+    /// message, for which the user of this end waits; and no others.
     pub(super) fn untold(&self) -> Option<Progress> {
-        let resting = Progress { taken: self.progress.taken.min(self.progress.acked + 1), ..self.progress };
+        let claimed = self.lent.max(self.seen_together()).max(1) as u64;
+        let resting = Progress { taken: self.progress.taken.min(self.progress.acked + claimed), ..self.progress };
         (resting != self.told).then_some(resting)
+    }
+
+    /// Whether another than its user may tell how far this end is: what it said before is written, and the
+    /// daemon knows of what is lent.
+    pub(super) fn may_be_told(&self) -> bool {
+        self.control.is_empty() && self.orphans.is_empty()
     }
 
     /// That was told, or will be with the rest of a frame.
@@ -538,7 +545,7 @@ pub(crate) struct LentFrame<'a> {
 
 impl LentFrame<'_> {
     pub(crate) fn info(&self) -> MessageInfo {
-        let attempt = self.origin.attempt + self.given_back;
+        let attempt = self.origin.attempt.saturating_add(self.given_back);
         MessageInfo::from_wire(
             self.origin.sender,
             self.origin.pid,
@@ -552,7 +559,7 @@ impl LentFrame<'_> {
 }
 
 fn limits(message_max_bytes: u32) -> FrameLimits {
-    FrameLimits { message_max_bytes, control_max_bytes: REPLY_MAX_BYTES }
+    FrameLimits { message_max_bytes: message_max_bytes.min(MESSAGE_MAX_BYTES_MAX), control_max_bytes: REPLY_MAX_BYTES }
 }
 
 fn origin(frame: &[u8]) -> Origin {

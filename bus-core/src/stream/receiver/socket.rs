@@ -66,7 +66,7 @@ impl StreamReceiver {
         let filled = match wait {
             Wait::Forever if said => {
                 self.put_off(&state);
-                let filled = self.deferral.sleep(|| state.receiving.inbox.fill_blocking(&connection));
+                let filled = state.receiving.inbox.fill_blocking(&connection);
                 self.take_back(&mut state);
                 filled
             }
@@ -96,19 +96,31 @@ impl StreamReceiver {
         if said {
             self.put_off(&state);
         }
-        let woken = self.deferral.sleep(|| connection.wait(interest, wait.deadline()));
+        let woken = connection.wait(interest, wait.deadline());
         if said {
             self.take_back(&mut state);
         }
         match woken {
             Ok(Some(_)) => {}
-            Ok(None) => return Err(NoMessage::Timeout),
+            Ok(None) => {
+                self.leave_to_keeper(&state);
+                return Err(NoMessage::Timeout);
+            }
             Err(_) => self.lose_link(&mut state),
         }
         Ok(state)
     }
 
-    /// Leaves what could not be said to the keeper.
+    /// There may be no further call for long: then the keeper says what is not said yet, and takes back what
+    /// is claimed and not lent.
+    pub(super) fn leave_to_keeper(&self, state: &State) {
+        let receiving = &state.receiving;
+        if receiving.owes_progress() || receiving.is_claimed_ahead() || !receiving.control.is_empty() {
+            self.defer();
+        }
+    }
+
+    /// The keeper is to look in.
     pub(super) fn defer(&self) {
         if self.deferral.defer() {
             keeper::wake();
@@ -143,7 +155,8 @@ impl StreamReceiver {
     /// daemon had said that it goes to another.
     pub(super) fn lose_link(&self, state: &mut State) {
         let Some(connection) = state.connection.take() else { return };
-        while matches!(state.receiving.inbox.fill(&connection), Ok(Fill::Bytes)) {}
+        while !state.receiving.inbox.is_broken() && matches!(state.receiving.inbox.fill(&connection), Ok(Fill::Bytes)) {
+        }
         if state.receiving.ended().is_some() {
             // In order: the daemon learns how far this receiver came, if it still listens.
             state.receiving.say_goodbye();

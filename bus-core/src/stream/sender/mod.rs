@@ -179,22 +179,37 @@ impl StreamSender {
         payloads: impl Iterator<Item = &'p [u8]>,
     ) -> Result<(), (u64, PushError)> {
         let mut fed = 0;
-        let mut payloads = payloads.peekable();
-        while let Some(payload) = payloads.next() {
-            let message = Encoded { codec, header_block, payload };
-            self.push(message, Wait::Forever, Until::Buffered).map_err(|error| (fed, error))?;
-            fed += 1;
-            let mut state = lock(&self.state);
-            let sent_at_ns = wall_clock_ns();
-            // As long as there is nothing to decide; and not so long that one time is wrong for all.
-            for _ in 0..FEED_MESSAGES_AT_ONCE {
-                let bytes = |payload: &&[u8]| (header_block.len() + payload.len()) as u64;
-                let Some(payload) = payloads.next_if(|payload| self.may_feed(&state, bytes(payload))) else { break };
-                state.sending.push(Encoded { codec, header_block, payload }, sent_at_ns, false);
-                fed += 1;
+        let mut payloads = payloads.fuse();
+        let mut batch = Vec::with_capacity(FEED_MESSAGES_AT_ONCE);
+        loop {
+            // Its user's code, which may use this very sender: it runs before anything is locked.
+            batch.clear();
+            batch.extend(payloads.by_ref().take(FEED_MESSAGES_AT_ONCE));
+            if batch.is_empty() {
+                return Ok(());
+            }
+            let mut rest = &batch[..];
+            while let Some((first, others)) = rest.split_first() {
+                let message = Encoded { codec, header_block, payload: first };
+                self.push(message, Wait::Forever, Until::Buffered).map_err(|error| (fed, error))?;
+                let together = self.feed_together(codec, header_block, others);
+                rest = &others[together..];
+                fed += 1 + together as u64;
             }
         }
-        Ok(())
+    }
+
+    /// Buffers messages as long as there is nothing to decide. Returns how many.
+    fn feed_together(&self, codec: Codec, header_block: &[u8], payloads: &[&[u8]]) -> usize {
+        let mut state = lock(&self.state);
+        let sent_at_ns = wall_clock_ns();
+        for (fed, payload) in payloads.iter().enumerate() {
+            if !self.may_feed(&state, (header_block.len() + payload.len()) as u64) {
+                return fed;
+            }
+            state.sending.push(Encoded { codec, header_block, payload }, sent_at_ns, false);
+        }
+        payloads.len()
     }
 
     /// Whether a message may go into the buffer as it is.
