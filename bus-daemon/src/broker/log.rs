@@ -63,11 +63,11 @@ struct Segment {
 }
 
 /// What stands before the content of a message on its way down.
-fn prefix(header: &FrameHeader, origin: Origin) -> [u8; PREFIX_BYTES] {
+fn prefix(header: &FrameHeader, origin: &[u8; ORIGIN_BYTES]) -> [u8; PREFIX_BYTES] {
     let header = FrameHeader { kind: Kind::Deliver, flags: Flags(header.flags.0 & Flags::REDELIVERED), ..*header };
     let mut prefix = [0; PREFIX_BYTES];
     prefix[..HEADER_BYTES].copy_from_slice(&header.encode());
-    prefix[HEADER_BYTES..].copy_from_slice(&origin.encode());
+    prefix[HEADER_BYTES..].copy_from_slice(origin);
     prefix
 }
 
@@ -126,11 +126,11 @@ impl MessageLog {
     ) {
         match content {
             Content::Owned(mut record) => {
-                record[..PREFIX_BYTES].copy_from_slice(&prefix(header, origin));
+                record[..PREFIX_BYTES].copy_from_slice(&prefix(header, &origin.encode()));
                 self.segments.push_back(Segment { bytes: record, live: 0, has_gaps: false });
                 self.note(header, 0, account, accepted_at_ms);
             }
-            Content::Borrowed(bytes) => self.append_small(header, origin, bytes, account, accepted_at_ms),
+            Content::Borrowed(bytes) => self.append_small(header, &origin.encode(), bytes, account, accepted_at_ms),
         }
     }
 
@@ -138,7 +138,7 @@ impl MessageLog {
     pub(super) fn append_small(
         &mut self,
         header: &FrameHeader,
-        origin: Origin,
+        origin: &[u8; ORIGIN_BYTES],
         content: &[u8],
         account: AccountId,
         accepted_at_ms: u64,
