@@ -26,7 +26,7 @@ fn frames_of_greeting_are_as_they_always_were() {
     let receiver =
         ReceiverHello { channel: channel(), declares: None, standby: true, until_disconnected: false, returning: None };
     control("hello_receiver", Kind::Hello, hello(Role::Receiver(receiver.clone())));
-    let known = KnownSender { sender: u64::MAX, pid: 9, sequence: 250, present: true };
+    let known = KnownSender { sender: u64::MAX, pid: 9, sequence: 250 };
     let returning = Some(Returning { senders: vec![known], sender_seen: true, seated: true });
     let returns = ReceiverHello { declares: typed, returning, ..receiver };
     control("hello_receiver_returns", Kind::Hello, hello(Role::Receiver(returns)));

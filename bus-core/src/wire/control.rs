@@ -97,8 +97,6 @@ pub struct KnownSender {
     pub pid: u32,
     /// The last sequence that the receiver acknowledged.
     pub sequence: u64,
-    /// Whether it was connected when the receiver last heard.
-    pub present: bool,
 }
 
 /// The daemon lets an endpoint in.

@@ -237,7 +237,7 @@ impl Broker {
                 if account.departed_at_ms.is_none() {
                     channel.depart(account_id, until_ms);
                 }
-                if known.present && !departures.contains(known.sender) && channel.awaited.len() < awaited_max {
+                if !departures.contains(known.sender) && channel.awaited.len() < awaited_max {
                     let pid = Some(known.pid).filter(|pid| *pid != 0 && pids == Pids::Ours);
                     channel.awaited.entry(known.sender).or_insert(Awaited { until_ms, pid });
                 }

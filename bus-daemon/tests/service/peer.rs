@@ -52,7 +52,7 @@ impl Peer {
     /// A receiver that had one sender, of process `pid`, under an earlier daemon, and ends with it.
     pub(crate) fn returned(socket: &Path, channel: &str, pid: u32) -> Self {
         let mut peer = Self::connect(socket);
-        let senders = vec![KnownSender { sender: u64::from(pid), pid, sequence: 1, present: true }];
+        let senders = vec![KnownSender { sender: u64::from(pid), pid, sequence: 1 }];
         let returning = Some(Returning { senders, sender_seen: true, seated: true });
         let (channel, declares) = (name(channel), None);
         let hello = ReceiverHello { channel, declares, standby: false, until_disconnected: true, returning };

@@ -357,7 +357,7 @@ impl Receiver {
         let is_orphan = !self.orphans.is_empty();
         let Some(head) = (if is_orphan { self.orphans.pop_front() } else { self.inbox.pop_front() }) else { return };
         let Origin { sender, pid, .. } = head.origin();
-        let new = KnownSender { sender, pid, sequence: 0, present: true };
+        let new = KnownSender { sender, pid, sequence: 0 };
         let known = self.known.entry(sender).or_insert(new);
         known.sequence = known.sequence.max(head.header.sequence);
         if !is_orphan {

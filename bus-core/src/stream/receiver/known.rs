@@ -37,7 +37,7 @@ impl KnownSenders {
             self.others.insert(earlier.sender, earlier);
         }
         let Origin { sender, pid, .. } = origin;
-        self.last = Some(KnownSender { sender, pid, sequence, present: true });
+        self.last = Some(KnownSender { sender, pid, sequence });
     }
 
     pub(super) fn all(&self) -> Vec<KnownSender> {

@@ -301,5 +301,5 @@ pub(crate) fn returning(seated: bool, senders: Vec<KnownSender>) -> Option<Retur
 }
 
 pub(crate) fn known(sender: u64, sequence: u64) -> KnownSender {
-    KnownSender { sender, pid: PID, sequence, present: true }
+    KnownSender { sender, pid: PID, sequence }
 }
