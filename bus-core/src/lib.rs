@@ -122,6 +122,8 @@ mod bus;
 mod channel;
 mod codec;
 mod declare;
+#[doc(hidden)]
+pub mod endpoint;
 mod error;
 pub mod limits;
 mod local;

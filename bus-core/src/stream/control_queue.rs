@@ -7,31 +7,37 @@ use crate::wire::{Kind, put_control};
 /// Control frames that the socket has not taken yet, one behind the other. Short at all times: an
 /// endpoint has few things to say, and says each once.
 #[derive(Debug, Default)]
-pub(super) struct ControlQueue {
+pub struct ControlQueue {
     bytes: Vec<u8>,
     written: usize,
 }
 
 impl ControlQueue {
-    pub(super) fn push<T: Serialize>(&mut self, kind: Kind, body: &T) {
+    /// Says one more thing.
+    pub fn push<T: Serialize>(&mut self, kind: Kind, body: &T) {
         put_control(kind, body, &mut self.bytes);
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    /// Whether the socket has taken everything.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()
     }
 
     /// Whether a frame may be in the socket in part: nothing else may go before the rest of it.
-    pub(super) fn has_begun(&self) -> bool {
+    #[must_use]
+    pub fn has_begun(&self) -> bool {
         self.written > 0
     }
 
-    pub(super) fn unwritten(&self) -> &[u8] {
+    /// What the socket has not taken.
+    #[must_use]
+    pub fn unwritten(&self) -> &[u8] {
         &self.bytes[self.written..]
     }
 
     /// The socket has taken `bytes` of what [`unwritten`](Self::unwritten) gave.
-    pub(super) fn wrote(&mut self, bytes: usize) {
+    pub fn wrote(&mut self, bytes: usize) {
         self.written += bytes;
         if self.written == self.bytes.len() {
             self.clear();
@@ -39,7 +45,7 @@ impl ControlQueue {
     }
 
     /// Forgets everything: the connection is gone.
-    pub(super) fn clear(&mut self) {
+    pub fn clear(&mut self) {
         self.bytes.clear();
         self.written = 0;
     }

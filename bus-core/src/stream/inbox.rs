@@ -10,13 +10,14 @@ use crate::wire::{FrameError, FrameHeader, FrameLimits, Kind};
 const READ_BYTES: usize = 256 * 1024;
 
 /// What an inbox of small control frames needs, in bytes.
-pub(super) const CONTROL_READ_BYTES: usize = 4 * 1024;
+pub(crate) const CONTROL_READ_BYTES: usize = 4 * 1024;
 
 /// How often room is made without need of a large buffer before that is given back.
 const SMALL_FRAMES_MAX: u32 = 64;
 
+/// Bytes as they come, and the frames among them.
 #[derive(Debug)]
-pub(super) struct Inbox {
+pub struct Inbox {
     buffer: Vec<u8>,
     start: usize,
     end: usize,
@@ -36,25 +37,27 @@ pub(super) struct Inbox {
 
 /// A frame that is here whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Indexed {
-    pub(super) kind: Kind,
-    pub(super) bytes: usize,
+pub struct Indexed {
+    pub kind: Kind,
+    pub bytes: usize,
 }
 
 /// Where a reading ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fill {
+pub(crate) enum Fill {
     Bytes,
     Nothing,
     Closed,
 }
 
 impl Inbox {
-    pub(super) fn new(limits: FrameLimits) -> Self {
+    /// An empty one, which refuses frames over `limits`.
+    #[must_use]
+    pub fn new(limits: FrameLimits) -> Self {
         Self::with_read_bytes(limits, READ_BYTES)
     }
 
-    pub(super) fn with_read_bytes(limits: FrameLimits, read_bytes: usize) -> Self {
+    pub(crate) fn with_read_bytes(limits: FrameLimits, read_bytes: usize) -> Self {
         Self {
             buffer: Vec::new(),
             start: 0,
@@ -71,7 +74,7 @@ impl Inbox {
     }
 
     /// Begins with what another inbox has already read.
-    pub(super) fn take_over(&mut self, early: Self) {
+    pub(crate) fn take_over(&mut self, early: Self) {
         *self = Self {
             buffer: early.buffer,
             start: early.start,
@@ -82,29 +85,29 @@ impl Inbox {
     }
 
     /// Forgets everything.
-    pub(super) fn clear(&mut self) {
+    pub fn clear(&mut self) {
         (self.start, self.end, self.indexed_bytes) = (0, 0, 0);
         (self.deliveries, self.orders, self.fault) = (0, 0, None);
         self.frames.clear();
     }
 
     /// How many messages are here whole.
-    pub(super) fn deliveries(&self) -> usize {
+    pub fn deliveries(&self) -> usize {
         self.deliveries
     }
 
     /// Whether an order is here that is not to wait behind messages: `Recall` or `Closing`.
-    pub(super) fn has_order(&self) -> bool {
+    pub fn has_order(&self) -> bool {
         self.orders > 0
     }
 
     /// Whether what comes next is no frame.
-    pub(super) fn is_broken(&self) -> bool {
+    pub fn is_broken(&self) -> bool {
         self.fault.is_some()
     }
 
     /// The first frame, if it is here whole.
-    pub(super) fn front(&self) -> Result<Option<Indexed>, FrameError> {
+    pub fn front(&self) -> Result<Option<Indexed>, FrameError> {
         match (self.frames.front(), self.fault) {
             (Some(frame), _) => Ok(Some(*frame)),
             (None, Some(fault)) => Err(fault),
@@ -113,13 +116,13 @@ impl Inbox {
     }
 
     /// The bytes of the first frame; empty when there is none.
-    pub(super) fn front_bytes(&self) -> &[u8] {
+    pub fn front_bytes(&self) -> &[u8] {
         let bytes = self.frames.front().map_or(0, |frame| frame.bytes);
         &self.buffer[self.start..self.start + bytes]
     }
 
     /// All frames that are here whole, with their bytes.
-    pub(super) fn frames(&self) -> impl Iterator<Item = (Kind, &[u8])> {
+    pub fn frames(&self) -> impl Iterator<Item = (Kind, &[u8])> {
         let mut at = self.start;
         self.frames.iter().map(move |frame| {
             let bytes = &self.buffer[at..at + frame.bytes];
@@ -129,7 +132,7 @@ impl Inbox {
     }
 
     /// Lets the first frame go.
-    pub(super) fn pop_front(&mut self) {
+    pub fn pop_front(&mut self) {
         let Some(frame) = self.frames.pop_front() else { return };
         self.start += frame.bytes;
         self.indexed_bytes -= frame.bytes;
@@ -143,8 +146,19 @@ impl Inbox {
         }
     }
 
+    /// Takes in what has come some other way than by a connection.
+    pub fn take_in(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            self.make_room();
+            let (part, rest) = bytes.split_at(bytes.len().min(self.buffer.len() - self.end));
+            self.buffer[self.end..][..part.len()].copy_from_slice(part);
+            self.filled(part.len());
+            bytes = rest;
+        }
+    }
+
     /// Reads what is there, once.
-    pub(super) fn fill(&mut self, connection: &Connection) -> io::Result<Fill> {
+    pub(crate) fn fill(&mut self, connection: &Connection) -> io::Result<Fill> {
         self.make_room();
         match connection.receive(&mut self.buffer[self.end..]) {
             Ok(bytes) => Ok(self.filled(bytes)),
@@ -154,7 +168,7 @@ impl Inbox {
     }
 
     /// Reads, and waits for the first byte.
-    pub(super) fn fill_blocking(&mut self, connection: &Connection) -> io::Result<Fill> {
+    pub(crate) fn fill_blocking(&mut self, connection: &Connection) -> io::Result<Fill> {
         self.make_room();
         connection.receive_blocking(&mut self.buffer[self.end..]).map(|bytes| self.filled(bytes))
     }

@@ -4,8 +4,8 @@
 //! into its [`inbox`] and hands messages out from there. [`session`] connects and introduces both;
 //! [`keeper`] brings idle endpoints back after the daemon's death.
 
-mod control_queue;
-mod inbox;
+pub(crate) mod control_queue;
+pub(crate) mod inbox;
 mod keeper;
 mod outbox;
 pub(crate) mod receiver;

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bus_core::wire::{Closing, ClosingCode, Kind, Progress, read_control};
-use bus_core::{Peers, Receiver, RecvTimeoutError, TryRecvError};
+use bus_core::{BytesDelivery, Peers, Receiver, RecvTimeoutError, TryRecvError};
 use serde::{Deserialize, Deserializer};
 
 use crate::script::{PATIENCE, Peer, Script, in_time, receiver_welcome};
@@ -367,4 +367,30 @@ fn of_what_is_claimed_in_advance_only_what_is_held_stays_claimed() {
         }
     }
     held.ack();
+}
+
+/// Of a batch that was given back, the last one lost its mark with the acknowledgement of those before it.
+#[test]
+fn the_rest_of_a_batch_that_was_given_back_is_told_with_its_attempt() {
+    let script = Script::new();
+    let bus = script.bus();
+    let (mut receiver, mut peer) = script.meet(move || bus.raw_receiver("jobs").open().unwrap(), receiver_welcome());
+    peer.deliver_all(1..=2, b"x");
+    while receiver.len() < 2 {
+        thread::yield_now();
+    }
+    drop(receiver.next_batch(2, None).unwrap());
+    receiver.next_bytes(None).unwrap().ack();
+    peer.say(Kind::Recall, &());
+    assert_eq!(receiver.len(), 1, "what was said is read by this");
+    let looking = thread::spawn(move || receiver.next_bytes(None).map(BytesDelivery::ack));
+    let recalled = loop {
+        let (header, body) = peer.next();
+        if header.kind == Kind::Recalled {
+            break read_control::<Progress>(header.kind, &body).unwrap();
+        }
+    };
+    assert_eq!((recalled.taken, recalled.acked, recalled.head_given_back), (1, 1, 1));
+    peer.deliver(2, b"x");
+    looking.join().unwrap().unwrap();
 }

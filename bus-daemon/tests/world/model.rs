@@ -102,7 +102,7 @@ pub(crate) struct HandedOut {
     pub(crate) bytes: usize,
     pub(crate) attempt: u32,
     pub(crate) redelivered: bool,
-    /// It is the one that this receiver has just given back.
+    /// This receiver has given it back before.
     pub(crate) given_back: bool,
 }
 
@@ -230,7 +230,7 @@ impl Model {
     /// What one receiver hands out of one sender only goes forward.
     fn check_receivers_order(&mut self, delivery: &HandedOut) -> Result<(), String> {
         let highest = self.handed_by.entry((delivery.receiver, delivery.sender)).or_insert(0);
-        if delivery.sequence < *highest || (delivery.sequence == *highest && !delivery.given_back) {
+        if delivery.sequence <= *highest && !delivery.given_back {
             return Err(format!("order: {delivery:?} after {highest} of the same sender, at one receiver"));
         }
         *highest = delivery.sequence;

@@ -32,6 +32,8 @@ pub(crate) struct Sender {
     safe: u64,
     /// What it has written over this connection comes to nothing.
     deleted: bool,
+    /// The daemon at the other end of its connection is dead: what it still reads of that is old.
+    bereaved: bool,
     /// The frames of this step, for the journal.
     pub(crate) frames: Frames,
 }
@@ -85,6 +87,7 @@ impl Sender {
             receivers: channel.is_multiple_of(2).then_some(0),
             safe: 0,
             deleted: false,
+            bereaved: false,
             frames: Frames::new(),
         }
     }
@@ -119,6 +122,8 @@ impl Sender {
         let hello = SenderHello { channel, declares: None, require_receiver, resume };
         self.unwritten.clear();
         self.inbox.clear();
+        // Not with the welcome: the channel may be deleted before that is read.
+        (self.deleted, self.bereaved) = (false, false);
         self.put(Kind::Hello, &Hello { name: "sender".to_owned(), pid: 3, role: Role::Sender(hello) });
         self.link = Link::Greeting(wire);
     }
@@ -233,9 +238,10 @@ impl Sender {
         let acked = rules.settled.acked.max(self.settled.acked);
         let told = Settled { accepted: rules.settled.accepted.max(acked), acked, dropped: self.settled.dropped };
         // Or it is in an earlier socket, and not lost there.
-        self.safe = self.safe.max(rules.settled.accepted);
+        if !self.bereaved {
+            self.safe = self.safe.max(rules.settled.accepted);
+        }
         self.receivers = self.receivers.map(|_| rules.receivers);
-        self.deleted = false;
         self.rules = Some(rules);
         self.want = None;
         self.settle(told)?;
@@ -393,6 +399,7 @@ impl Sender {
     /// The daemon is dead, and with it what it alone held.
     pub(crate) fn daemon_died(&mut self) {
         self.safe = self.settled.acked;
+        self.bereaved = true;
     }
 
     /// Whether everything is acknowledged, and nothing is on its way.

@@ -58,7 +58,15 @@ impl Wires {
         Ok(taken)
     }
 
-    /// The client writes a small frame, which a socket takes whole.
+    /// The client writes what is small: a local socket takes that whole, or nothing of it.
+    pub(crate) fn write_up_piece(&mut self, id: WireId, bytes: &[u8]) -> Result<usize, Closed> {
+        let held = self.wire(id).up.len();
+        let fits = held == 0 || held + bytes.len() <= self.socket_bytes;
+        self.write_up_whole(id, if fits { bytes } else { &[] })?;
+        Ok(if fits { bytes.len() } else { 0 })
+    }
+
+    /// The client writes something small, whether it fits or not.
     pub(crate) fn write_up_whole(&mut self, id: WireId, bytes: &[u8]) -> Result<(), Closed> {
         let wire = self.wire(id);
         if !wire.daemon_open {

@@ -12,7 +12,7 @@ use crate::daemon::{Daemon, Frames};
 use crate::hostile::Hostile;
 use crate::model::Model;
 use crate::options::{Fault, Options};
-use crate::receiver::{Manner, Receiver};
+use crate::receiver::{Manner, Receiver, Taking};
 use crate::rng::Rng;
 use crate::sender::{Link, Outcome, Sender};
 use crate::wire::Wires;
@@ -72,9 +72,10 @@ enum Step {
     SenderLeaves(usize),
     ReceiverConnects(usize),
     ReceiverReads(usize, usize),
-    ReceiverTakes(usize, u64),
-    ReceiverAcknowledges(usize),
-    ReceiverGivesBack(usize),
+    ReceiverTakes(usize, Taking),
+    /// Acknowledges so many of what it holds, and gives the others back.
+    ReceiverSettles(usize, usize, bool),
+    KeeperTends(usize, bool),
     ReceiverCrashes(usize),
     ReceiverLeaves(usize),
     HostileConnects,
@@ -211,15 +212,28 @@ impl World {
     fn choose_for_receiver(&mut self, bytes: usize) -> Step {
         let receiver = self.rng.index(self.receivers.len());
         let roll = self.rng.below(1_000);
-        let one = &self.receivers[receiver];
-        match (one.link, roll) {
+        let (link, holds) = (self.receivers[receiver].link, self.receivers[receiver].holds());
+        match (link, roll) {
             (_, 0..3) if self.options.has(Fault::ReceiverCrash) => Step::ReceiverCrashes(receiver),
             (_, 3..5) => Step::ReceiverLeaves(receiver),
             (Link::Away | Link::Over, 5..400) => Step::ReceiverConnects(receiver),
             (_, 0..400) => Step::ReceiverReads(receiver, bytes),
-            _ if !one.holds_one() => Step::ReceiverTakes(receiver, self.rng.pick(&[1, 1, 3, 64])),
-            (_, 400..500) if self.options.has(Fault::GiveBack) => Step::ReceiverGivesBack(receiver),
-            _ => Step::ReceiverAcknowledges(receiver),
+            (_, 980..) => Step::KeeperTends(receiver, self.rng.chance(50)),
+            _ if holds == 0 => Step::ReceiverTakes(receiver, self.choose_taking()),
+            (_, 400..500) if self.options.has(Fault::GiveBack) => {
+                let settled = self.rng.index(holds);
+                Step::ReceiverSettles(receiver, settled, self.rng.chance(50))
+            }
+            _ => Step::ReceiverSettles(receiver, usize::MAX, self.rng.chance(50)),
+        }
+    }
+
+    fn choose_taking(&mut self) -> Taking {
+        Taking {
+            busy: self.rng.chance(50),
+            as_value: self.rng.chance(25),
+            most: self.rng.pick(&[1, 1, 3, 64]),
+            waits: self.rng.chance(50),
         }
     }
 
@@ -249,7 +263,7 @@ impl World {
             Step::SenderReads(sender, _) => Some(std::mem::take(&mut self.senders[sender].frames)),
             Step::ReceiverReads(receiver, _)
             | Step::ReceiverTakes(receiver, _)
-            | Step::ReceiverAcknowledges(receiver) => Some(std::mem::take(&mut self.receivers[receiver].frames)),
+            | Step::ReceiverSettles(receiver, ..) => Some(std::mem::take(&mut self.receivers[receiver].frames)),
             Step::DaemonIdles | Step::SenderSends(_) | Step::DaemonWrites(..) | Step::SenderWrites(..) => return,
             _ => {
                 self.journal.push_back(Entry { number: self.step, now_ms: self.now_ms, step, frames: Frames::new() });
@@ -286,12 +300,12 @@ impl World {
                 }
             }
             Step::ReceiverReads(receiver, bytes) => receivers[receiver].read(bytes, wires)?,
-            Step::ReceiverTakes(receiver, claims) => receivers[receiver].take(claims, wires, model, options.bug)?,
-            Step::ReceiverAcknowledges(receiver) => receivers[receiver].acknowledge(wires),
-            Step::ReceiverGivesBack(receiver) => receivers[receiver].give_back(wires),
+            Step::ReceiverTakes(receiver, how) => receivers[receiver].take(how, wires, model, options.bug)?,
+            Step::ReceiverSettles(receiver, count, busy) => receivers[receiver].settle(count, busy, wires),
+            Step::KeeperTends(receiver, in_use) => receivers[receiver].tend(in_use, wires),
             Step::ReceiverCrashes(receiver) => receivers[receiver].crash(wires),
             Step::ReceiverLeaves(receiver) => {
-                if !receivers[receiver].holds_one() {
+                if receivers[receiver].holds() == 0 {
                     receivers[receiver].leave(wires);
                 }
             }
@@ -452,9 +466,11 @@ impl World {
             }
             self.perform(Step::ReceiverReads(receiver, usize::MAX))?;
             for _ in 0..4 {
-                self.perform(Step::ReceiverTakes(receiver, 64))?;
-                self.perform(Step::ReceiverAcknowledges(receiver))?;
+                let taking = Taking { busy: true, as_value: false, most: 64, waits: false };
+                self.perform(Step::ReceiverTakes(receiver, taking))?;
+                self.perform(Step::ReceiverSettles(receiver, usize::MAX, true))?;
             }
+            self.perform(Step::KeeperTends(receiver, false))?;
         }
         Ok(())
     }

@@ -83,6 +83,8 @@ impl<'a> Loan<'a> {
     /// Acknowledges the first before its user sees it: on return the daemon's socket has that whole.
     pub(crate) fn take(mut self, wait: Wait) -> Result<(), NoMessage> {
         let mut state = self.take_state();
+        // Nobody has seen it yet: should the daemon order this receiver to go, it is another's.
+        state.receiving.lend(0);
         while !state.receiving.is_claimed(&self.head) {
             let busy = state.told_at == CoarseTime::now();
             self.endpoint.write(&mut state);
@@ -100,12 +102,14 @@ impl<'a> Loan<'a> {
                     return Ok(());
                 }
             }
-            if let Err(late) = self.endpoint.wait_for_room(&connection, wait) {
-                // Nobody has seen it.
-                state.receiving.lend(0);
-                return Err(late);
-            }
+            self.endpoint.wait_for_room(&connection, wait)?;
         }
+        if state.connection.is_none()
+            && let Some(ended) = state.receiving.ended().cloned().filter(|_| state.receiving.waiting() == 0)
+        {
+            return Err(NoMessage::Ended(ended));
+        }
+        state.receiving.lend(1);
         self.endpoint.settle_in(&mut state, 1);
         Ok(())
     }

@@ -14,7 +14,7 @@ mod kept;
 mod known;
 mod loan;
 mod put_off;
-mod receiving;
+pub(crate) mod receiving;
 mod socket;
 
 use std::sync::{Arc, Condvar, Mutex, Weak};
@@ -92,7 +92,7 @@ impl StreamReceiver {
         let role = Role::Receiver(hello(&options, None));
         let session = options.dialer.dial_end(&role, &options.channel)?;
         let state =
-            State { connection: None, receiving: Receiving::new(), told_at: CoarseTime::default(), waiting: false };
+            State { connection: None, receiving: Receiving::default(), told_at: CoarseTime::default(), waiting: false };
         let receiver = Arc::new(Self {
             options,
             state: Mutex::new(state),
@@ -167,8 +167,8 @@ impl StreamReceiver {
         if !state.receiving.may_obey() {
             return Ok(());
         }
-        // With several messages here, orders may wait unread: a slow consumer looks before each.
-        if state.receiving.inbox.deliveries() > 1
+        // Behind messages that are here, orders may wait unread: a slow consumer looks before each.
+        if state.receiving.inbox.deliveries() > 0
             && state.told_at != CoarseTime::now()
             && let Some(connection) = state.connection.clone()
         {

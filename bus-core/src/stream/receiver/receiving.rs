@@ -20,10 +20,13 @@ use crate::wire::{
     ReceiverWelcome, Returning, read_control,
 };
 
+/// One receiving endpoint.
 #[derive(Debug)]
-pub(crate) struct Receiving {
-    pub(super) inbox: Inbox,
-    pub(super) control: ControlQueue,
+pub struct Receiving {
+    /// What has come.
+    pub inbox: Inbox,
+    /// What is to be said.
+    pub control: ControlQueue,
     /// Frames of a connection that broke, which nobody has seen yet. They come first.
     orphans: VecDeque<Vec<u8>>,
     progress: Progress,
@@ -50,18 +53,25 @@ pub(crate) struct Receiving {
 
 /// The message at the head.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Head {
+pub struct Head {
     sequence: u64,
     origin: Origin,
     orphan: bool,
 }
 
+/// What tells the daemon that messages were seen: it counts an attempt for each that is claimed, and those
+/// that it is told of the head.
+struct Seen {
+    claimed: u64,
+    head_given_back: u32,
+}
+
 /// The daemon said something that makes no sense, or that it goes: the connection is given up.
 #[derive(Debug)]
-pub(super) struct Broken;
+pub struct Broken;
 
-impl Receiving {
-    pub(super) fn new() -> Self {
+impl Default for Receiving {
+    fn default() -> Self {
         Self {
             inbox: Inbox::new(limits(0)),
             control: ControlQueue::default(),
@@ -82,11 +92,13 @@ impl Receiving {
             ended: None,
         }
     }
+}
 
+impl Receiving {
     // Connections.
 
     /// A new connection is there; `early` is what it has brought already.
-    pub(super) fn connected(&mut self, welcome: ReceiverWelcome, early: Inbox) {
+    pub fn connected(&mut self, welcome: ReceiverWelcome, early: Inbox) {
         self.inbox = Inbox::new(limits(welcome.message_max_bytes));
         self.inbox.take_over(early);
         self.control.clear();
@@ -100,13 +112,14 @@ impl Receiving {
     }
 
     /// What to tell the next daemon.
-    pub(super) fn returning(&self) -> Returning {
+    pub fn returning(&self) -> Returning {
         Returning { senders: self.known.all(), sender_seen: self.sender_seen, seated: self.seated }
     }
 
-    /// The connection is gone. What it had brought whole stays, to be handed out first; when the daemon
-    /// closed it by order, what is not claimed is the next receiver's, and goes.
-    pub(super) fn disconnected(&mut self) {
+    /// The connection is gone. What it had brought whole stays, to be handed out first; unless the daemon
+    /// closed it by order. What is not lent is the next receiver's then, which has it marked if it was
+    /// claimed; of a channel that was deleted nobody has what was claimed but this one.
+    pub fn disconnected(&mut self) {
         let frames: Vec<_> = self.inbox.frames().map(|(kind, frame)| (kind, frame.to_vec())).collect();
         self.inbox.clear();
         self.control.clear();
@@ -117,9 +130,9 @@ impl Receiving {
                 let _ = self.notice(*kind, &frame[HEADER_BYTES..]);
             }
         }
-        let claimed = (self.progress.taken - self.progress.acked) as usize;
         let kept = match self.ended {
-            Some(Ended::Kicked | Ended::Deleted | Ended::Refused(_)) => claimed,
+            Some(Ended::Kicked | Ended::Refused(_)) => self.lent,
+            Some(Ended::Deleted) => (self.progress.taken - self.progress.acked) as usize,
             Some(Ended::Disconnected) | None => usize::MAX,
         };
         let deliveries = frames.into_iter().filter(|(kind, _)| *kind == Kind::Deliver).map(|(_, frame)| frame);
@@ -143,11 +156,12 @@ impl Receiving {
     }
 
     /// The daemon does not let this receiver in again.
-    pub(super) fn refuse(&mut self, text: String) {
+    pub fn refuse(&mut self, text: String) {
         self.ended = Some(Ended::Refused(text));
     }
 
-    pub(super) fn say_goodbye(&mut self) {
+    /// Says that this end leaves, and how far it came.
+    pub fn say_goodbye(&mut self) {
         let progress = self.last_progress();
         self.control.push(Kind::Goodbye, &progress);
     }
@@ -161,7 +175,7 @@ impl Receiving {
     // The way in.
 
     /// The next message, after taking notice of every control frame before it.
-    pub(super) fn head(&mut self) -> Result<Option<Head>, Broken> {
+    pub fn head(&mut self) -> Result<Option<Head>, Broken> {
         if let Some(frame) = self.orphans.front() {
             return Ok(Some(Head { sequence: sequence(frame), origin: origin(frame), orphan: true }));
         }
@@ -208,7 +222,7 @@ impl Receiving {
 
     /// Whether orders may be obeyed now, with nothing lent. Of a batch that was given back it is the claim
     /// that tells the attempts: that is handed out first.
-    pub(super) fn may_obey(&self) -> bool {
+    pub fn may_obey(&self) -> bool {
         (self.seen_together() == 0 || self.inbox.deliveries() == 0) && self.orphans.is_empty()
     }
 
@@ -216,7 +230,7 @@ impl Receiving {
     /// See [`may_obey`](Self::may_obey).
     ///
     /// A daemon that ends has nobody to give them to: then it is as if the connection broke, and they stay.
-    pub(super) fn obey(&mut self) -> Result<(), Broken> {
+    pub fn obey(&mut self) -> Result<(), Broken> {
         if self.daemon_ends() {
             return Err(Broken);
         }
@@ -242,16 +256,24 @@ impl Receiving {
         })
     }
 
-    pub(super) fn is_seated(&self) -> bool {
+    /// Whether it holds the channel, and is not in line.
+    #[must_use]
+    pub fn is_seated(&self) -> bool {
         self.seated
     }
 
-    pub(super) fn ended(&self) -> Option<&Ended> {
+    pub(crate) fn ended(&self) -> Option<&Ended> {
         self.ended.as_ref()
     }
 
+    /// Whether nothing comes any more, by the daemon's word.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.ended.is_some()
+    }
+
     /// How many messages are here and not lent.
-    pub(super) fn waiting(&self) -> usize {
+    pub fn waiting(&self) -> usize {
         (self.orphans.len() + self.inbox.deliveries()).saturating_sub(self.lent)
     }
 
@@ -259,23 +281,23 @@ impl Receiving {
 
     /// Whether messages are lent from now on, or acknowledged before their user sees them. While one is
     /// lent nobody takes back what was claimed in advance, so that is less.
-    pub(super) fn will_lend(&mut self, lends: bool) {
+    pub fn will_lend(&mut self, lends: bool) {
         self.ahead_max = if lends { self.lag_messages.min(CLAIM_MESSAGES) } else { self.lag_messages }.max(2);
     }
 
     /// Whether more is claimed than what is lent.
-    pub(super) fn is_claimed_ahead(&self) -> bool {
+    pub fn is_claimed_ahead(&self) -> bool {
         self.told.taken > self.progress.acked + self.lent as u64
     }
 
     /// Whether a message may be handed out: the daemon was told that it is claimed, and the socket has
     /// that whole. What an earlier daemon sent has nobody to claim it from.
-    pub(super) fn is_claimed(&self, head: &Head) -> bool {
+    pub fn is_claimed(&self, head: &Head) -> bool {
         head.orphan || (self.told.taken > self.progress.acked && self.control.is_empty())
     }
 
     /// Claims the head; a busy receiver claims several at once.
-    pub(super) fn claim(&mut self, busy: bool) {
+    pub fn claim(&mut self, busy: bool) {
         if self.progress.taken == self.progress.acked {
             self.progress.taken += self.here(busy).max(1).max(self.ahead(busy));
         }
@@ -283,7 +305,7 @@ impl Receiving {
 
     /// Claims the message that comes next: its user waits for it, and is not to wait for the claim as
     /// well. In line there is nothing to claim.
-    pub(super) fn claim_next(&mut self, busy: bool) {
+    pub fn claim_next(&mut self, busy: bool) {
         if self.seated && self.progress.taken == self.progress.acked {
             self.progress.taken += self.ahead(busy).max(1);
         }
@@ -306,7 +328,7 @@ impl Receiving {
     }
 
     /// Whether the daemon knows less than this end.
-    pub(super) fn owes_progress(&self) -> bool {
+    pub fn owes_progress(&self) -> bool {
         self.progress != self.told
     }
 
@@ -316,20 +338,20 @@ impl Receiving {
     }
 
     /// Whether that is as much as may be.
-    pub(super) fn owes_much(&self) -> bool {
+    pub fn owes_much(&self) -> bool {
         self.acknowledgements_owed() >= self.lag_messages.max(CLAIM_MESSAGES) || self.untold_bytes >= self.lag_bytes
     }
 
     /// Whether its user may wait for the next message without the daemon being told anything first: that
     /// it is claimed is known there.
-    pub(super) fn may_wait_untold(&self) -> bool {
+    pub fn may_wait_untold(&self) -> bool {
         let is_claimed = self.told.taken > self.progress.acked && self.told.head_given_back == 0;
         self.lag_messages > 1 && is_claimed && self.control.is_empty() && !self.owes_much()
     }
 
     /// What to tell the daemon when nothing has changed for a while: what is lent is claimed, or the next
     /// message, for which the user of this end waits; and no others.
-    pub(super) fn untold(&self) -> Option<Progress> {
+    pub fn untold(&self) -> Option<Progress> {
         let claimed = self.lent.max(self.seen_together()).max(1) as u64;
         let resting = Progress { taken: self.progress.taken.min(self.progress.acked + claimed), ..self.progress };
         (resting != self.told).then_some(resting)
@@ -337,19 +359,19 @@ impl Receiving {
 
     /// Whether another than its user may tell how far this end is: what it said before is written, and the
     /// daemon knows of what is lent.
-    pub(super) fn may_be_told(&self) -> bool {
+    pub fn may_be_told(&self) -> bool {
         self.control.is_empty() && self.orphans.is_empty()
     }
 
     /// That was told, or will be with the rest of a frame.
-    pub(super) fn was_told(&mut self, progress: Progress, rest: ControlQueue) {
+    pub fn was_told(&mut self, progress: Progress, rest: ControlQueue) {
         self.progress = progress;
         self.is_told();
         self.control = rest;
     }
 
     /// Claims as much in advance as is right now: more, or less.
-    pub(super) fn claim_ahead(&mut self, busy: bool) {
+    pub fn claim_ahead(&mut self, busy: bool) {
         if self.seated && self.lent == 0 && self.given_back.is_empty() {
             let next = u64::from(self.progress.taken > self.progress.acked);
             self.progress.taken = self.progress.acked + self.ahead(busy).max(next);
@@ -357,7 +379,7 @@ impl Receiving {
     }
 
     /// Claims nothing any more that is not lent: the user of this end does something else.
-    pub(super) fn claim_no_more(&mut self) {
+    pub fn claim_no_more(&mut self) {
         self.progress = self.last_progress();
     }
 
@@ -367,7 +389,7 @@ impl Receiving {
     }
 
     /// Tells how far this end is, once everything that was said before is written.
-    pub(super) fn say_progress(&mut self) {
+    pub fn say_progress(&mut self) {
         if self.owes_progress() && self.control.is_empty() {
             self.control.push(Kind::Progress, &self.progress);
             self.is_told();
@@ -376,16 +398,17 @@ impl Receiving {
 
     /// Says that the head is acknowledged before anybody has seen it, and claims with it those that
     /// follow when `busy`. See [`unsay`](Self::unsay) and [`taken`](Self::taken).
-    pub(super) fn say_taken(&mut self, busy: bool) -> Progress {
+    pub fn say_taken(&mut self, busy: bool) -> Progress {
         let acked = self.progress.acked + 1;
-        let follow = (self.here(busy) - 1).max(self.ahead(busy));
-        let said = Progress { taken: acked + follow, acked, head_given_back: 0 };
+        let seen = self.seen_from(1);
+        let follow = (self.here(busy) - 1).max(self.ahead(busy)).max(seen.claimed);
+        let said = Progress { taken: acked + follow, acked, head_given_back: seen.head_given_back };
         self.control.push(Kind::Progress, &said);
         said
     }
 
     /// Takes back what was said last, of which the socket took nothing. `false` when it took a part.
-    pub(super) fn unsay(&mut self) -> bool {
+    pub fn unsay(&mut self) -> bool {
         let unsaid = !self.control.has_begun();
         if unsaid {
             self.control.clear();
@@ -394,7 +417,7 @@ impl Receiving {
     }
 
     /// What [`say_taken`](Self::say_taken) said is in the socket, or will be: acknowledges the head.
-    pub(super) fn taken(&mut self, head: &Head, said: Progress) {
+    pub fn taken(&mut self, head: &Head, said: Progress) {
         self.lent = 0;
         self.settle_head(head);
         self.progress = said;
@@ -404,22 +427,22 @@ impl Receiving {
     // Lending.
 
     /// Whether this receiver has acknowledged the message before, over an earlier connection.
-    pub(super) fn is_known(&self, head: &Head) -> bool {
+    pub fn is_known(&self, head: &Head) -> bool {
         self.known.sequence(head.origin.sender) >= head.sequence
     }
 
     /// How many messages are lent.
-    pub(super) fn lent(&self) -> usize {
+    pub fn lent(&self) -> usize {
         self.lent
     }
 
     /// Lends the first `count`, and no others.
-    pub(super) fn lend(&mut self, count: usize) {
+    pub fn lend(&mut self, count: usize) {
         self.lent = count;
     }
 
     /// How many could be lent, from the head on: `most`, when they are here and not known.
-    pub(super) fn lendable(&self, head: &Head, most: usize) -> usize {
+    pub fn lendable(&self, head: &Head, most: usize) -> usize {
         if head.orphan {
             return 1;
         }
@@ -429,18 +452,18 @@ impl Receiving {
     }
 
     /// Claims the first `count`.
-    pub(super) fn claim_through(&mut self, count: usize) {
+    pub fn claim_through(&mut self, count: usize) {
         self.progress.taken = self.progress.taken.max(self.progress.acked + count as u64);
     }
 
     /// Whether the daemon was told that the first `count` are claimed.
-    pub(super) fn is_claimed_through(&self, count: usize) -> bool {
+    pub fn is_claimed_through(&self, count: usize) -> bool {
         self.told.taken >= self.progress.acked + count as u64 && self.control.is_empty()
     }
 
     /// Acknowledges the first `count` of those that are lent, and takes the others back. Returns whether
     /// there were others.
-    pub(super) fn settle(&mut self, count: usize) -> bool {
+    pub fn settle(&mut self, count: usize) -> bool {
         let lent = std::mem::take(&mut self.lent);
         for _ in 0..count.min(lent) {
             if let Ok(Some(head)) = self.head() {
@@ -449,6 +472,8 @@ impl Receiving {
         }
         if count < lent {
             self.take_back(lent - count);
+        } else if !self.given_back.is_empty() && self.orphans.is_empty() {
+            self.claim_seen();
         }
         count < lent
     }
@@ -464,27 +489,42 @@ impl Receiving {
         }
         self.given_back.iter_mut().take(span).for_each(|times| *times += 1);
         if self.orphans.is_empty() {
-            let claimed = self.seen_together();
-            self.progress.taken = self.progress.acked + claimed as u64;
-            self.progress.head_given_back = self.given_back[0] - u32::from(claimed > 0);
+            self.claim_seen();
+        }
+    }
+
+    /// Claims of what is not lent that which was, and no more.
+    fn claim_seen(&mut self) {
+        let seen = self.seen_from(0);
+        self.progress.taken = self.progress.acked + seen.claimed;
+        self.progress.head_given_back = seen.head_given_back;
+    }
+
+    /// How the daemon is to know of messages here that were lent and given back, once `settled` are out of
+    /// the way.
+    fn seen_from(&self, settled: usize) -> Seen {
+        let head = self.given_back.get(settled).copied().unwrap_or(0);
+        match self.given_back.len().saturating_sub(settled) {
+            0 | 1 => Seen { claimed: 0, head_given_back: head },
+            several => Seen { claimed: several as u64, head_given_back: head.saturating_sub(1) },
         }
     }
 
     /// How many messages have been lent together and given back, the head counted; 0 when it was the head
     /// alone.
     fn seen_together(&self) -> usize {
-        Some(self.given_back.len()).filter(|seen| *seen > 1).unwrap_or(0)
+        self.seen_from(0).claimed as usize
     }
 
     /// Acknowledges the head.
-    pub(super) fn settle_head(&mut self, head: &Head) {
+    pub fn settle_head(&mut self, head: &Head) {
         self.known.note(head.origin, head.sequence);
         self.given_back.pop_front();
-        self.progress.head_given_back = 0;
         if head.orphan {
             self.orphans.pop_front();
             return;
         }
+        self.progress.head_given_back = self.seen_from(0).head_given_back;
         self.untold_bytes += self.inbox.front_bytes().len() as u64;
         self.inbox.pop_front();
         self.progress.acked += 1;
@@ -492,13 +532,13 @@ impl Receiving {
     }
 
     /// The frame of the head, which is lent.
-    pub(super) fn lent_frame(&self) -> LentFrame<'_> {
+    pub fn lent_frame(&self) -> LentFrame<'_> {
         let frame = self.orphans.front().map_or(self.inbox.front_bytes(), Vec::as_slice);
         self.lent_frame_in(frame, 0)
     }
 
     /// The frames that are lent, in order.
-    pub(super) fn lent_frames(&self) -> impl Iterator<Item = LentFrame<'_>> {
+    pub fn lent_frames(&self) -> impl Iterator<Item = LentFrame<'_>> {
         let orphan = self.orphans.front().map(Vec::as_slice);
         let here = self.inbox.frames().map(|(_, frame)| frame).skip(if orphan.is_some() { usize::MAX } else { 0 });
         let lent = orphan.into_iter().chain(here).take(self.lent);
@@ -517,14 +557,14 @@ impl Receiving {
     // Peers.
 
     /// Asks to be told who is at the channel, from now on.
-    pub(super) fn watch_peers(&mut self) {
+    pub fn watch_peers(&mut self) {
         if !std::mem::replace(&mut self.watching, true) {
             self.control.push(Kind::Watch, &());
         }
     }
 
     /// Who is at the channel, as last told, wherever among the messages here that stands.
-    pub(super) fn peers(&mut self) -> Option<Peers> {
+    pub fn peers(&mut self) -> Option<Peers> {
         let told = self.inbox.frames().filter(|(kind, _)| *kind == Kind::Peers).last();
         if let Some(peers) = told.and_then(|(kind, frame)| read_control(kind, &frame[HEADER_BYTES..]).ok()) {
             self.peers = Some(peers);
@@ -535,16 +575,21 @@ impl Receiving {
 
 /// A message in the inbox.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct LentFrame<'a> {
+pub struct LentFrame<'a> {
     header: FrameHeader,
     origin: Origin,
+    /// How often this receiver has given it back.
     given_back: u32,
-    pub(crate) header_block: &'a [u8],
-    pub(crate) payload: &'a [u8],
+    /// Its headers, encoded.
+    pub header_block: &'a [u8],
+    /// Its content.
+    pub payload: &'a [u8],
 }
 
 impl LentFrame<'_> {
-    pub(crate) fn info(&self) -> MessageInfo {
+    /// What the bus knows of it.
+    #[must_use]
+    pub fn info(&self) -> MessageInfo {
         let attempt = self.origin.attempt.saturating_add(self.given_back);
         MessageInfo::from_wire(
             self.origin.sender,
