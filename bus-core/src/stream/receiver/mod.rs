@@ -83,6 +83,8 @@ struct State {
     connection: Option<Arc<Connection>>,
     receiving: Receiving,
     told_at: CoarseTime,
+    /// When its socket was read last.
+    read_at: CoarseTime,
     /// A thread waits until what is lent is settled, or the daemon is back.
     waiting: bool,
 }
@@ -91,8 +93,13 @@ impl StreamReceiver {
     pub(crate) fn open(options: ReceiverOptions) -> Result<Arc<Self>, OpenError> {
         let role = Role::Receiver(hello(&options, None));
         let session = options.dialer.dial_end(&role, &options.channel)?;
-        let state =
-            State { connection: None, receiving: Receiving::default(), told_at: CoarseTime::default(), waiting: false };
+        let state = State {
+            connection: None,
+            receiving: Receiving::default(),
+            told_at: CoarseTime::default(),
+            read_at: CoarseTime::default(),
+            waiting: false,
+        };
         let receiver = Arc::new(Self {
             options,
             state: Mutex::new(state),
@@ -169,8 +176,8 @@ impl StreamReceiver {
         }
         // Behind messages that are here, orders may wait unread: a slow consumer looks before each.
         if state.receiving.inbox.deliveries() > 0
-            && state.told_at != CoarseTime::now()
             && let Some(connection) = state.connection.clone()
+            && std::mem::replace(&mut state.read_at, CoarseTime::now()) != state.read_at
         {
             // A failure shows again where more is read.
             let _ = state.receiving.inbox.fill(&connection);

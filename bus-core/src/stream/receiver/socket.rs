@@ -78,7 +78,7 @@ impl StreamReceiver {
         };
         match filled {
             Ok(Fill::Nothing) if wait == Wait::Never => return Err(NoMessage::Empty),
-            Ok(Fill::Bytes | Fill::Nothing) => {}
+            Ok(Fill::Bytes | Fill::Nothing) => state.read_at = CoarseTime::now(),
             Ok(Fill::Closed) | Err(_) => self.lose_link(&mut state),
         }
         Ok(state)
