@@ -125,6 +125,8 @@ mod declare;
 #[doc(hidden)]
 pub mod endpoint;
 mod error;
+#[doc(hidden)]
+pub mod lane;
 pub mod limits;
 mod local;
 mod message;

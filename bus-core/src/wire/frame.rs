@@ -12,7 +12,8 @@ pub const HEADER_BYTES: usize = 32;
 /// Length of the origin block of a `Deliver` frame, in bytes.
 pub const ORIGIN_BYTES: usize = 16;
 
-const MAGIC: [u8; 2] = *b"bU";
+/// What every frame begins with.
+pub const FRAME_MAGIC: [u8; 2] = *b"bU";
 
 /// What a frame is. Numbers below 128 go up, the others down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -181,7 +182,7 @@ impl FrameHeader {
     #[must_use]
     pub fn encode(&self) -> [u8; HEADER_BYTES] {
         let mut bytes = [0; HEADER_BYTES];
-        bytes[..2].copy_from_slice(&MAGIC);
+        bytes[..2].copy_from_slice(&FRAME_MAGIC);
         bytes[2] = PROTOCOL;
         bytes[3] = self.kind as u8;
         bytes[4] = self.flags.0;
@@ -202,9 +203,9 @@ impl FrameHeader {
         let Some(bytes) = bytes.first_chunk::<HEADER_BYTES>() else {
             // A wrong start is refused at once, not after the rest has come.
             let start = bytes.len().min(2);
-            return if bytes[..start] == MAGIC[..start] { Ok(None) } else { Err(FrameError::Magic) };
+            return if bytes[..start] == FRAME_MAGIC[..start] { Ok(None) } else { Err(FrameError::Magic) };
         };
-        if bytes[..2] != MAGIC {
+        if bytes[..2] != FRAME_MAGIC {
             return Err(FrameError::Magic);
         }
         if bytes[2] != PROTOCOL {

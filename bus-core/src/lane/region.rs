@@ -1,0 +1,369 @@
+//! Memory that two processes share: sealed files of the kernel's memory filesystem, and maps of them.
+//!
+//! What another platform would have to provide, and nothing else of a lane is bound to Linux:
+//!
+//! - a file in memory without a name, that only who holds it can open ([`MemoryFile::create`]);
+//! - a promise by the kernel that it is never cut ([`MemoryFile::open_checked`]);
+//! - one writer: no way to write to it for whoever is handed a reading descriptor
+//!   ([`MemoryFile::forbid_new_writers`], [`MemoryFile::reading_descriptor`]);
+//! - a proof that its writer is gone ([`MemoryFile::freeze`]);
+//! - maps for reading and writing that a forked child does not have ([`Map`]).
+
+#![expect(unsafe_code, reason = "mapping memory, and reading what another process writes")]
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicU64, Ordering, fence};
+
+use rustix::fs::{
+    MemfdFlags, Mode, OFlags, SealFlags, fchmod, fcntl_add_seals, fcntl_get_seals, fcntl_getfl, fstat, fstatfs,
+    ftruncate, memfd_create, open,
+};
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
+
+use super::layout::WORD_BYTES;
+use super::memory::{Fence, Memory};
+
+/// A file in memory.
+#[derive(Debug)]
+pub struct MemoryFile {
+    fd: OwnedFd,
+    bytes: usize,
+}
+
+/// What a descriptor from elsewhere is to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// For its one writer.
+    Write,
+    /// For everyone else: nobody can write to it any more but who has mapped it already.
+    Read,
+}
+
+/// A descriptor that is not what it is said to be.
+#[derive(Debug, thiserror::Error)]
+pub enum NotALane {
+    /// Not a file of the memory filesystem.
+    #[error("it is not a file in memory")]
+    Kind,
+    /// Another length.
+    #[error("it is {bytes} bytes long, and {expected} were announced")]
+    Size {
+        /// How long it is.
+        bytes: u64,
+        /// How long it should be.
+        expected: usize,
+    },
+    /// It can be cut, or written to by others.
+    #[error("it is not sealed as it must be (seals {seals:#x})")]
+    Seals {
+        /// Those that it has.
+        seals: u32,
+    },
+    /// Opened for the wrong access.
+    #[error("it is not opened for the access that was announced")]
+    Access,
+    /// The system refused to tell.
+    #[error("the system does not tell what it is: {0}")]
+    System(#[from] io::Error),
+}
+
+impl MemoryFile {
+    /// Makes a file of zeros, `bytes` long for ever. Memory is taken where it is written to.
+    ///
+    /// # Errors
+    /// What the system says: no descriptor left, or memory files forbidden.
+    pub fn create(name: &str, bytes: usize) -> io::Result<Self> {
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        let fd = match memfd_create(name, flags | MemfdFlags::NOEXEC_SEAL) {
+            // A kernel before 6.3.
+            Err(rustix::io::Errno::INVAL) => memfd_create(name, flags)?,
+            made => made?,
+        };
+        // Born with rights for everybody, and everybody can reach it by /proc.
+        fchmod(&fd, Mode::RUSR | Mode::WUSR)?;
+        ftruncate(&fd, bytes as u64)?;
+        fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW)?;
+        Ok(Self { fd, bytes })
+    }
+
+    /// Takes a descriptor from elsewhere, after looking what it is.
+    ///
+    /// # Errors
+    /// [`NotALane`] says what is wrong with it.
+    pub fn open_checked(fd: OwnedFd, bytes: usize, access: Access) -> Result<Self, NotALane> {
+        const TMPFS_MAGIC: i64 = 0x0102_1994;
+        let status = fstat(&fd).map_err(io::Error::from)?;
+        let filesystem = fstatfs(&fd).map_err(io::Error::from)?;
+        let is_file = rustix::fs::FileType::from_raw_mode(status.st_mode) == rustix::fs::FileType::RegularFile;
+        if !is_file || i128::from(filesystem.f_type) != i128::from(TMPFS_MAGIC) {
+            return Err(NotALane::Kind);
+        }
+        let length = u64::try_from(status.st_size).unwrap_or(0);
+        if length != bytes as u64 {
+            return Err(NotALane::Size { bytes: length, expected: bytes });
+        }
+        // Files that were never meant to be sealed refuse the question.
+        let seals = fcntl_get_seals(&fd).map_err(|_| NotALane::Kind)?;
+        let needed = match access {
+            Access::Write => SealFlags::SHRINK | SealFlags::GROW,
+            Access::Read => SealFlags::SHRINK | SealFlags::GROW | SealFlags::FUTURE_WRITE,
+        };
+        // What is frozen has no writer at all.
+        let seen_as = if seals.contains(SealFlags::WRITE) { seals | SealFlags::FUTURE_WRITE } else { seals };
+        if !seen_as.contains(needed) {
+            return Err(NotALane::Seals { seals: seals.bits() });
+        }
+        let mode = fcntl_getfl(&fd).map_err(io::Error::from)? & OFlags::RWMODE;
+        let wanted = match access {
+            Access::Write => OFlags::RDWR,
+            Access::Read => OFlags::RDONLY,
+        };
+        if mode != wanted {
+            return Err(NotALane::Access);
+        }
+        Ok(Self { fd, bytes })
+    }
+
+    /// Its length, in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// From now on nobody can write to it but who has mapped it for writing before.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn forbid_new_writers(&self) -> io::Result<()> {
+        Ok(fcntl_add_seals(&self.fd, SealFlags::FUTURE_WRITE)?)
+    }
+
+    /// From now on nobody can write to it at all. `false` when somebody has it mapped for writing: its writer
+    /// lives.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn freeze(&self) -> io::Result<bool> {
+        match fcntl_add_seals(&self.fd, SealFlags::WRITE) {
+            Ok(()) => Ok(true),
+            Err(rustix::io::Errno::BUSY) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Another descriptor of it, for reading only.
+    ///
+    /// # Errors
+    /// What the system says: `/proc` has to be there.
+    pub fn reading_descriptor(&self) -> io::Result<OwnedFd> {
+        let path = format!("/proc/self/fd/{}", self.fd.as_raw_fd());
+        Ok(open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
+    }
+
+    /// Maps it for writing. Refused once [new writers are forbidden](Self::forbid_new_writers).
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn map_writable(&self) -> io::Result<Map> {
+        Map::new(self, ProtFlags::READ | ProtFlags::WRITE)
+    }
+
+    /// Maps it for reading.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn map_readable(&self) -> io::Result<Map> {
+        Map::new(self, ProtFlags::READ)
+    }
+}
+
+impl AsFd for MemoryFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// A memory file in this process's address space. A forked child does not have it.
+#[derive(Debug)]
+pub struct Map {
+    base: NonNull<AtomicU64>,
+    bytes: usize,
+}
+
+// SAFETY: it is memory of the whole process, and all access to what others may change goes by atomics.
+unsafe impl Send for Map {}
+// SAFETY: as above.
+unsafe impl Sync for Map {}
+
+impl Map {
+    fn new(file: &MemoryFile, protection: ProtFlags) -> io::Result<Self> {
+        // SAFETY: a new map at an address of the kernel's choice. It is never cut, by the seals that
+        // `MemoryFile` has made or checked, so no access within it faults.
+        let base = unsafe { mmap(ptr::null_mut(), file.bytes, protection, MapFlags::SHARED, &file.fd, 0)? };
+        let Some(base) = NonNull::new(base.cast::<AtomicU64>()) else { return Err(io::ErrorKind::OutOfMemory.into()) };
+        let map = Self { base, bytes: file.bytes };
+        // Two processes that believe to be the same sender would both write.
+        map.advise(0, map.bytes, Advice::LinuxDontFork)?;
+        // Gigabytes of messages help nobody in a core dump. Where that is not known it is not needed.
+        let _ = map.advise(0, map.bytes, Advice::LinuxDontDump);
+        Ok(map)
+    }
+
+    /// Takes memory for a part of it now, and not at the first write to each page. For its writer.
+    ///
+    /// # Errors
+    /// When there is none; nothing is lost then, and the first write tries again.
+    pub fn populate(&self, from: usize, bytes: usize) -> io::Result<()> {
+        assert!(from + bytes <= self.bytes, "the part lies in the map");
+        self.advise(from, bytes, Advice::LinuxPopulateWrite)
+    }
+
+    fn advise(&self, from: usize, bytes: usize, advice: Advice) -> io::Result<()> {
+        // SAFETY: within this map, by the callers; these advices change no content.
+        unsafe { madvise(self.base.as_ptr().cast::<u8>().add(from).cast(), bytes, advice)? };
+        Ok(())
+    }
+
+    #[inline]
+    fn word(&self, word: usize) -> &AtomicU64 {
+        assert!(word < self.bytes / WORD_BYTES, "word {word} lies in the map");
+        // SAFETY: within the map, which lives as long as `self`, and aligned as pages are. Whoever else
+        // writes there is another process, or this one by the same atomics or by `copy_in`, never both at
+        // once.
+        unsafe { self.base.add(word).as_ref() }
+    }
+}
+
+impl Memory for Map {
+    fn words(&self) -> usize {
+        self.bytes / WORD_BYTES
+    }
+
+    #[inline]
+    fn load(&self, word: usize) -> u64 {
+        // Relaxed, because only such loads are allowed where memory may be mapped for reading only.
+        self.word(word).load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    fn store(&self, word: usize, value: u64) {
+        self.word(word).store(value, Ordering::Relaxed);
+    }
+
+    #[inline]
+    fn fence(&self, which: Fence) {
+        match which {
+            Fence::Acquire => fence(Ordering::Acquire),
+            Fence::Release => fence(Ordering::Release),
+            Fence::Sequential => fence(Ordering::SeqCst),
+        }
+    }
+
+    #[inline]
+    fn copy_in(&self, word: usize, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
+        assert!(word * WORD_BYTES + bytes.len() <= self.bytes, "the bytes lie in the map");
+        // SAFETY: within the map. Only this process writes there, by one sender under its lock, and nobody in
+        // this process reads there: so it needs no atomics. `bytes` is no part of the map, of which nobody
+        // has a slice.
+        unsafe {
+            ptr::copy_nonoverlapping(bytes.as_ptr(), self.base.as_ptr().add(word).cast::<u8>(), bytes.len());
+        }
+    }
+}
+
+impl Drop for Map {
+    fn drop(&mut self) {
+        // SAFETY: nobody has a reference into it any more. It can only fail for an address that is no map.
+        let _ = unsafe { munmap(self.base.as_ptr().cast(), self.bytes) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BYTES: usize = 64 * 1024;
+
+    fn file() -> MemoryFile {
+        MemoryFile::create("bus-test", BYTES).unwrap()
+    }
+
+    fn reader_of(file: &MemoryFile) -> MemoryFile {
+        MemoryFile::open_checked(file.reading_descriptor().unwrap(), BYTES, Access::Read).unwrap()
+    }
+
+    #[test]
+    fn what_the_writer_stores_the_reader_loads() {
+        let file = file();
+        let writer = file.map_writable().unwrap();
+        file.forbid_new_writers().unwrap();
+        let reader = reader_of(&file).map_readable().unwrap();
+        writer.store(17, 42);
+        writer.copy_in(18, b"eight by eight, and more");
+        let mut bytes = [0; 24];
+        reader.copy_out(18, &mut bytes);
+        assert_eq!((reader.load(17), &bytes), (42, b"eight by eight, and more"));
+    }
+
+    #[test]
+    fn nobody_else_can_write_once_the_writer_has_mapped() {
+        let file = file();
+        let writer = file.map_writable().unwrap();
+        file.forbid_new_writers().unwrap();
+        assert!(file.map_writable().is_err(), "a new map");
+        assert!(rustix::io::pwrite(&file, b"x", 0).is_err(), "a write");
+        assert!(ftruncate(&file, 0).is_err(), "a cut");
+        let hole = rustix::fs::FallocateFlags::PUNCH_HOLE | rustix::fs::FallocateFlags::KEEP_SIZE;
+        assert!(rustix::fs::fallocate(&file, hole, 0, 4096).is_err(), "a hole");
+        let path = format!("/proc/self/fd/{}", file.reading_descriptor().unwrap().as_raw_fd());
+        if let Ok(again) = open(path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()) {
+            assert!(rustix::io::pwrite(&again, b"x", 0).is_err(), "opened again");
+        }
+        writer.store(0, 1);
+    }
+
+    #[test]
+    fn a_file_is_frozen_when_its_writer_is_gone() {
+        let file = file();
+        let writer = file.map_writable().unwrap();
+        let _reader = reader_of_unsealed(&file).map_readable().unwrap();
+        assert!(!file.freeze().unwrap());
+        drop(writer);
+        assert!(file.freeze().unwrap());
+    }
+
+    fn reader_of_unsealed(file: &MemoryFile) -> MemoryFile {
+        file.forbid_new_writers().unwrap();
+        reader_of(file)
+    }
+
+    #[test]
+    fn what_is_no_lane_is_refused() {
+        let unsealed = file();
+        let fd = unsealed.reading_descriptor().unwrap();
+        assert!(matches!(MemoryFile::open_checked(fd, BYTES, Access::Read), Err(NotALane::Seals { .. })));
+        let sealed = file();
+        sealed.forbid_new_writers().unwrap();
+        let fd = sealed.reading_descriptor().unwrap();
+        assert!(matches!(MemoryFile::open_checked(fd, BYTES * 2, Access::Read), Err(NotALane::Size { .. })));
+        let fd = sealed.fd.try_clone().unwrap();
+        assert!(matches!(MemoryFile::open_checked(fd, BYTES, Access::Read), Err(NotALane::Access)));
+        let fd = OwnedFd::from(tempfile::tempfile().unwrap());
+        assert!(MemoryFile::open_checked(fd, BYTES, Access::Read).is_err());
+        let fd = OwnedFd::from(std::io::pipe().unwrap().0);
+        assert!(matches!(MemoryFile::open_checked(fd, BYTES, Access::Read), Err(NotALane::Kind)));
+    }
+
+    #[test]
+    fn memory_is_taken_where_it_is_asked_for() {
+        let file = file();
+        let map = file.map_writable().unwrap();
+        map.populate(0, 8192).unwrap();
+        assert_eq!(fstat(&file).unwrap().st_blocks, 16);
+    }
+}

@@ -1,0 +1,130 @@
+//! A peer that writes anything anywhere, at any time: the other end reports it, and goes on.
+
+use proptest::prelude::*;
+
+use super::tests::{Memories, bounds, header};
+use super::*;
+use crate::lane::layout::{cursor, data};
+use crate::lane::memory::Memory;
+
+const RING_BYTES: u64 = 4096;
+
+#[derive(Clone, Debug)]
+enum Step {
+    Send(usize),
+    Receive(usize),
+    Scribble { word: usize, value: u64 },
+}
+
+/// Values as a liar would choose them: near what is right, near the limits, anything.
+fn value() -> impl Strategy<Value = u64> {
+    prop_oneof![
+        0_u64..5000,
+        (0_u64..512).prop_map(|word| word * 8),
+        (0_u64..64).prop_map(|below| RING_BYTES.wrapping_sub(below)),
+        (0_u64..64).prop_map(|below| u64::MAX - below),
+        any::<u64>(),
+        (any::<u32>(), any::<u32>()).prop_map(|(high, low)| u64::from(high) << 32 | u64::from(low % 5000)),
+        // A record's first word, and a jump's.
+        Just(u64::from_le_bytes([b'b', b'U', 1, 2, 0, 0, 0, 0])),
+        Just(u64::from_le_bytes([b'b', b'U', 1, 64, 0, 0, 0, 0])),
+    ]
+}
+
+fn steps(words: impl Strategy<Value = usize>) -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        3 => (0_usize..400).prop_map(Step::Send),
+        3 => (0_usize..8).prop_map(Step::Receive),
+        1 => (words, value()).prop_map(|(word, value)| Step::Scribble { word, value }),
+    ];
+    prop::collection::vec(step, 1..200)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    /// The receiver against its sender: every message that it makes of that is within the limits, and each
+    /// look ends.
+    #[test]
+    fn a_sender_that_scribbles_is_found_out_or_harmless(
+        steps in steps(prop_oneof![Just(data::TAIL), 512_usize..1024, 0_usize..1024]),
+    ) {
+        let memories = Memories::new(RING_BYTES);
+        let (mut writer, mut reader) = (memories.writer(bounds(1000)), memories.reader(RING_BYTES));
+        let mut sequence = 0;
+        for step in steps {
+            match step {
+                Step::Send(bytes) => {
+                    sequence += 1;
+                    let payload = vec![1; bytes];
+                    if writer.write(&header(sequence, b"", &payload), b"", &payload).is_ok() {
+                        writer.publish();
+                    }
+                }
+                Step::Receive(most) => {
+                    if reader.look().is_err() {
+                        return Ok(());
+                    }
+                    for _ in 0..most {
+                        match reader.record(reader.head()) {
+                            Ok(Some(record)) => {
+                                let mut payload = vec![0; record.header.payload_bytes as usize];
+                                reader.copy_payload(&record, &mut payload);
+                                let mut block = vec![0; record.header.header_block_bytes as usize];
+                                reader.copy_header_block(&record, &mut block);
+                                prop_assert!((payload.len() + block.len()) as u64 <= RING_BYTES);
+                                reader.acknowledge(record.next);
+                            }
+                            Ok(None) => break,
+                            Err(_) => return Ok(()),
+                        }
+                    }
+                }
+                Step::Scribble { word, value } => memories.data.store(word, value),
+            }
+        }
+    }
+
+    /// The sender against its receiver: it writes within the ring, whatever it is told.
+    #[test]
+    fn a_receiver_that_scribbles_is_found_out_or_harmless(
+        steps in steps(prop_oneof![Just(cursor::HEAD), 0_usize..40]),
+    ) {
+        let memories = Memories::new(RING_BYTES);
+        let (mut writer, mut reader) = (memories.writer(bounds(1000)), memories.reader(RING_BYTES));
+        let mut sequence = 0;
+        for step in steps {
+            match step {
+                Step::Send(bytes) => {
+                    sequence += 1;
+                    let payload = vec![1; bytes];
+                    match writer.write(&header(sequence, b"", &payload), b"", &payload) {
+                        Ok(()) => writer.publish(),
+                        Err(NotWritten::Full) => {}
+                        Err(NotWritten::Broken(_)) => return Ok(()),
+                        Err(NotWritten::TooLarge) => prop_assert!(false, "it fits into an empty ring"),
+                    }
+                }
+                Step::Receive(most) => {
+                    // A sender that believed a forged head has written over what was not read: nonsense, as
+                    // from any liar.
+                    for _ in 0..if reader.look().is_ok() { most } else { 0 } {
+                        let Ok(Some(record)) = reader.record(reader.head()) else { break };
+                        reader.acknowledge(record.next);
+                    }
+                }
+                Step::Scribble { word, value } => memories.cursor.store(word, value),
+            }
+        }
+        let turned = writer.turn(&memories.cursor, 1);
+        if let Ok(start) = turned {
+            prop_assert!(start.messages <= start.taken && start.taken <= writer.messages());
+            // Another receiver begins there, and finds records or a fault.
+            let limits = Limits { ring_bytes: RING_BYTES, message_max_bytes: 4096 };
+            let mut next = Reader::new(&memories.data, &memories.cursor, limits, 1, start);
+            if next.look().is_ok() {
+                let _ = next.record(next.head());
+            }
+        }
+    }
+}

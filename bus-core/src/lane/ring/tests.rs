@@ -1,0 +1,160 @@
+//! The ring between two threads: natively, and by Miri.
+
+use super::*;
+use crate::codec::Codec;
+use crate::lane::layout::{MessageHeader, PAGE_BYTES};
+use crate::lane::memory::tests::Heap;
+use crate::wire::Flags;
+
+const RING_BYTES: u64 = 4096;
+
+pub(super) struct Memories {
+    pub(super) data: Heap,
+    pub(super) cursor: Heap,
+}
+
+impl Memories {
+    pub(super) fn new(ring_bytes: u64) -> Self {
+        Self { data: Heap::new(PAGE_BYTES + ring_bytes as usize), cursor: Heap::new(PAGE_BYTES) }
+    }
+
+    pub(super) fn writer(&self, bounds: Bounds) -> Writer<&Heap, &Heap> {
+        Writer::new(&self.data, &self.cursor, bounds)
+    }
+
+    pub(super) fn reader(&self, ring_bytes: u64) -> Reader<&Heap, &Heap> {
+        let limits = Limits { ring_bytes, message_max_bytes: ring_bytes as u32 };
+        Reader::new(&self.data, &self.cursor, limits, 0, Start::default())
+    }
+}
+
+pub(super) fn bounds(window_messages: u64) -> Bounds {
+    Bounds { first_bytes: 1024, ring_bytes: RING_BYTES, window_messages }
+}
+
+pub(super) fn header(sequence: u64, header_block: &[u8], payload: &[u8]) -> MessageHeader {
+    MessageHeader {
+        flags: Flags::default(),
+        codec: Codec::Raw,
+        sequence,
+        stamp_ns: sequence * 10,
+        payload_bytes: payload.len() as u32,
+        header_block_bytes: header_block.len() as u32,
+    }
+}
+
+fn write(writer: &mut Writer<&Heap, &Heap>, sequence: u64, payload: &[u8]) -> Result<(), NotWritten> {
+    writer.write(&header(sequence, b"", payload), b"", payload)
+}
+
+fn payload(reader: &Reader<&Heap, &Heap>, record: &Record) -> Vec<u8> {
+    let mut bytes = vec![0; record.header.payload_bytes as usize];
+    reader.copy_payload(record, &mut bytes);
+    bytes
+}
+
+#[test]
+fn a_message_is_seen_whole_once_it_is_published() {
+    let memories = Memories::new(RING_BYTES);
+    let (mut writer, mut reader) = (memories.writer(bounds(10)), memories.reader(RING_BYTES));
+    writer.write(&header(1, b"head", b"payload"), b"head", b"payload").unwrap();
+    reader.look().unwrap();
+    assert_eq!(reader.record(reader.head()), Ok(None));
+    writer.publish();
+    reader.look().unwrap();
+    let record = reader.record(reader.head()).unwrap().unwrap();
+    let mut block = [0; 4];
+    reader.copy_header_block(&record, &mut block);
+    assert_eq!((&block, payload(&reader, &record)), (b"head", b"payload".to_vec()));
+    assert_eq!((record.header.sequence, record.header.stamp_ns), (1, 10));
+    let mut read = Vec::new();
+    std::io::Read::read_to_end(&mut reader.payload(&record), &mut read).unwrap();
+    assert_eq!(read, b"payload");
+}
+
+#[test]
+fn the_window_counts_messages_as_well() {
+    let memories = Memories::new(RING_BYTES);
+    let (mut writer, mut reader) = (memories.writer(bounds(2)), memories.reader(RING_BYTES));
+    write(&mut writer, 1, b"").unwrap();
+    write(&mut writer, 2, b"").unwrap();
+    assert_eq!(write(&mut writer, 3, b""), Err(NotWritten::Full));
+    writer.publish();
+    reader.look().unwrap();
+    let record = reader.record(reader.head()).unwrap().unwrap();
+    reader.acknowledge(record.next);
+    write(&mut writer, 3, b"").unwrap();
+    assert_eq!(write(&mut writer, 4, b""), Err(NotWritten::Full));
+}
+
+#[test]
+fn a_message_larger_than_the_ring_is_told_apart_from_a_full_ring() {
+    let memories = Memories::new(RING_BYTES);
+    let mut writer = memories.writer(bounds(10));
+    assert_eq!(write(&mut writer, 1, &[0; RING_BYTES as usize]), Err(NotWritten::TooLarge));
+    write(&mut writer, 1, &[1; 3000]).unwrap();
+    assert_eq!(write(&mut writer, 2, &[2; 3000]), Err(NotWritten::Full));
+}
+
+#[test]
+fn another_receiver_goes_on_where_the_last_was_honoured() {
+    let memories = Memories::new(RING_BYTES);
+    let second_cursor = Heap::new(PAGE_BYTES);
+    let (mut writer, mut reader) = (memories.writer(bounds(100)), memories.reader(RING_BYTES));
+    for sequence in 1..=5 {
+        write(&mut writer, sequence, &[sequence as u8; 100]).unwrap();
+    }
+    writer.publish();
+    reader.look().unwrap();
+    let first = reader.record(reader.head()).unwrap().unwrap();
+    assert!(reader.claim(3));
+    reader.acknowledge(first.next);
+    let start = writer.turn(&second_cursor, 1).unwrap();
+    assert_eq!((start.messages, start.taken), (1, 3));
+    // The first one is told before it hands out anything else, and frees nothing any more.
+    assert!(!reader.claim(4));
+    reader.acknowledge(Position { logical: reader.tail(), place: 0, messages: 5 });
+    writer.look().unwrap();
+    assert_eq!(writer.acknowledged(), 1, "the new cursor is not written to yet");
+    let limits = Limits { ring_bytes: RING_BYTES, message_max_bytes: 4096 };
+    let mut second = Reader::new(&memories.data, &second_cursor, limits, 1, start);
+    second.look().unwrap();
+    let record = second.record(second.head()).unwrap().unwrap();
+    assert_eq!((record.header.sequence, payload(&second, &record)), (2, vec![2; 100]));
+    assert!(second.claim(2));
+}
+
+/// Also by Miri, which sees what a processor of another kind might do:
+/// `cargo +nightly miri test -p bus-core --lib lane::ring`.
+#[test]
+fn everything_arrives_in_order_while_both_ends_work() {
+    let messages: u64 = if cfg!(miri) { 60 } else { 100_000 };
+    let memories = Memories::new(RING_BYTES);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut writer = memories.writer(bounds(20));
+            for sequence in 1..=messages {
+                let bytes = vec![sequence as u8; (sequence * 37 % 300) as usize];
+                while write(&mut writer, sequence, &bytes).is_err() {
+                    std::thread::yield_now();
+                }
+                if sequence % 3 == 0 || sequence > messages - 3 {
+                    writer.publish();
+                }
+            }
+        });
+        let mut reader = memories.reader(RING_BYTES);
+        let mut sequence = 1;
+        while sequence <= messages {
+            reader.look().unwrap();
+            while let Some(record) = reader.record(reader.head()).unwrap() {
+                assert_eq!(record.header.sequence, sequence);
+                let expected = vec![sequence as u8; (sequence * 37 % 300) as usize];
+                assert_eq!(payload(&reader, &record), expected);
+                reader.acknowledge(record.next);
+                sequence += 1;
+            }
+            std::thread::yield_now();
+        }
+    });
+}

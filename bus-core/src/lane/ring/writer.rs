@@ -1,0 +1,251 @@
+//! [`Writer`]: the sender's end of a ring.
+
+use super::places::{Places, Room};
+use super::{Broken, Start};
+use crate::lane::layout::{Fixed, MessageHeader, PAGE_BYTES, RECORD_BYTES, WORD_BYTES, cursor, data};
+use crate::lane::memory::{Fence, Memory};
+
+/// The sender's end. What it writes is visible once it is [published](Self::publish).
+#[derive(Debug)]
+pub struct Writer<D, C> {
+    data: D,
+    cursor: C,
+    places: Places,
+    /// Messages written, published or not.
+    messages: u64,
+    /// Messages that the receiver had acknowledged when it was last looked at.
+    acknowledged: u64,
+    /// How far it had, in logical bytes.
+    head: u64,
+    /// Where the present receiver began.
+    start: Start,
+    window_messages: u64,
+    /// The epoch that was last rung for.
+    rung: u64,
+    waits: u64,
+}
+
+/// How large a ring is, and how much may be in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// How much of it is used at first, in bytes.
+    pub first_bytes: u64,
+    /// How long it is, in bytes.
+    pub ring_bytes: u64,
+    /// How many messages may be unacknowledged.
+    pub window_messages: u64,
+}
+
+/// What of the head is no position: positions are whole words.
+const SLOT_BITS: u64 = 7;
+
+/// How often a head that moves is looked at, before it is not believed: an honest receiver that is told of
+/// its end stops within a few messages.
+const LOOKS_MAX: u32 = 100_000;
+
+/// Why a message is not written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotWritten {
+    /// The window is used up, in bytes or in messages.
+    Full,
+    /// It is larger than the ring.
+    TooLarge,
+    /// The receiver has written what no receiver writes.
+    Broken(Broken),
+}
+
+impl<D: Memory, C: Memory> Writer<D, C> {
+    /// Begins to write to an empty ring.
+    pub fn new(data: D, cursor: C, bounds: Bounds) -> Self {
+        assert!(data.words() * WORD_BYTES >= PAGE_BYTES + bounds.ring_bytes as usize, "the ring is in its file");
+        Self {
+            data,
+            cursor,
+            places: Places::new(bounds.first_bytes, bounds.ring_bytes),
+            messages: 0,
+            acknowledged: 0,
+            head: 0,
+            start: Start::default(),
+            window_messages: bounds.window_messages,
+            rung: 0,
+            waits: 0,
+        }
+    }
+
+    /// Writes one message. Nobody sees it before it is published.
+    ///
+    /// # Errors
+    /// See [`NotWritten`]; nothing was written then.
+    #[inline]
+    pub fn write(&mut self, header: &MessageHeader, header_block: &[u8], payload: &[u8]) -> Result<(), NotWritten> {
+        debug_assert_eq!(header.payload_bytes as usize, payload.len());
+        debug_assert_eq!(header.header_block_bytes as usize, header_block.len());
+        let at = self.reserve(header.record_bytes())?;
+        if !header_block.is_empty() {
+            self.data.copy_in(at + RECORD_BYTES as usize / WORD_BYTES, header_block);
+        }
+        self.data.copy_in(at + header.payload_at() as usize / WORD_BYTES, payload);
+        self.commit(header);
+        Ok(())
+    }
+
+    /// Finds room for a record of so many bytes. Returns its word.
+    #[inline]
+    pub fn reserve(&mut self, record_bytes: u64) -> Result<usize, NotWritten> {
+        if !self.places.fits(record_bytes) || self.messages - self.acknowledged >= self.window_messages {
+            self.make_room(record_bytes)?;
+        }
+        Ok((PAGE_BYTES + self.places.place() as usize) / WORD_BYTES)
+    }
+
+    /// Ends a record whose content lies where it was [reserved](Self::reserve).
+    #[inline]
+    pub fn commit(&mut self, header: &MessageHeader) {
+        self.put(&Fixed::Message(*header));
+        self.places.wrote(header.record_bytes());
+        self.messages += 1;
+    }
+
+    fn put(&self, fixed: &Fixed) {
+        let at = (PAGE_BYTES + self.places.place() as usize) / WORD_BYTES;
+        for (index, word) in fixed.encode().into_iter().enumerate() {
+            self.data.store(at + index, word);
+        }
+    }
+
+    #[cold]
+    fn make_room(&mut self, record_bytes: u64) -> Result<(), NotWritten> {
+        self.look()?;
+        if self.messages - self.acknowledged >= self.window_messages {
+            return Err(NotWritten::Full);
+        }
+        match self.places.find(self.head, record_bytes) {
+            Room::Here => Ok(()),
+            Room::At(place) => {
+                self.put(&Fixed::Jump(place));
+                self.places.jumped(place);
+                Ok(())
+            }
+            // Also what the other end has not seen yet is in the way.
+            Room::None if self.head == self.places.tail() => Err(NotWritten::TooLarge),
+            Room::None => Err(NotWritten::Full),
+        }
+    }
+
+    /// Looks how far the receiver has acknowledged.
+    ///
+    /// # Errors
+    /// When that is not possible.
+    pub fn look(&mut self) -> Result<(), NotWritten> {
+        let Some(seen) = self.cursor_now()? else { return Ok(()) };
+        // One that works meanwhile may have used the slot again, for a later head: the count is that of the
+        // head at least.
+        self.head = seen.logical;
+        self.acknowledged = self.acknowledged.max(seen.messages);
+        Ok(())
+    }
+
+    /// Where the receiver stands; `None` before it has begun. Of one that works meanwhile, place and messages
+    /// may be those of a later head.
+    fn cursor_now(&self) -> Result<Option<Start>, NotWritten> {
+        let word = self.cursor.load(cursor::HEAD);
+        if word == 0 {
+            return Ok(None);
+        }
+        // Pairs with (H) in the reader: what the slot says belongs to this head, or to a later one.
+        self.cursor.fence(Fence::Acquire);
+        let (logical, slot) = (word & !SLOT_BITS, (word & 1) as usize);
+        let place = self.cursor.load(cursor::SLOTS + 2 * slot);
+        let messages = self.cursor.load(cursor::SLOTS + 2 * slot + 1);
+        let possible = (self.head..=self.places.tail()).contains(&logical) && messages <= self.messages;
+        if word & SLOT_BITS > 1 || !possible {
+            return Err(NotWritten::Broken(Broken::Head));
+        }
+        Ok(Some(Start { logical, place, messages, taken: messages }))
+    }
+
+    /// Where the receiver stands, head, place and messages of one moment.
+    fn cursor_at_rest(&self) -> Result<Start, NotWritten> {
+        for _ in 0..LOOKS_MAX {
+            let Some(seen) = self.cursor_now()? else { return Ok(self.start) };
+            // Pairs with (P) in the reader.
+            self.cursor.fence(Fence::Acquire);
+            if self.cursor.load(cursor::HEAD) & !SLOT_BITS == seen.logical {
+                return Ok(seen);
+            }
+        }
+        Err(NotWritten::Broken(Broken::Head))
+    }
+
+    /// Makes everything that was written visible.
+    ///
+    /// After this, and only after it, [`must_ring`](Self::must_ring) says whether the receiver sleeps.
+    #[inline]
+    pub fn publish(&mut self) {
+        self.data.store(data::MESSAGES, self.messages);
+        // (T) Whoever sees the tail sees the records before it.
+        self.data.fence(Fence::Release);
+        self.data.store(data::TAIL, self.places.tail());
+        // (S) The receiver sees this, or it is seen to wait; and whoever publishes later in another lane is
+        // seen by nobody who does not see this.
+        self.data.fence(Fence::Sequential);
+    }
+
+    /// Whether the receiver waits, and nobody has rung for that yet. To be asked after something was
+    /// published.
+    #[inline]
+    pub fn must_ring(&mut self) -> bool {
+        let epoch = self.cursor.load(cursor::WAITING);
+        epoch != 0 && std::mem::replace(&mut self.rung, epoch) != epoch
+    }
+
+    /// Says that the sender waits for room. It looks once more before it sleeps.
+    pub fn begin_wait(&mut self) {
+        self.waits += 1;
+        self.data.store(data::WAITING, self.waits);
+        // (R) The receiver sees this, or its acknowledgement is seen.
+        self.data.fence(Fence::Sequential);
+    }
+
+    /// It does not wait any more.
+    pub fn end_wait(&mut self) {
+        self.data.store(data::WAITING, 0);
+    }
+
+    /// Turns to the cursor of another receiver, who goes on from what was last honoured.
+    ///
+    /// # Errors
+    /// When what the earlier receiver acknowledged cannot be; nothing was acknowledged then.
+    pub fn turn(&mut self, cursor: C, generation: u64) -> Result<Start, NotWritten> {
+        self.data.store(data::GENERATION, generation);
+        // (G) The earlier receiver sees this before it hands out what it takes from now on, or what it took is
+        // seen here.
+        self.data.fence(Fence::Sequential);
+        let seen = self.cursor_at_rest()?;
+        let taken = self.cursor.load(cursor::TAKEN).max(self.start.taken).clamp(seen.messages, self.messages);
+        let start = Start { taken, ..seen };
+        (self.head, self.acknowledged) = (start.logical, start.messages);
+        (self.cursor, self.start, self.rung) = (cursor, start, 0);
+        Ok(start)
+    }
+
+    /// Messages written.
+    pub fn messages(&self) -> u64 {
+        self.messages
+    }
+
+    /// Messages that were acknowledged when it was last looked at.
+    pub fn acknowledged(&self) -> u64 {
+        self.acknowledged
+    }
+
+    /// How much of the ring is used, in bytes.
+    pub fn used_bytes(&self) -> u64 {
+        self.places.soft_end()
+    }
+
+    /// The memory it writes to.
+    pub fn data(&self) -> &D {
+        &self.data
+    }
+}
