@@ -25,14 +25,14 @@ pub(crate) type Channel = u8;
 /// The end that sends.
 pub(crate) enum Outlet {
     Relay(RelaySender),
-    Bus(Sender<Vec<u8>>),
+    Bus(Box<Sender<Vec<u8>>>),
 }
 
 impl Outlet {
     pub(crate) fn open(route: Route, socket: &Path, channel: Channel) -> Result<Self> {
         match route {
             Route::Relay => Ok(Self::Relay(RelaySender::connect(socket, channel)?)),
-            Route::Bus => Ok(Self::Bus(bus(socket)?.raw_sender(name(channel)).open()?)),
+            Route::Bus => Ok(Self::Bus(Box::new(bus(socket)?.raw_sender(name(channel)).open()?))),
         }
     }
 

@@ -16,7 +16,7 @@ use crate::name::ChannelName;
 use crate::receiver::ReceiverBuilder;
 use crate::sender::SenderBuilder;
 use crate::stream::session::{Autostart, Dialer, Door};
-use crate::wire::{Reply, Request, Role};
+use crate::wire::{LaneWish, Reply, Request, Role};
 
 /// A bus: channels by name. Cheap to clone; each end has a connection of its own.
 ///
@@ -89,7 +89,7 @@ impl Bus {
     /// ```
     #[must_use]
     pub fn builder() -> BusBuilder {
-        BusBuilder { address: None, name: None, autostart: Autostart::Never, door: None }
+        BusBuilder { address: None, name: None, autostart: Autostart::Never, door: None, lane: LaneWish::Never }
     }
 
     /// Begins a sender of `T` to the channel `name`.
@@ -324,9 +324,18 @@ pub struct BusBuilder {
     name: Option<String>,
     autostart: Autostart,
     door: Option<Door>,
+    lane: LaneWish,
 }
 
 impl BusBuilder {
+    /// All senders ask for a lane at once; see [`SenderBuilder::lane`].
+    #[doc(hidden)]
+    #[must_use]
+    pub fn lanes(mut self) -> Self {
+        self.lane = LaneWish::AtOnce;
+        self
+    }
+
     /// Where the bus is served; [`Address::of_user`] otherwise.
     ///
     /// ```no_run
@@ -389,7 +398,7 @@ impl BusBuilder {
             None => Address::of_user()?,
         };
         let name = self.name.unwrap_or_else(program_name);
-        let dialer = Dialer { address, name, autostart: self.autostart, door: self.door };
+        let dialer = Dialer { address, name, autostart: self.autostart, door: self.door, lane: self.lane };
         dialer.dial_or_start(&Role::Control)?;
         Ok(Bus { place: Place::Daemon(dialer) })
     }

@@ -19,12 +19,24 @@ fn frames_of_greeting_are_as_they_always_were() {
     let typed = Some(TypeDeclaration { codec: Codec::Bincode, type_name: "Job".into() });
     let hello = |role| Hello { name: "worker".into(), pid: 4_711, role };
     control("hello_control", Kind::Hello, hello(Role::Control));
-    let sender = SenderHello { channel: channel(), declares: typed.clone(), require_receiver: true, resume: None };
+    let sender = SenderHello {
+        channel: channel(),
+        declares: typed.clone(),
+        require_receiver: true,
+        resume: None,
+        lane: LaneWish::Never,
+    };
     control("hello_sender", Kind::Hello, hello(Role::Sender(sender.clone())));
     let resume = Some(Resume { sender: 0x0102_0304_0506_0708, token: TOKEN, next_sequence: 1 << 40 });
     control("hello_sender_resumes", Kind::Hello, hello(Role::Sender(SenderHello { resume, ..sender })));
-    let receiver =
-        ReceiverHello { channel: channel(), declares: None, standby: true, until_disconnected: false, returning: None };
+    let receiver = ReceiverHello {
+        channel: channel(),
+        declares: None,
+        standby: true,
+        until_disconnected: false,
+        returning: None,
+        reads_lanes: false,
+    };
     control("hello_receiver", Kind::Hello, hello(Role::Receiver(receiver.clone())));
     let known = KnownSender { sender: u64::MAX, pid: 9, sequence: 250 };
     let returning = Some(Returning { senders: vec![known], sender_seen: true, seated: true });
@@ -46,6 +58,7 @@ fn frames_of_greeting_are_as_they_always_were() {
         when_full: WhenFull::DropOldest,
         settled: Settled { accepted: 3, acked: 2, dropped: 1 },
         receivers: 1,
+        knows_lane: true,
     };
     control("welcome_sender", Kind::Welcome, welcome(WelcomeRole::Sender(sender)));
     let refused = Refused { code: RefusedCode::ReceiverTaken, text: "taken by pid 12".into() };
@@ -80,6 +93,43 @@ fn frames_of_traffic_are_as_they_always_were() {
 }
 
 #[test]
+fn frames_of_lanes_are_as_they_always_were() {
+    let lane = LaneId(300);
+    let start = LaneStart { logical: 1 << 40, place: 4_096, messages: 70_000 };
+    let fetches = Role::Lane(LaneHello { lane, ticket: TOKEN });
+    control("hello_lane", Kind::Hello, Hello { name: "worker".into(), pid: 4_711, role: fetches });
+    control("welcome_lane", Kind::Welcome, Welcome { daemon: 77, role: WelcomeRole::Lane });
+    let offered = LaneOffered { lane, ticket: TOKEN, ring_bytes: 64 << 20, window_messages: 65_536 };
+    control("lane_offered", Kind::LaneOffered, offered);
+    for (name, kind) in [
+        ("moved", Kind::Moved),
+        ("nudge", Kind::Nudge),
+        ("lane_kept", Kind::LaneKept),
+        ("sender_gone", Kind::SenderGone),
+    ] {
+        control(name, kind, LaneNamed { lane });
+    }
+    let given = LaneGiven {
+        lane,
+        ticket: TOKEN,
+        generation: 2,
+        sender: u64::MAX,
+        pid: 4_711,
+        ring_bytes: 64 << 20,
+        not_before_ns: 1 << 50,
+        start,
+        attempts: vec![LaneAttempts { before: 70_003, times: 2 }],
+        sender_gone: true,
+    };
+    control("lane_given", Kind::LaneGiven, given);
+    control("watching", Kind::Watching, Watching { lane, generation: 2 });
+    control("cursor_given", Kind::CursorGiven, CursorGiven { lane, generation: 2, ticket: Some(TOKEN) });
+    control("turned", Kind::Turned, Turned { lane, generation: 2, start, taken: 70_003 });
+    let fault = Some("its sender has written an impossible tail".into());
+    control("lane_done", Kind::LaneDone, LaneDone { lane, messages: 70_000, fault });
+}
+
+#[test]
 fn frames_of_messages_are_as_they_always_were() {
     let data = FrameHeader {
         kind: Kind::Data,
@@ -94,7 +144,8 @@ fn frames_of_messages_are_as_they_always_were() {
     message("data", data, None, &headers, b"{\"a\":1}");
     message("data_empty", FrameHeader { flags: Flags(0), ..data }, None, &Headers::new(), b"");
     let deliver = FrameHeader { kind: Kind::Deliver, flags: Flags(Flags::REDELIVERED), codec: Codec::Raw, ..data };
-    let origin = Origin { sender: 0x0102_0304_0506_0708, pid: 4_711, attempt: 3 };
+    let origin =
+        Origin { sender: 0x0102_0304_0506_0708, accepted_at_ns: 0x1112_1314_1516_1718, pid: 4_711, attempt: 3 };
     message("deliver", deliver, Some(origin), &headers, &[0, 0xff, b'\n']);
 }
 

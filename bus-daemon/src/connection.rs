@@ -5,13 +5,16 @@
 //! its socket still holds can be taken in, so that the socket is closed and the frames wait here.
 
 use std::io::{self, IoSlice, IoSliceMut};
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
 use bus_core::DaemonEnd;
 use bus_core::wire::{FrameError, FrameHeader, FrameLimits, HEADER_BYTES};
 use rustix::io::retry_on_intr;
-use rustix::net::{RecvAncillaryBuffer, RecvFlags, SendAncillaryBuffer, SendFlags, recv, recvmsg, send, sendmsg};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recv, recvmsg, send, sendmsg,
+};
 
 use crate::broker::{Announced, Content, Handled, LARGE_BYTES};
 use crate::large_frame::{LargeContent, LargeFrame, Received};
@@ -34,6 +37,9 @@ const PROBE_BYTES: usize = 512;
 
 /// How much one peer is read in one turn, so that no peer keeps the others waiting, in bytes.
 const TURN_BYTES: usize = 256 * 1024;
+
+/// How many descriptors are passed at once, at most.
+const DESCRIPTORS_MAX: usize = 5;
 
 /// What the rest of an idle connection may keep allocated, in bytes.
 const KEPT_BYTES: usize = 4 * 1024;
@@ -123,6 +129,23 @@ impl Connection {
             write_closed: false,
             close_by: None,
         }
+    }
+
+    /// Writes `bytes` and descriptors with the first of them; to a connection that was sent nothing yet.
+    ///
+    /// # Errors
+    /// What the system says: no descriptor can be passed, or there is no room.
+    pub(crate) fn send_descriptors(&self, bytes: &[u8], descriptors: &[OwnedFd]) -> io::Result<()> {
+        let Stream::Socket(socket) = &self.stream else { return Err(io::ErrorKind::Unsupported.into()) };
+        let fds: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        if !ancillary.push(SendAncillaryMessage::ScmRights(&fds)) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        let sent = retry_on_intr(|| sendmsg(socket, &[IoSlice::new(bytes)], &mut ancillary, flags))?;
+        if sent == bytes.len() { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) }
     }
 
     /// Reads and hands on what has come, up to this turn's share.

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use bus_core::lane::stamp::now_ns;
 use bus_core::{Address, Bus, ConnectError, Door};
 use rustix::process::{Resource, getrlimit};
 
@@ -135,6 +136,7 @@ fn prepare(
         broker.declare(name.clone(), options.clone());
     }
     let options = LoopOptions {
+        started_at_ns: broker.started_at_ns(),
         poll: Duration::from_micros(config.poll_us),
         idle_exit: config.idle_exit_ms.map(Duration::from_millis),
         drain: Duration::from_millis(config.drain_timeout_ms),
@@ -177,6 +179,7 @@ fn rules(config: &Config, claim: &Claim, connections_max: u32) -> io::Result<Rul
         resume_grace_ms: config.resume_grace_ms,
         departed_senders_max: config.departed_senders_max,
         departed_senders_ttl_ms: config.departed_senders_ttl_ms,
+        started_at_ns: now_ns(),
         allowed_uids,
         token_key: *claim.key().bytes(),
         seed: u64::from_le_bytes(seed),

@@ -9,6 +9,7 @@ mod connection;
 mod daemon;
 mod event_loop;
 mod key;
+mod lanes;
 mod large_frame;
 mod listener;
 mod lock;

@@ -14,7 +14,8 @@ pub enum Route {
     Local,
     /// Through a daemon, over sockets.
     Stream,
-    // Lane: through shared memory. Its world is the stream's, with a sender that asks for a lane.
+    /// Through shared memory, where there can be a lane.
+    Lane,
 }
 
 /// A bus of its own, over one route.
@@ -48,9 +49,11 @@ impl World {
     fn new(route: Route) -> Self {
         match route {
             Route::Local => Self { bus: Bus::in_process(), daemon: None },
-            Route::Stream => {
+            Route::Stream | Route::Lane => {
                 let daemon = Daemon::start();
-                let bus = Bus::connect_to(daemon.address()).expect("it has just answered");
+                let builder = Bus::builder().address(daemon.address().clone());
+                let builder = if route == Route::Lane { builder.lanes() } else { builder };
+                let bus = builder.connect().expect("it has just answered");
                 Self { bus, daemon: Some(daemon) }
             }
         }

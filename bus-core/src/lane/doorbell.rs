@@ -6,7 +6,9 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Instant;
 
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair};
 
 /// The end of who sleeps.
@@ -46,6 +48,15 @@ impl Doorbell {
     }
 }
 
+impl Doorbell {
+    /// Waits for a ring, at most until `deadline`.
+    pub fn wait(&self, deadline: Instant) {
+        let timeout = crate::transport::timespec(deadline.saturating_duration_since(Instant::now()));
+        // Interrupted or out of memory: whoever waits looks for itself.
+        let _ = poll(&mut [PollFd::new(&self.socket, PollFlags::IN)], Some(&timeout));
+    }
+}
+
 impl Ringer {
     /// From a descriptor of this process.
     #[must_use]
@@ -74,7 +85,6 @@ impl AsFd for Ringer {
 
 #[cfg(test)]
 mod tests {
-    use rustix::event::{PollFd, PollFlags, poll};
     use rustix::time::Timespec;
 
     use super::*;

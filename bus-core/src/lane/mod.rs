@@ -5,8 +5,10 @@
 //! wakes whoever sleeps beside it. Knows no daemon, no channel and no frame of control; all the unsafe code
 //! of the project is in this folder, in `region.rs`.
 
+pub mod board;
 pub mod doorbell;
 pub mod layout;
 pub mod memory;
 pub mod region;
 pub mod ring;
+pub mod stamp;

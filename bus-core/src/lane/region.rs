@@ -22,7 +22,7 @@ use rustix::fs::{
 };
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
 
-use super::layout::WORD_BYTES;
+use super::layout::{PAGE_BYTES, WORD_BYTES};
 use super::memory::{Fence, Memory};
 
 /// A file in memory.
@@ -168,6 +168,16 @@ impl MemoryFile {
     /// What the system says.
     pub fn map_writable(&self) -> io::Result<Map> {
         Map::new(self, ProtFlags::READ | ProtFlags::WRITE)
+    }
+
+    /// Maps its first page for reading, and stands in nobody's way who proves that it has no writer.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn watch_head(&self) -> io::Result<Map> {
+        // By a descriptor that can only be read: a map of any other counts as a writer's.
+        let head = Self { fd: self.reading_descriptor()?, bytes: PAGE_BYTES };
+        Map::new(&head, ProtFlags::READ)
     }
 
     /// Maps it for reading.
@@ -332,7 +342,10 @@ mod tests {
         let file = file();
         let writer = file.map_writable().unwrap();
         let _reader = reader_of_unsealed(&file).map_readable().unwrap();
+        let watched = file.watch_head().unwrap();
         assert!(!file.freeze().unwrap());
+        writer.store(3, 7);
+        assert_eq!(watched.load(3), 7);
         drop(writer);
         assert!(file.freeze().unwrap());
     }

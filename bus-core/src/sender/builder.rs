@@ -14,6 +14,7 @@ use crate::error::OpenError;
 use crate::limits::{ENDPOINT_NAME_MAX_BYTES, TYPE_NAME_MAX_BYTES};
 use crate::name::ChannelName;
 use crate::stream::sender::{FlushOnDrop, SenderOptions, StreamSender};
+use crate::wire::LaneWish;
 
 /// Options of a sender.
 pub struct SenderBuilder<T> {
@@ -24,6 +25,7 @@ pub struct SenderBuilder<T> {
     type_name: Option<String>,
     name: Option<String>,
     require_receiver: bool,
+    lane: LaneWish,
     values: PhantomData<fn(T)>,
 }
 
@@ -46,7 +48,17 @@ impl SenderBuilder<Vec<u8>> {
 impl<T> SenderBuilder<T> {
     fn new(bus: Bus, channel: &str, codec: Codec, type_name: Option<String>, encode: Encode<T>) -> Self {
         let channel = channel.to_owned();
-        Self { bus, channel, encode, codec, type_name, name: None, require_receiver: false, values: PhantomData }
+        Self {
+            bus,
+            channel,
+            encode,
+            codec,
+            type_name,
+            name: None,
+            require_receiver: false,
+            lane: LaneWish::Never,
+            values: PhantomData,
+        }
     }
 
     /// How values become bytes; bincode otherwise.
@@ -76,6 +88,16 @@ impl<T> SenderBuilder<T> {
         self.require_receiver = true;
         self
     }
+
+    /// Asks for a lane at once: memory shared with the receiver, through which messages go without passing the
+    /// daemon. Where there can be none the sender stays on the stream: on an exact channel, in the process
+    /// of the daemon, or where the system forbids it.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn lane(mut self) -> Self {
+        self.lane = LaneWish::AtOnce;
+        self
+    }
 }
 
 impl<T: Send + 'static> SenderBuilder<T> {
@@ -99,7 +121,9 @@ impl<T: Send + 'static> SenderBuilder<T> {
                     dialer.name.clone_from(name);
                 }
                 let require_receiver = self.require_receiver;
-                let options = SenderOptions { dialer, channel: channel.clone(), declares, require_receiver };
+                let wish = if self.lane == LaneWish::Never { dialer.lane } else { self.lane };
+                let lane = if dialer.reaches_descriptors() { wish } else { LaneWish::Never };
+                let options = SenderOptions { dialer, channel: channel.clone(), declares, require_receiver, lane };
                 Route::Stream(Arc::new(FlushOnDrop(StreamSender::open(options)?)))
             }
             Place::Process(local) => Route::Local(local.sender(&channel, declares, self.require_receiver)?),
@@ -118,6 +142,7 @@ impl<T> Clone for SenderBuilder<T> {
             type_name: self.type_name.clone(),
             name: self.name.clone(),
             require_receiver: self.require_receiver,
+            lane: self.lane,
             values: PhantomData,
         }
     }

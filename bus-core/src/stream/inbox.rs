@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::io;
 
 use crate::transport::Connection;
-use crate::wire::{FrameError, FrameHeader, FrameLimits, Kind};
+use crate::wire::{FrameError, FrameHeader, FrameLimits, HEADER_BYTES, Kind};
 
 /// What is read at once at most, unless one frame needs more, in bytes.
 const READ_BYTES: usize = 256 * 1024;
@@ -27,6 +27,10 @@ pub struct Inbox {
     indexed_bytes: usize,
     deliveries: usize,
     orders: usize,
+    /// Frames of lanes, which are looked at when they come, and not in their turn.
+    lane_news: VecDeque<(Kind, Vec<u8>)>,
+    /// Frames that came over this connection after the Welcome.
+    received: u64,
     /// What comes next is no frame: nothing further can be read.
     fault: Option<FrameError>,
     read_bytes: usize,
@@ -66,6 +70,8 @@ impl Inbox {
             indexed_bytes: 0,
             deliveries: 0,
             orders: 0,
+            lane_news: VecDeque::new(),
+            received: 0,
             fault: None,
             read_bytes,
             small_frames: 0,
@@ -89,6 +95,21 @@ impl Inbox {
         (self.start, self.end, self.indexed_bytes) = (0, 0, 0);
         (self.deliveries, self.orders, self.fault) = (0, 0, None);
         self.frames.clear();
+    }
+
+    /// Frames that came over this connection after the Welcome, and how many of them are here.
+    pub(crate) fn received(&self) -> (u64, u64) {
+        (self.received, self.frames.len() as u64)
+    }
+
+    /// Whether frames of lanes have come that nobody has looked at.
+    pub(crate) fn has_lane_news(&self) -> bool {
+        !self.lane_news.is_empty()
+    }
+
+    /// The next frame of lanes that nobody has looked at: its kind and its body.
+    pub(crate) fn next_lane_news(&mut self) -> Option<(Kind, Vec<u8>)> {
+        self.lane_news.pop_front()
     }
 
     /// How many messages are here whole.
@@ -197,8 +218,14 @@ impl Inbox {
                 return;
             }
             self.frames.push_back(Indexed { kind: header.kind, bytes });
+            self.received += 1;
+            let start = self.start + self.indexed_bytes + HEADER_BYTES;
             self.indexed_bytes += bytes;
             match header.kind {
+                Kind::LaneGiven | Kind::SenderGone => {
+                    let body = self.buffer[start..start + header.body_bytes as usize].to_vec();
+                    self.lane_news.push_back((header.kind, body));
+                }
                 Kind::Deliver => self.deliveries += 1,
                 Kind::Recall | Kind::Closing => self.orders += 1,
                 _ => {}

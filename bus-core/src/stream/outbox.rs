@@ -46,6 +46,7 @@ pub(super) struct Outgoing<'a> {
     pub(super) sent_at_ns: u64,
     pub(super) codec: Codec,
     pub(super) confirm: bool,
+    pub(super) redelivered: bool,
     pub(super) header_block: &'a [u8],
     pub(super) payload: &'a [u8],
 }
@@ -80,7 +81,10 @@ impl Outbox {
     pub(super) fn push(&mut self, message: Outgoing<'_>) {
         let header = FrameHeader {
             kind: Kind::Data,
-            flags: Flags(if message.confirm { Flags::CONFIRM } else { 0 }),
+            flags: Flags(
+                if message.confirm { Flags::CONFIRM } else { 0 }
+                    | if message.redelivered { Flags::REDELIVERED } else { 0 },
+            ),
             codec: message.codec,
             sequence: message.sequence,
             sent_at_ns: message.sent_at_ns,
@@ -288,6 +292,7 @@ mod tests {
             sent_at_ns: 0,
             codec: Codec::Raw,
             confirm: false,
+            redelivered: false,
             header_block: b"",
             payload,
         });

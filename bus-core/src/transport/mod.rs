@@ -5,7 +5,7 @@ mod memory;
 mod socket;
 
 use std::io::{self, IoSlice};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -91,10 +91,28 @@ impl Connection {
         }
     }
 
+    /// Reads, and takes the descriptors that come with it.
+    pub(crate) fn receive_descriptors(&self, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
+        match self {
+            Self::Socket(socket) => socket.receive_descriptors(buffer),
+            Self::Memory(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
     /// Waits until the connection is ready for what is of interest; `None` when `deadline` passed first.
     pub(crate) fn wait(&self, interest: Interest, deadline: Option<Instant>) -> io::Result<Option<Ready>> {
+        self.wait_or_ring(interest, None, deadline)
+    }
+
+    /// As [`wait`](Self::wait), or until the bell rings: ready for nothing, then.
+    pub(crate) fn wait_or_ring(
+        &self,
+        interest: Interest,
+        bell: Option<BorrowedFd<'_>>,
+        deadline: Option<Instant>,
+    ) -> io::Result<Option<Ready>> {
         match self {
-            Self::Socket(socket) => socket.wait(interest, deadline),
+            Self::Socket(socket) => socket.wait(interest, bell, deadline),
             Self::Memory(memory) => Ok(memory.wait(interest, deadline)),
         }
     }

@@ -1,6 +1,7 @@
 //! [`Socket`]: one connected local socket. The only file that names interprocess.
 
 use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -10,7 +11,13 @@ use interprocess::ConnectWaitMode;
 use interprocess::local_socket::traits::Stream as _;
 use interprocess::local_socket::{ConnectOptions, GenericFilePath, Stream, ToFsName};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, send, sendmsg};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendFlags, recv, recvmsg,
+    send, sendmsg,
+};
+
+/// How many descriptors come at once, at most.
+const DESCRIPTORS_MAX: usize = 8;
 
 /// A connected socket. Reading and writing take `&self`: the kernel orders them.
 #[derive(Debug)]
@@ -52,6 +59,30 @@ impl Socket {
         self.receive_with(buffer, RecvFlags::DONTWAIT)
     }
 
+    /// Reads, and takes the descriptors that come with it. Those that are too many the kernel closes, and the
+    /// reading fails.
+    pub(super) fn receive_descriptors(&self, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
+        let received = loop {
+            match recvmsg(&self.socket, &mut [IoSliceMut::new(buffer)], &mut ancillary, flags) {
+                Err(rustix::io::Errno::INTR) => {}
+                result => break result?,
+            }
+        };
+        let mut descriptors = Vec::new();
+        for message in ancillary.drain() {
+            if let RecvAncillaryMessage::ScmRights(passed) = message {
+                descriptors.extend(passed);
+            }
+        }
+        if received.flags.contains(ReturnFlags::CTRUNC) {
+            return Err(io::Error::other("more descriptors came than were announced"));
+        }
+        Ok((received.bytes, descriptors))
+    }
+
     /// Reads, and waits for the first byte.
     pub(super) fn receive_blocking(&self, buffer: &mut [u8]) -> io::Result<usize> {
         self.receive_with(buffer, RecvFlags::empty())
@@ -74,20 +105,31 @@ impl Socket {
     }
 
     /// Waits until the socket is ready or closed; `false` when `deadline` passed first.
-    pub(super) fn wait(&self, interest: Interest, deadline: Option<Instant>) -> io::Result<Option<Ready>> {
+    pub(super) fn wait(
+        &self,
+        interest: Interest,
+        bell: Option<BorrowedFd<'_>>,
+        deadline: Option<Instant>,
+    ) -> io::Result<Option<Ready>> {
         let flags = match interest {
             Interest::Readable => PollFlags::IN,
             Interest::Writable => PollFlags::OUT,
             Interest::Either => PollFlags::IN | PollFlags::OUT,
         };
+        let (rings, fd) = (bell.is_some(), self.socket.as_fd());
         loop {
             let timeout = deadline.map(|deadline| timespec(deadline.saturating_duration_since(Instant::now())));
-            let mut polled = [PollFd::new(&self.socket, flags)];
-            match poll(&mut polled, timeout.as_ref()) {
+            let bell = bell.as_ref().unwrap_or(&fd);
+            let mut both = [PollFd::new(&self.socket, flags), PollFd::new(bell, PollFlags::IN)];
+            let polled = if rings { &mut both[..] } else { &mut both[..1] };
+            match poll(polled, timeout.as_ref()) {
                 Err(rustix::io::Errno::INTR) => continue,
                 result => result?,
             };
             let events = polled[0].revents();
+            if rings && !polled[1].revents().is_empty() && events.is_empty() {
+                return Ok(Some(Ready { readable: false, writable: false }));
+            }
             let closed = events.intersects(PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL);
             let ready = |flag| closed || events.contains(flag);
             let ready = Ready { readable: ready(PollFlags::IN), writable: ready(PollFlags::OUT) };

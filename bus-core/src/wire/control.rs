@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::channel::{ChannelInfo, ChannelOptions, ChannelSummary, Removed, WhenFull};
 use crate::codec::{Codec, decode_control, encode_control};
 use crate::name::ChannelName;
-use crate::wire::{FrameHeader, HEADER_BYTES, Kind};
+use crate::wire::{FrameHeader, HEADER_BYTES, Kind, LaneHello, LaneWish};
 
 /// The first frame of a connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +27,8 @@ pub enum Role {
     Receiver(ReceiverHello),
     /// Questions and orders.
     Control,
+    /// Descriptors of a lane.
+    Lane(LaneHello),
 }
 
 /// The type that an end declares.
@@ -49,6 +51,8 @@ pub struct SenderHello {
     pub require_receiver: bool,
     /// Goes on with an earlier sender's id.
     pub resume: Option<Resume>,
+    /// Whether it wishes a lane.
+    pub lane: LaneWish,
 }
 
 /// Proof that a sender is the one that it was, and where it stands.
@@ -75,6 +79,8 @@ pub struct ReceiverHello {
     pub until_disconnected: bool,
     /// What it had from an earlier daemon; `None` at the first connection.
     pub returning: Option<Returning>,
+    /// It can read lanes.
+    pub reads_lanes: bool,
 }
 
 /// What a receiver brings to a new daemon.
@@ -117,6 +123,8 @@ pub enum WelcomeRole {
     Receiver(ReceiverWelcome),
     /// For questions and orders.
     Control,
+    /// The descriptors come with it.
+    Lane,
 }
 
 /// For a sender.
@@ -140,6 +148,8 @@ pub struct SenderWelcome {
     pub settled: Settled,
     /// Receivers at the channel.
     pub receivers: u32,
+    /// The daemon knows the lane that the sender has.
+    pub knows_lane: bool,
 }
 
 /// For a receiver.

@@ -10,7 +10,7 @@ pub const PROTOCOL: u8 = 1;
 pub const HEADER_BYTES: usize = 32;
 
 /// Length of the origin block of a `Deliver` frame, in bytes.
-pub const ORIGIN_BYTES: usize = 16;
+pub const ORIGIN_BYTES: usize = 24;
 
 /// What every frame begins with.
 pub const FRAME_MAGIC: [u8; 2] = *b"bU";
@@ -39,6 +39,16 @@ pub enum Kind {
     Goodbye = 9,
     /// Asks for a [`Kind::Settled`] once all that came before is accepted.
     Confirm = 10,
+    /// The sender goes on in its lane: [`LaneNamed`](super::LaneNamed).
+    Moved = 11,
+    /// The receiver reads a lane: [`Watching`](super::Watching).
+    Watching = 12,
+    /// The sender honours a receiver of its lane: [`Turned`](super::Turned).
+    Turned = 13,
+    /// The receiver has read a lane to its end: [`LaneDone`](super::LaneDone).
+    LaneDone = 14,
+    /// A sender that cannot ring its receiver yet has sent something in its lane: [`LaneNamed`](super::LaneNamed).
+    Nudge = 15,
 
     /// Answers [`Kind::Hello`]: [`Welcome`](super::Welcome).
     Welcome = 128,
@@ -66,11 +76,21 @@ pub enum Kind {
     Reply = 138,
     /// The daemon closes this connection: [`Closing`](super::Closing).
     Closing = 139,
+    /// There is a lane for a sender: [`LaneOffered`](super::LaneOffered).
+    LaneOffered = 141,
+    /// What a sender sends through its lane is in the daemon's keeping: [`LaneNamed`](super::LaneNamed).
+    LaneKept = 142,
+    /// A receiver reads a lane from now on: [`LaneGiven`](super::LaneGiven).
+    LaneGiven = 143,
+    /// A sender honours a receiver from now on: [`CursorGiven`](super::CursorGiven).
+    CursorGiven = 144,
+    /// Nobody writes to a lane any more: [`LaneNamed`](super::LaneNamed).
+    SenderGone = 145,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 33] = [
         Self::Hello,
         Self::Data,
         Self::Want,
@@ -94,6 +114,16 @@ impl Kind {
         Self::Receivers,
         Self::Reply,
         Self::Closing,
+        Self::Moved,
+        Self::Watching,
+        Self::Turned,
+        Self::LaneDone,
+        Self::Nudge,
+        Self::LaneOffered,
+        Self::LaneKept,
+        Self::LaneGiven,
+        Self::CursorGiven,
+        Self::SenderGone,
     ];
 
     fn from_number(number: u8) -> Option<Self> {
@@ -270,6 +300,9 @@ impl FrameHeader {
 pub struct Origin {
     /// The sender's id.
     pub sender: u64,
+    /// When the daemon accepted it, in nanoseconds of `CLOCK_MONOTONIC`: its place among the messages that
+    /// come to the receiver by other ways.
+    pub accepted_at_ns: u64,
     /// The sender's process.
     pub pid: u32,
     /// How often the message was handed out, this time included.
@@ -282,15 +315,21 @@ impl Origin {
     pub fn encode(&self) -> [u8; ORIGIN_BYTES] {
         let mut bytes = [0; ORIGIN_BYTES];
         bytes[..8].copy_from_slice(&self.sender.to_le_bytes());
-        bytes[8..12].copy_from_slice(&self.pid.to_le_bytes());
-        bytes[12..].copy_from_slice(&self.attempt.to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.accepted_at_ns.to_le_bytes());
+        bytes[16..20].copy_from_slice(&self.pid.to_le_bytes());
+        bytes[20..].copy_from_slice(&self.attempt.to_le_bytes());
         bytes
     }
 
     /// Reads the block.
     #[must_use]
     pub fn decode(bytes: &[u8; ORIGIN_BYTES]) -> Self {
-        Self { sender: u64_at(bytes, 0), pid: u32_at(bytes, 8), attempt: u32_at(bytes, 12) }
+        Self {
+            sender: u64_at(bytes, 0),
+            accepted_at_ns: u64_at(bytes, 8),
+            pid: u32_at(bytes, 16),
+            attempt: u32_at(bytes, 20),
+        }
     }
 }
 

@@ -14,7 +14,8 @@
 //!    24 | body length, u32          | header-block length, u32  |
 //!       +---------------------------+---------------------------+
 //!    32 | origin: only in Deliver                               |
-//!       |   sender id u64 | pid u32 | attempt u32               |
+//!       |   sender id u64 | accepted at u64, CLOCK_MONOTONIC   |
+//!       |   pid u32 | attempt u32                             |
 //!       +-------------------------------------------------------+
 //!       | header block: (key length u16, key, value length u32, |
 //!       |   value) again and again, UTF-8                       |
@@ -38,13 +39,15 @@
 //!   Goodbye                          Seated, Ended, Closing
 //! ```
 //!
-//! `Settled` is the two cumulative answers `Accepted` and `Acked` in one frame. Tags of deliveries
+//! Lanes have frames of their own, drawn in `lane.rs`. `Settled` is the two cumulative answers `Accepted` and `Acked` in one frame. Tags of deliveries
 //! are not sent: both sides count the `Deliver` frames of a connection from 1.
 
 mod control;
 mod frame;
 mod headers;
+mod lane;
 
 pub use control::*;
 pub use frame::*;
 pub use headers::*;
+pub use lane::*;

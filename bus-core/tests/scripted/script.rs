@@ -75,6 +75,7 @@ pub(crate) fn sender_welcome() -> WelcomeRole {
         when_full: WhenFull::Block,
         settled: Settled::default(),
         receivers: 0,
+        knows_lane: false,
     })
 }
 
@@ -111,7 +112,7 @@ impl Peer {
 
     /// Delivers messages of sender 7 by one write: each write takes more of the socket than its bytes.
     pub(crate) fn deliver_all(&mut self, sequences: RangeInclusive<u64>, payload: &[u8]) {
-        let origin = Origin { sender: 7, pid: 1, attempt: 1 }.encode();
+        let origin = Origin { sender: 7, accepted_at_ns: 0, pid: 1, attempt: 1 }.encode();
         let frame = |sequence| {
             let header = FrameHeader {
                 kind: Kind::Deliver,

@@ -1,6 +1,6 @@
 //! [`Account`]: what a channel knows of one sender, also after it has left.
 
-use bus_core::wire::{Flags, FrameHeader, Settled};
+use bus_core::wire::{Flags, FrameHeader, Origin, Settled};
 
 use super::peer::PeerId;
 
@@ -87,6 +87,11 @@ impl Account {
 
     pub(super) fn settled(&self) -> Settled {
         Settled { accepted: self.accepted, acked: self.acked, dropped: self.dropped }
+    }
+
+    /// How a message that is accepted now names it.
+    pub(super) fn origin(&self, accepted_at_ns: u64) -> Origin {
+        Origin { sender: self.sender, accepted_at_ns, pid: self.pid, attempt: 1 }
     }
 
     /// Its next message is accepted.

@@ -34,6 +34,7 @@ impl Broker {
             Role::Sender(_) | Role::Receiver(_) if self.shutting_down => {
                 Err(Refusal::new(RefusedCode::ShuttingDown, "the daemon is ending: no new ends are let in"))
             }
+            Role::Lane(hello) => self.fetch_lane(id, hello),
             Role::Sender(hello) => self.greet_sender(id, kernel_pid, hello),
             Role::Receiver(receiver) => {
                 let pids = if kernel_pid == hello.pid { Pids::Ours } else { Pids::Foreign };
@@ -108,12 +109,15 @@ impl Broker {
             when_full: channel.bounds.when_full,
             settled,
             receivers: channel.receivers(),
+            knows_lane: false,
         };
+        let welcome = SenderWelcome { knows_lane: self.knows_lane(channel_id, account_id, hello.lane), ..welcome };
         let requires_receiver = hello.require_receiver;
         if let Some(peer) = self.peer_mut(id) {
             peer.role = PeerRole::Sender { channel: channel_id, account: account_id, requires_receiver };
         }
         self.welcome(id, WelcomeRole::Sender(welcome));
+        self.consider_lane(channel_id, account_id, hello.lane);
         self.tell_peers(channel_id);
         Ok(())
     }
@@ -153,7 +157,11 @@ impl Broker {
         if let Some(returning) = hello.returning.filter(|_| self.may_know(channel_id)) {
             self.take_over_knowledge(channel_id, pids, &returning);
         }
+        if !hello.reads_lanes {
+            self.check_lanes(channel_id)?;
+        }
         if let Some(peer) = self.peer_mut(id) {
+            peer.reads_lanes = hello.reads_lanes;
             let until_disconnected = hello.until_disconnected;
             peer.role = PeerRole::Receiver { channel: channel_id, until_disconnected };
         }
@@ -186,9 +194,11 @@ impl Broker {
     pub(super) fn seat_next(&mut self, channel_id: ChannelId, knows: bool) {
         let now_ms = self.now_ms;
         let channel = self.channel_mut(channel_id);
-        if channel.seat.is_some() || channel.seat_reserved_until_ms > now_ms {
+        let taken = channel.seat.is_some() || channel.seat_reserved_until_ms > now_ms;
+        if taken || !self.lanes_at_rest(channel_id) {
             return;
         }
+        let channel = self.channel_mut(channel_id);
         let Some(id) = channel.line.pop_front() else { return };
         let base = channel.log.first();
         channel.ever_seated = true;
@@ -204,6 +214,8 @@ impl Broker {
             ended: false,
             leaving_until_ms: None,
             messages: 0,
+            sent_again: 0,
+            due_shown: 0,
         });
         if !channel.log.is_empty() {
             channel.sender_seen = true;
@@ -211,6 +223,7 @@ impl Broker {
         if !knows {
             self.put(id, Kind::Seated, &());
         }
+        self.give_lanes(channel_id);
         self.write(id);
         self.end_if_deserted(channel_id);
     }
@@ -307,6 +320,17 @@ impl Broker {
     }
 
     /// Proves that a sender is the one that was welcomed under this id.
+    /// What a fetch of descriptors has to name: nobody can guess it.
+    pub(super) fn next_ticket(&mut self, lane: u64) -> [u8; 16] {
+        self.tickets_made += 1;
+        let mut hasher = SipHasher24::new_with_key(&self.rules.token_key);
+        hasher.write(b"lane ticket");
+        hasher.write_u64(self.rules.seed);
+        hasher.write_u64(lane);
+        hasher.write_u64(self.tickets_made);
+        hasher.finish128().as_bytes()
+    }
+
     fn token(&self, sender: u64, channel: &str, uid: u32) -> [u8; 16] {
         let mut hasher = SipHasher24::new_with_key(&self.rules.token_key);
         hasher.write(b"sender token");

@@ -11,6 +11,7 @@ use bus_core::{ChannelName, ChannelOptions, Ledger, WhenFull};
 use slab::Slab;
 
 use super::account::{Account, AccountId, Window};
+use super::lanes::Lane;
 use super::large::Reading;
 use super::log::{Entry, MessageLog};
 use super::peer::PeerId;
@@ -63,6 +64,7 @@ pub(super) struct Channel {
     pub(super) watchers: Vec<PeerId>,
     /// What waits for the receiver to give messages back.
     pub(super) recall: Recall,
+    pub(super) lanes: Vec<Lane>,
     /// Who made it, and is charged for it.
     pub(super) uid: u32,
 }
@@ -143,6 +145,10 @@ pub(super) struct Seat {
     pub(super) leaving_until_ms: Option<u64>,
     /// Acknowledged over this connection.
     pub(super) messages: u64,
+    /// Frames that it was sent and gave back whole: they come again.
+    pub(super) sent_again: u64,
+    /// How many frames it was last shown to be due.
+    pub(super) due_shown: u64,
 }
 
 /// What is to be done with messages that the receiver gives back.
@@ -193,6 +199,7 @@ impl Channel {
             requirers: Vec::new(),
             watchers: Vec::new(),
             recall: Recall::default(),
+            lanes: Vec::new(),
             uid,
         }
     }
@@ -205,6 +212,7 @@ impl Channel {
             && self.line.is_empty()
             && self.watchers.is_empty()
             && self.awaited.is_empty()
+            && self.lanes.is_empty()
     }
 
     pub(super) fn receivers(&self) -> u32 {

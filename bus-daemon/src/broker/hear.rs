@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bus_core::wire::{FrameHeader, Kind, Progress, Request, Want, read_control};
+use bus_core::wire::{FrameHeader, Kind, LaneNamed, Progress, Request, Want, read_control};
 
 use super::log::Content;
 use super::peer::{PeerId, PeerRole};
@@ -12,6 +12,7 @@ impl Broker {
     /// A peer has sent a frame, whose lengths were checked against [`Self::frame_limits`].
     pub fn frame<'a>(&mut self, now: Duration, id: PeerId, header: &FrameHeader, content: Content<'a>) -> Handled<'a> {
         self.now_ms = millis(now);
+        self.now_ns = self.rules.nanoseconds(now);
         let Some(peer) = self.peer(id).filter(|peer| !peer.closing) else { return Handled::Taken };
         if peer.outbox.is_over() {
             self.stall(id);
@@ -71,6 +72,22 @@ impl Broker {
             (PeerRole::Sender { channel, .. } | PeerRole::Receiver { channel, .. }, Kind::Watch) => {
                 self.watch(id, channel);
                 Ok(())
+            }
+            (PeerRole::Sender { channel, account, .. }, Kind::Moved) => {
+                let LaneNamed { lane } = read(Kind::Moved, body)?;
+                self.moved(id, channel, account, lane)
+            }
+            (PeerRole::Sender { channel, account, .. }, Kind::Nudge) => {
+                read::<LaneNamed>(Kind::Nudge, body).map(|named| self.nudge(channel, account, named.lane))
+            }
+            (PeerRole::Sender { channel, account, .. }, Kind::Turned) => {
+                read(Kind::Turned, body).map(|turned| self.turned(channel, account, turned))
+            }
+            (PeerRole::Receiver { channel, .. }, Kind::Watching) => {
+                read(Kind::Watching, body).map(|watching| self.watching(channel, watching))
+            }
+            (PeerRole::Receiver { channel, .. }, Kind::LaneDone) => {
+                read(Kind::LaneDone, body).and_then(|done| self.lane_done(channel, done))
             }
             (PeerRole::Control, Kind::Request) => {
                 read::<Request>(Kind::Request, body).map(|request| self.carry_out(id, request))

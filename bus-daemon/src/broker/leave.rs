@@ -50,6 +50,7 @@ impl Broker {
         let sender = self.channel(channel_id).account(account_id).sender;
         self.departures.note(sender, self.rules.departed_senders_max);
         let departed_at_ms = if goodbye { FOR_GOOD } else { now_ms.max(FOR_GOOD + 1) };
+        self.sender_leaves_lane(channel_id, account_id);
         self.channel_mut(channel_id).depart(account_id, departed_at_ms);
         self.prune_accounts(channel_id);
         self.give_room(channel_id);
@@ -123,6 +124,7 @@ impl Broker {
             }
             let claimed = self.channel_mut(channel_id).vacate(certain);
             self.remove_recalled(channel_id, claimed);
+            self.leave_lanes(channel_id);
             self.seat_next(channel_id, false);
             // What was on its way to it can be dropped again.
             self.give_room(channel_id);
@@ -161,7 +163,7 @@ impl Broker {
         let Some(channel) = self.channels.get(channel_id.0 as usize) else { return };
         let Some(seat) = &channel.seat else { return };
         let id = seat.peer;
-        let drained = channel.log.is_empty() && !seat.recalling;
+        let drained = channel.log.is_empty() && !seat.recalling && channel.lanes.is_empty();
         let deserted =
             channel.sender_seen && channel.senders + channel.former_senders == 0 && channel.awaited.is_empty();
         let wishes =

@@ -18,6 +18,7 @@ mod channel;
 mod close;
 mod deliver;
 mod hear;
+mod lanes;
 mod large;
 mod leave;
 mod log;
@@ -41,6 +42,7 @@ use bus_core::ChannelName;
 use bus_core::wire::{FrameLimits, Kind, RefusedCode};
 use slab::Slab;
 
+pub use self::lanes::{AtRest, LaneAction, LaneBooks, LanePart, LaneSize};
 pub use self::large::Announced;
 pub use self::log::{Content, LARGE_BYTES, PREFIX_BYTES};
 pub use self::peer::PeerId;
@@ -49,6 +51,7 @@ pub use self::users::MESSAGE_COST_BYTES;
 
 use self::account::AccountId;
 use self::channel::{Channel, ChannelId};
+use self::lanes::Ticket;
 use self::leave::Departures;
 use self::peer::{Peer, PeerRole};
 use self::records::Records;
@@ -67,6 +70,8 @@ pub enum Action {
     /// Read what the socket holds at this moment, close it, tell [`Broker::hung_up`], and hand in what
     /// was read. The peer is gone when that is done.
     HangUp(PeerId, String),
+    /// Do this to the memory of a lane.
+    Lane(LaneAction),
 }
 
 /// What became of a frame.
@@ -114,10 +119,21 @@ pub struct Broker {
     last_looked_at: u32,
     shutting_down: bool,
     now_ms: u64,
+    /// The same as `CLOCK_MONOTONIC` tells it, in nanoseconds: when a message is accepted.
+    now_ns: u64,
     /// The earliest thing that time may bring.
     due_ms: Option<u64>,
     /// Used memory of large messages.
     records: Records,
+    /// Channels that have lanes.
+    laned: Vec<ChannelId>,
+    /// Descriptors that wait to be fetched.
+    tickets: VecDeque<Ticket>,
+    tickets_made: u64,
+    lanes_made: u64,
+    /// The system gives memory for lanes.
+    lanes_possible: bool,
+    lane_books: Option<Box<dyn LaneBooks>>,
     /// The largest message that any channel has ever taken.
     message_max_bytes: u32,
 }
@@ -158,10 +174,29 @@ impl Broker {
             last_looked_at: 0,
             shutting_down: false,
             now_ms: 0,
+            now_ns: 0,
             due_ms: None,
             records: Records::default(),
+            laned: Vec::new(),
+            tickets: VecDeque::new(),
+            tickets_made: 0,
+            lanes_made: 0,
+            lanes_possible: true,
+            lane_books: None,
             message_max_bytes,
         }
+    }
+
+    /// What tells this run of the daemon from others.
+    #[must_use]
+    pub fn run_id(&self) -> u64 {
+        self.rules.seed
+    }
+
+    /// What `CLOCK_MONOTONIC` said when its time began, in nanoseconds.
+    #[must_use]
+    pub fn started_at_ns(&self) -> u64 {
+        self.rules.started_at_ns
     }
 
     /// What frames of clients are held to.
@@ -228,7 +263,8 @@ impl Broker {
     /// Whether nobody is connected and nothing is held.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.peers.is_empty() && self.channels.iter().all(|(_, channel)| channel.log.is_empty())
+        self.peers.is_empty()
+            && self.channels.iter().all(|(_, channel)| channel.log.is_empty() && channel.lanes.is_empty())
     }
 
     /// The daemon is to end: no new ends, no further messages; receivers may drain.
@@ -239,14 +275,17 @@ impl Broker {
     /// Whether no receiver has anything left to drain.
     #[must_use]
     pub fn is_drained(&self) -> bool {
-        self.channels.iter().all(|(_, channel)| channel.seat.is_none() || channel.log.is_empty())
+        let drained =
+            |(slot, channel): (usize, &Channel)| channel.seat.is_none() || self.held(ChannelId(slot as u32)) == 0;
+        self.channels.iter().all(drained)
     }
 
     /// What is held, by channel.
     #[must_use]
     pub fn leftovers(&self) -> Vec<Leftover> {
-        let held = self.channels.iter().filter(|(_, channel)| !channel.log.is_empty());
-        held.map(|(_, channel)| Leftover { channel: channel.name.clone(), messages: channel.log.len() }).collect()
+        let held = self.channels.iter().map(|(slot, channel)| (channel, self.held(ChannelId(slot as u32))));
+        let held = held.filter(|(_, messages)| *messages > 0);
+        held.map(|(channel, messages)| Leftover { channel: channel.name.clone(), messages }).collect()
     }
 
     /// Checks what must always hold. For tests: it costs as much as everything is large.

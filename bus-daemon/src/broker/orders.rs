@@ -54,8 +54,9 @@ impl Broker {
         let mut channels: Vec<ChannelSummary> = self
             .channels
             .iter()
-            .map(|(_, channel)| {
-                ChannelSummary::new(channel.name.clone(), channel.ledger(), channel.log.bytes(), peers(channel))
+            .map(|(slot, channel)| {
+                let ledger = self.ledger(ChannelId(slot as u32));
+                ChannelSummary::new(channel.name.clone(), ledger, channel.log.bytes(), peers(channel))
             })
             .collect();
         channels.sort_by(|a, b| a.channel.cmp(&b.channel));
@@ -73,7 +74,7 @@ impl Broker {
         info.window = channel.bounds.window;
         info.message_max_bytes = channel.bounds.message_max_bytes;
         info.when_full = channel.bounds.when_full;
-        info.ledger = channel.ledger();
+        info.ledger = self.ledger(id);
         info.held_bytes = channel.log.bytes();
         info.oldest_ms = channel.log.entries().next().map(|entry| self.now_ms.saturating_sub(entry.accepted_at_ms));
         info.receiver = channel.seat.as_ref().map(|seat| {
@@ -148,7 +149,7 @@ impl Broker {
     /// reads the order, which it obeys before messages; what it has claimed it may hand out.
     fn delete(&mut self, id: ChannelId) -> Reply {
         let channel = self.channel(id);
-        let (name, messages) = (channel.name.clone(), channel.log.len());
+        let (name, messages) = (channel.name.clone(), self.held(id));
         let text = format!("channel {name} was deleted");
         let senders: Vec<PeerId> = channel.accounts.iter().filter_map(|(_, account)| account.peer).collect();
         let receivers: Vec<PeerId> =

@@ -22,13 +22,21 @@ pub(super) struct Outbox {
     bytes: Vec<u8>,
     written: usize,
     closed: bool,
+    /// Control frames put here, written or not.
+    frames: u64,
 }
 
 impl Outbox {
     pub(super) fn put<T: Serialize>(&mut self, kind: Kind, body: &T) {
         if !self.closed {
+            self.frames += 1;
             put_control(kind, body, &mut self.bytes);
         }
+    }
+
+    /// How many control frames were put here, ever.
+    pub(super) fn frames(&self) -> u64 {
+        self.frames
     }
 
     /// Appends frames that lie ready.

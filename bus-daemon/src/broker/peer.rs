@@ -29,6 +29,8 @@ pub(super) struct Peer {
     pub(super) outbox: Outbox,
     /// A `Write` action for it is under way.
     pub(super) write_queued: bool,
+    /// A receiver that can read lanes.
+    pub(super) reads_lanes: bool,
     /// Its next frame waits until it has read what it was told.
     pub(super) stalled: bool,
     /// The peers of its channel have changed while its outbox was full.
@@ -87,6 +89,7 @@ impl Peer {
             reading: None,
             outbox: Outbox::default(),
             write_queued: false,
+            reads_lanes: false,
             stalled: false,
             missed_peers: false,
             closing: false,

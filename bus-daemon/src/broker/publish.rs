@@ -1,7 +1,7 @@
 //! The way in: sequence, limits, and the policies of a full channel.
 
 use bus_core::WhenFull;
-use bus_core::wire::{Flags, FrameHeader, Origin};
+use bus_core::wire::{Flags, FrameHeader};
 
 use super::account::{Account, AccountId};
 use super::channel::{Channel, ChannelId, Leaves};
@@ -148,7 +148,7 @@ impl Broker {
         let window = channel.bounds.window();
         let account = &mut channel.accounts[account_id.0 as usize];
         account.accept(header, window, now_ms);
-        let origin = Origin { sender: account.sender, pid: account.pid, attempt: 1 };
+        let origin = account.origin(self.now_ns);
         if !account.queued {
             account.queued = true;
             self.to_tell.push((channel_id, account_id));

@@ -65,6 +65,7 @@ impl Broker {
     }
 
     pub(super) fn remove_channel(&mut self, id: ChannelId) {
+        self.forget_lanes(id);
         let channel = self.channels.remove(id.0 as usize);
         self.by_name.remove(&channel.name);
         if let Some(user) = self.users.get_mut(&channel.uid) {

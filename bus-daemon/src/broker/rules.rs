@@ -1,5 +1,7 @@
 //! [`Rules`]: the limits and keys of a broker.
 
+use std::time::Duration;
+
 /// Limits and keys of a broker. The daemon's configuration fills it.
 #[derive(Clone, Debug)]
 pub struct Rules {
@@ -33,6 +35,8 @@ pub struct Rules {
     pub departed_senders_max: usize,
     /// How long a departed sender is remembered, in milliseconds.
     pub departed_senders_ttl_ms: u64,
+    /// What `CLOCK_MONOTONIC` said at the daemon's start, in nanoseconds.
+    pub started_at_ns: u64,
     /// Users that may connect.
     pub allowed_uids: Vec<u32>,
     /// Key of the senders' tokens.
@@ -64,11 +68,19 @@ impl Default for Rules {
             resume_grace_ms: limits::RESUME_GRACE_MS,
             departed_senders_max: limits::DEPARTED_SENDERS_MAX,
             departed_senders_ttl_ms: limits::DEPARTED_SENDERS_TTL_MS,
+            started_at_ns: 0,
             allowed_uids: Vec::new(),
             token_key: [0; 16],
             seed: 0,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: 0,
         }
+    }
+}
+
+impl Rules {
+    /// A time since the daemon's start as `CLOCK_MONOTONIC` tells it, in nanoseconds.
+    pub(super) fn nanoseconds(&self, since_start: Duration) -> u64 {
+        self.started_at_ns.saturating_add(u64::try_from(since_start.as_nanos()).unwrap_or(u64::MAX))
     }
 }

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use bus_core::wire::{FrameHeader, FrameLimits, HEADER_BYTES, Kind, Origin};
+use bus_core::wire::{FrameHeader, FrameLimits, HEADER_BYTES, Kind};
 
 use super::log::LARGE_BYTES;
 use super::peer::{Charge, Peer, PeerId, PeerRole};
@@ -36,7 +36,7 @@ impl Broker {
         let now_ms = millis(now);
         // Encoded once: a processor that reads at once, and in other pieces, what it has just written waits until
         // that has left its store buffer (measured: half of the cost of an append).
-        let origin = Origin { sender: account.sender, pid: account.pid, attempt: 1 }.encode();
+        let origin = account.origin(self.rules.nanoseconds(now)).encode();
         let limits = FrameLimits { message_max_bytes: channel.bounds.message_max_bytes, control_max_bytes: 0 };
         let held_messages = channel.log.len() + channel.granted_messages;
         let held_bytes = channel.log.bytes() + channel.granted_bytes;

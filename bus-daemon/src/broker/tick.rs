@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::channel::{Channel, ChannelId};
+use super::lanes::FREEZE_AGAIN_MS;
 use super::peer::PeerRole;
 use super::{Broker, millis};
 
@@ -126,6 +127,7 @@ impl Broker {
             self.end_peer(id, "the receiver was removed by kick".to_owned());
         }
         if self.channels.contains(channel_id.0 as usize) {
+            self.tick_lanes(channel_id);
             self.give_room(channel_id);
             self.prune_accounts(channel_id);
             self.vanish_if_idle(channel_id);
@@ -140,6 +142,7 @@ impl Broker {
         let housekeeping = (!channel.departed.is_empty()).then_some(self.now_ms + HOUSEKEEPING_MS);
         let reserved = Some(channel.seat_reserved_until_ms).filter(|until_ms| *until_ms > 0);
         let retry = channel.waits_for_others().then_some(self.now_ms + RETRY_PAUSED_MS);
-        [awaited, processes, leaving, reserved, retry, housekeeping].into_iter().flatten().min()
+        let lanes = channel.lanes_wait().then_some(self.now_ms + FREEZE_AGAIN_MS);
+        [awaited, processes, leaving, reserved, retry, housekeeping, lanes].into_iter().flatten().min()
     }
 }

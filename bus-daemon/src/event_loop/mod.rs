@@ -5,6 +5,7 @@
 //! sleeps: waking a sleeping thread costs more than the poll.
 
 mod arrivals;
+mod lanes;
 #[cfg(test)]
 mod tests;
 mod traffic;
@@ -24,12 +25,15 @@ use slab::Slab;
 use self::traffic::Readiness;
 use crate::broker::{Broker, PeerId};
 use crate::connection::{Connection, READ_BUFFER_BYTES};
+use crate::lanes::LaneStore;
 use crate::listener::Listener;
 use crate::memory::MemoryHub;
 
 /// What the loop needs to know besides the broker's rules.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LoopOptions {
+    /// What `CLOCK_MONOTONIC` said when the broker's time began, in nanoseconds.
+    pub(crate) started_at_ns: u64,
     pub(crate) poll: Duration,
     pub(crate) idle_exit: Option<Duration>,
     pub(crate) drain: Duration,
@@ -76,6 +80,8 @@ pub(crate) struct EventLoop<O> {
     buffer: Vec<u8>,
     by_peer: HashMap<PeerId, usize>,
     memory: Arc<MemoryHub>,
+    /// The memory of lanes.
+    lanes: LaneStore,
     /// Connections by memory, by their numbers.
     by_number: HashMap<u64, usize>,
     to_write: Vec<usize>,
@@ -107,12 +113,14 @@ struct Slot {
 }
 
 impl<O: Outside> EventLoop<O> {
-    pub(crate) fn new(listener: Listener, outside: O, broker: Broker, options: LoopOptions) -> io::Result<Self> {
+    pub(crate) fn new(listener: Listener, outside: O, mut broker: Broker, options: LoopOptions) -> io::Result<Self> {
         let poll = Poll::new()?;
         let registry = poll.registry();
         registry.register(&mut SourceFd(&listener.as_fd().as_raw_fd()), LISTENER, Interest::READABLE)?;
         registry.register(&mut SourceFd(&outside.fd().as_raw_fd()), OUTSIDE, Interest::READABLE)?;
         let memory = MemoryHub::new(Waker::new(registry, MEMORY)?);
+        let lanes = LaneStore::default();
+        broker.set_lane_books(Box::new(lanes.books()));
         let now = Instant::now();
         Ok(Self {
             poll,
@@ -133,6 +141,7 @@ impl<O: Outside> EventLoop<O> {
             buffer: vec![0; READ_BUFFER_BYTES],
             by_peer: HashMap::new(),
             memory,
+            lanes,
             by_number: HashMap::new(),
             to_write: Vec::new(),
             lingering: 0,

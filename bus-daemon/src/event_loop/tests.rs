@@ -40,7 +40,13 @@ fn event_loop(folder: &std::path::Path) -> EventLoop<Silence> {
     let (here, there) = UnixStream::pair().unwrap();
     let uid = rustix::process::geteuid().as_raw();
     let broker = Broker::new(Rules { allowed_uids: vec![uid], ..Rules::default() });
-    let options = LoopOptions { poll: Duration::ZERO, idle_exit: None, drain: Duration::ZERO, connections_max: 10 };
+    let options = LoopOptions {
+        started_at_ns: 0,
+        poll: Duration::ZERO,
+        idle_exit: None,
+        drain: Duration::ZERO,
+        connections_max: 10,
+    };
     EventLoop::new(Listener::new(listener), Silence(here, there), broker, options).unwrap()
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use bus_core::lane::stamp::now_ns;
 use bus_core::wire::{FrameError, FrameHeader};
 use mio::unix::SourceFd;
 use mio::{Interest, Token};
@@ -37,17 +38,27 @@ impl Readiness {
 /// What one peer sends, on its way to the broker.
 struct Intake<'b> {
     broker: &'b mut Broker,
-    now: Duration,
+    started_at_ns: u64,
     peer: PeerId,
+}
+
+impl Intake<'_> {
+    /// The time at which something is taken in: after it was sent, and before anybody is told of it. So of two
+    /// messages of which one was confirmed before the other was sent the first has the earlier time.
+    fn now(&self) -> Duration {
+        Duration::from_nanos(now_ns().saturating_sub(self.started_at_ns))
+    }
 }
 
 impl Sink for Intake<'_> {
     fn run(&mut self, bytes: &[u8]) -> usize {
-        self.broker.run(self.now, self.peer, bytes)
+        let now = self.now();
+        self.broker.run(now, self.peer, bytes)
     }
 
     fn announced(&mut self, header: &FrameHeader) -> Announced {
-        self.broker.announced(self.now, self.peer, header)
+        let now = self.now();
+        self.broker.announced(now, self.peer, header)
     }
 
     fn record(&mut self, bytes: usize) -> Vec<u8> {
@@ -55,16 +66,18 @@ impl Sink for Intake<'_> {
     }
 
     fn frame<'a>(&mut self, header: &FrameHeader, content: Content<'a>) -> Handled<'a> {
-        self.broker.frame(self.now, self.peer, header, content)
+        let now = self.now();
+        self.broker.frame(now, self.peer, header, content)
     }
 
     fn malformed(&mut self, error: FrameError) {
-        self.broker.malformed(self.now, self.peer, &error);
+        let now = self.now();
+        self.broker.malformed(now, self.peer, &error);
     }
 }
 
 impl<O: Outside> EventLoop<O> {
-    fn slot_of(&self, peer: PeerId) -> Option<usize> {
+    pub(super) fn slot_of(&self, peer: PeerId) -> Option<usize> {
         self.by_peer.get(&peer).copied()
     }
 
@@ -102,7 +115,7 @@ impl<O: Outside> EventLoop<O> {
     /// Reads what a peer has sent, and hands it to the broker frame by frame.
     fn read(&mut self, key: usize) {
         let limits = self.broker.frame_limits();
-        let now = self.started.elapsed();
+        let started_at_ns = self.options.started_at_ns;
         let slot = &mut self.connections[key];
         if slot.paused {
             return self.hang_up_if_deserted(key);
@@ -112,7 +125,7 @@ impl<O: Outside> EventLoop<O> {
         }
         let slot = &mut self.connections[key];
         let peer = slot.peer;
-        let mut intake = Intake { broker: &mut self.broker, now, peer };
+        let mut intake = Intake { broker: &mut self.broker, started_at_ns, peer };
         let outcome = slot.connection.read(&mut self.buffer, limits, &mut intake);
         match outcome {
             Read::Drained => {}
@@ -218,6 +231,7 @@ impl<O: Outside> EventLoop<O> {
                             self.to_write.push(key);
                         }
                     }
+                    Action::Lane(action) => self.do_lane(action),
                     Action::HangUp(peer, reason) => {
                         if let Some(key) = self.slot_of(peer)
                             && !self.connections[key].connection.is_closed()
@@ -229,6 +243,9 @@ impl<O: Outside> EventLoop<O> {
                 }
             }
             self.broker.end_turn();
+            for (receiver, due) in self.broker.dues() {
+                self.lanes.show(receiver, due);
+            }
             let mut to_write = std::mem::take(&mut self.to_write);
             for key in to_write.drain(..) {
                 if self.connections.contains(key) {
@@ -324,6 +341,7 @@ impl<O: Outside> EventLoop<O> {
             self.by_number.remove(&number);
         }
         self.by_peer.remove(&slot.peer);
+        self.lanes.forget_receiver(slot.peer);
         self.broker.disconnected(self.started.elapsed(), slot.peer);
     }
 }

@@ -165,7 +165,7 @@ fn an_answer_to_no_recall_closes_the_receiver() {
 fn a_recall_waits_for_a_half_written_message() {
     let bench = Bench::new();
     let (sender, receiver) = (bench.sender("jobs"), bench.receiver("jobs"));
-    receiver.peer.give_room(60);
+    receiver.peer.give_room(68);
     sender.send_all(1..=3);
     let control = bench.control();
     assert_eq!(control.ask(Request::Purge(name("jobs"))), removed(1, 2));

@@ -6,8 +6,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bus_core::wire::{
-    Flags, FrameHeader, FrameLimits, HEADER_BYTES, Hello, Kind, KnownSender, ReceiverHello, Reply, Request, Resume,
-    Returning, Role, SenderHello, SenderWelcome, Welcome, WelcomeRole, put_control, read_control,
+    Flags, FrameHeader, FrameLimits, HEADER_BYTES, Hello, Kind, KnownSender, LaneWish, ReceiverHello, Reply, Request,
+    Resume, Returning, Role, SenderHello, SenderWelcome, Welcome, WelcomeRole, put_control, read_control,
 };
 use bus_core::{ChannelName, Codec};
 use rustix::event::{PollFd, PollFlags};
@@ -28,7 +28,13 @@ impl Peer {
     pub(crate) fn sender(socket: &Path, channel: &str) -> Self {
         let mut peer = Self::connect(socket);
         let channel = name(channel);
-        peer.greet(Role::Sender(SenderHello { channel, declares: None, require_receiver: false, resume: None }));
+        peer.greet(Role::Sender(SenderHello {
+            channel,
+            declares: None,
+            require_receiver: false,
+            resume: None,
+            lane: LaneWish::Never,
+        }));
         peer
     }
 
@@ -37,14 +43,27 @@ impl Peer {
         let WelcomeRole::Sender(SenderWelcome { sender, token, .. }) = welcome.role else { panic!("no sender") };
         let mut peer = Self::connect(socket);
         let (channel, resume) = (name(channel), Some(Resume { sender, token, next_sequence: 1 }));
-        peer.greet(Role::Sender(SenderHello { channel, declares: None, require_receiver: false, resume }));
+        peer.greet(Role::Sender(SenderHello {
+            channel,
+            declares: None,
+            require_receiver: false,
+            resume,
+            lane: LaneWish::Never,
+        }));
         peer
     }
 
     pub(crate) fn receiver(socket: &Path, channel: &str) -> Self {
         let mut peer = Self::connect(socket);
         let (channel, declares, returning) = (name(channel), None, None);
-        let hello = ReceiverHello { channel, declares, standby: false, until_disconnected: false, returning };
+        let hello = ReceiverHello {
+            channel,
+            declares,
+            standby: false,
+            until_disconnected: false,
+            returning,
+            reads_lanes: false,
+        };
         peer.greet(Role::Receiver(hello));
         peer
     }
@@ -55,7 +74,14 @@ impl Peer {
         let senders = vec![KnownSender { sender: u64::from(pid), pid, sequence: 1 }];
         let returning = Some(Returning { senders, sender_seen: true, seated: true });
         let (channel, declares) = (name(channel), None);
-        let hello = ReceiverHello { channel, declares, standby: false, until_disconnected: true, returning };
+        let hello = ReceiverHello {
+            channel,
+            declares,
+            standby: false,
+            until_disconnected: true,
+            returning,
+            reads_lanes: false,
+        };
         peer.greet(Role::Receiver(hello));
         peer
     }

@@ -256,8 +256,12 @@ impl Daemon {
     fn carry_out(&mut self) {
         loop {
             while let Some(action) = self.broker.poll_action() {
-                let (Action::Write(peer) | Action::Resume(peer) | Action::Close(peer, _) | Action::HangUp(peer, _)) =
-                    &action;
+                let peer = match &action {
+                    Action::Write(peer) | Action::Resume(peer) | Action::Close(peer, _) | Action::HangUp(peer, _) => {
+                        peer
+                    }
+                    Action::Lane(action) => panic!("{action:?}: nobody here wishes a lane"),
+                };
                 let Some(connection) = self.connections.iter_mut().find(|connection| connection.peer == *peer) else {
                     continue;
                 };
@@ -266,6 +270,7 @@ impl Daemon {
                     Action::Resume(_) => connection.paused = false,
                     Action::HangUp(..) => connection.to_hang_up = true,
                     Action::Close(..) => (connection.closing, connection.wants_write) = (true, true),
+                    Action::Lane(_) => {}
                 }
             }
             self.broker.end_turn();
@@ -279,6 +284,11 @@ impl Daemon {
     pub(crate) fn die(self, wires: &mut Wires) {
         let wires_left = self.connections.into_iter().filter_map(|connection| connection.wire);
         wires_left.for_each(|wire| wires.close_daemon(wire));
+    }
+
+    /// Whether the peer of a wire was removed, and the wire is not closed yet.
+    pub(crate) fn has_removed(&self, wire: WireId) -> bool {
+        self.connections.iter().any(|connection| connection.wire == Some(wire) && connection.closing)
     }
 
     /// Whether a connection has something to be read or written.

@@ -3,7 +3,7 @@
 //! It does everything but acknowledge what others should have: that would be obeying the protocol.
 
 use bus_core::wire::{
-    Flags, Hello, Kind, Progress, ReceiverHello, Request, Resume, Role, SenderHello, Want, put_control,
+    Flags, Hello, Kind, LaneWish, Progress, ReceiverHello, Request, Resume, Role, SenderHello, Want, put_control,
 };
 
 use crate::daemon::Daemon;
@@ -54,7 +54,13 @@ impl Hostile {
     fn greet(&mut self, rng: &mut Rng, options: &Options) {
         let plan = &options.channels[rng.index(options.channels.len())];
         let channel = plan.name.clone();
-        let sender = SenderHello { channel: channel.clone(), declares: None, require_receiver: true, resume: None };
+        let sender = SenderHello {
+            channel: channel.clone(),
+            declares: None,
+            require_receiver: true,
+            resume: None,
+            lane: LaneWish::Never,
+        };
         let role = match self.script {
             Script::Noise => return,
             Script::Sender => Role::Sender(sender),
@@ -68,6 +74,7 @@ impl Hostile {
                 standby: rng.chance(70),
                 until_disconnected: rng.chance(50),
                 returning: None,
+                reads_lanes: false,
             }),
             Script::Control => Role::Control,
         };

@@ -35,6 +35,8 @@ struct Message {
     bytes: usize,
     fate: Fate,
     handed_out: u32,
+    /// How often without a mark.
+    unmarked: u32,
     /// A later message of its sender was handed out first: it must have been removed.
     passed_over: bool,
 }
@@ -102,6 +104,8 @@ pub(crate) struct HandedOut {
     pub(crate) bytes: usize,
     pub(crate) attempt: u32,
     pub(crate) redelivered: bool,
+    /// This receiver was removed, and does not know it: it had claimed the message before.
+    pub(crate) removed: bool,
     /// This receiver has given it back before.
     pub(crate) given_back: bool,
 }
@@ -130,6 +134,7 @@ impl Model {
             bytes,
             fate: Fate::Sent,
             handed_out: 0,
+            unmarked: 0,
             passed_over: false,
         });
         let stream = self.streams.entry(sender).or_insert(Stream { channel, values: Vec::new(), handed_out: 0 });
@@ -206,7 +211,10 @@ impl Model {
         if (delivery.attempt > 1) && !delivery.redelivered {
             return Err(format!("I5: {delivery:?} is another attempt and not marked"));
         }
-        if message.handed_out > 0 && !delivery.redelivered {
+        // A process may stop for any time between its claim and its user: what others were handed meanwhile
+        // is marked.
+        let claimed_before_all = delivery.removed && message.unmarked == 0;
+        if message.handed_out > 0 && !delivery.redelivered && !claimed_before_all {
             return Err(format!("I5: {delivery:?} was handed out before and is not marked"));
         }
         if self.exactly_once && (message.handed_out > 0 || delivery.redelivered) {
@@ -214,6 +222,7 @@ impl Model {
         }
         let is_first = message.handed_out == 0;
         message.handed_out += 1;
+        message.unmarked += u32::from(!delivery.redelivered);
         let was_passed_over = std::mem::take(&mut message.passed_over);
         self.check_receivers_order(&delivery)?;
         if was_passed_over {

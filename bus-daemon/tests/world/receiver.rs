@@ -27,6 +27,8 @@ pub(crate) struct Receiver {
     has_connected: bool,
     /// Senders and sequences of what it has given back: that comes again, also after it went to the daemon.
     gave_back: HashSet<(u64, u64)>,
+    /// The daemon has given its seat to another, and could not tell it.
+    pub(crate) removed: bool,
     /// The frames of this step, for the journal.
     pub(crate) frames: Frames,
 }
@@ -65,11 +67,12 @@ impl Receiver {
             receiving: Receiving::default(),
             has_connected: false,
             gave_back: HashSet::new(),
+            removed: false,
             frames: Frames::new(),
         }
     }
 
-    fn wire(&self) -> Option<WireId> {
+    pub(crate) fn wire(&self) -> Option<WireId> {
         match self.link {
             Link::Greeting(wire) | Link::Up(wire) => Some(wire),
             Link::Away | Link::Over => None,
@@ -90,6 +93,7 @@ impl Receiver {
             standby: self.manner.standby,
             until_disconnected: self.manner.until_disconnected,
             returning: self.has_connected.then(|| self.receiving.returning()),
+            reads_lanes: false,
         };
         self.greeting.clear();
         self.link = Link::Greeting(wire);
@@ -347,6 +351,7 @@ impl Receiver {
             bytes: if torn { usize::MAX } else { frame.payload.len() },
             attempt: info.attempt,
             redelivered: info.redelivered,
+            removed: self.removed,
             given_back: self.gave_back.contains(&(info.sender.0, info.sequence)),
         }
     }

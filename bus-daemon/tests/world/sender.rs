@@ -3,8 +3,9 @@
 use std::collections::VecDeque;
 
 use bus_core::wire::{
-    Closing, ClosingCode, Flags, FrameHeader, FrameLimits, HEADER_BYTES, Hello, Kind, Receivers, Refused, RefusedCode,
-    Resume, Role, SenderHello, SenderWelcome, Settled, Want, Welcome, WelcomeRole, put_control, read_control,
+    Closing, ClosingCode, Flags, FrameHeader, FrameLimits, HEADER_BYTES, Hello, Kind, LaneWish, Receivers, Refused,
+    RefusedCode, Resume, Role, SenderHello, SenderWelcome, Settled, Want, Welcome, WelcomeRole, put_control,
+    read_control,
 };
 use bus_core::{Codec, WhenFull};
 
@@ -119,7 +120,7 @@ impl Sender {
             self.rules.as_ref().map(|rules| Resume { sender: rules.sender, token: rules.token, next_sequence });
         let channel = options.channels[self.channel].name.clone();
         let require_receiver = self.receivers.is_some();
-        let hello = SenderHello { channel, declares: None, require_receiver, resume };
+        let hello = SenderHello { channel, declares: None, require_receiver, resume, lane: LaneWish::Never };
         self.unwritten.clear();
         self.inbox.clear();
         // Not with the welcome: the channel may be deleted before that is read.

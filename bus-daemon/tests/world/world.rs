@@ -300,7 +300,11 @@ impl World {
                 }
             }
             Step::ReceiverReads(receiver, bytes) => receivers[receiver].read(bytes, wires)?,
-            Step::ReceiverTakes(receiver, how) => receivers[receiver].take(how, wires, model, options.bug)?,
+            Step::ReceiverTakes(receiver, how) => {
+                let removed = |wire| self.daemon.as_ref().is_some_and(|daemon| daemon.has_removed(wire));
+                receivers[receiver].removed = receivers[receiver].wire().is_some_and(removed);
+                receivers[receiver].take(how, wires, model, options.bug)?;
+            }
             Step::ReceiverSettles(receiver, count, busy) => receivers[receiver].settle(count, busy, wires),
             Step::KeeperTends(receiver, in_use) => receivers[receiver].tend(in_use, wires),
             Step::ReceiverCrashes(receiver) => receivers[receiver].crash(wires),

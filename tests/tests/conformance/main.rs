@@ -36,7 +36,7 @@ macro_rules! over_every_route {
     ($($tests:tt)*) => {
         over!(Local as local: $($tests)*);
         over!(Stream as stream: $($tests)*);
-        // Lane: over!(Lane as lane: $($tests)*);
+        over!(Lane as lane: $($tests)*);
     };
 }
 

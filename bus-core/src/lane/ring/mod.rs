@@ -16,6 +16,9 @@ mod model;
 #[cfg(test)]
 mod tests;
 
+use super::layout::{cursor, data};
+use super::memory::Memory;
+
 pub use self::reader::{Limits, Payload, Position, Reader, Record};
 pub use self::writer::{Bounds, NotWritten, Writer};
 
@@ -30,6 +33,54 @@ pub struct Start {
     pub messages: u64,
     /// Messages before this one may have been handed out.
     pub taken: u64,
+}
+
+/// What a receiver that is gone has left in its cursor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AtRest {
+    /// How far it had acknowledged; `None` when it had not begun.
+    pub start: Option<Start>,
+    /// How many messages it may have handed out.
+    pub taken: u64,
+    /// How often it gave the head back.
+    pub given_back: u32,
+}
+
+/// Reads a cursor that nobody writes to any more. What it says need not be true.
+pub fn at_rest(memory: &impl Memory) -> AtRest {
+    let head = memory.load(cursor::HEAD);
+    let slot = (head & 1) as usize;
+    let messages = memory.load(cursor::SLOTS + 2 * slot + 1);
+    let taken = memory.load(cursor::TAKEN).max(messages);
+    let start = Start { logical: head & !7, place: memory.load(cursor::SLOTS + 2 * slot), messages, taken };
+    // Said of another message, it is nothing.
+    let given_back = memory.load(cursor::GIVEN_BACK);
+    let given_back = if given_back >> 32 == messages & 0xffff_ffff { given_back as u32 } else { 0 };
+    AtRest { start: (head != 0).then_some(start), taken, given_back }
+}
+
+/// How many messages a lane has seen, as both its ends say at this moment: for books, and nothing else.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Published.
+    pub published: u64,
+    /// That may have been handed out.
+    pub taken: u64,
+    /// Acknowledged.
+    pub acknowledged: u64,
+}
+
+/// Reads the counts of a lane from the first pages of its files.
+pub fn counts(data: &impl Memory, cursor: Option<&impl Memory>) -> Counts {
+    let head = cursor.map(|cursor| {
+        let slot = (cursor.load(cursor::HEAD) & 1) as usize;
+        (cursor.load(cursor::SLOTS + 2 * slot + 1), cursor.load(cursor::TAKEN))
+    });
+    // Last, and never less than what was seen to come of it.
+    let published = data.load(data::MESSAGES);
+    let (acknowledged, taken) = head.unwrap_or_default();
+    let acknowledged = acknowledged.min(published);
+    Counts { published, taken: taken.clamp(acknowledged, published), acknowledged }
 }
 
 /// What the peer wrote cannot be: the lane is of no use any more.

@@ -167,14 +167,20 @@ impl<D: Memory, C: Memory> Reader<D, C> {
         self.is_honoured()
     }
 
+    /// How many messages the sender says to have published.
+    pub fn published(&self) -> u64 {
+        self.data.load(data::MESSAGES)
+    }
+
     /// How many messages may have been handed out.
     pub fn taken(&self) -> u64 {
         self.taken
     }
 
-    /// Whether the sender honours this receiver.
+    /// Whether the sender honours this receiver, or has not heard of it yet.
+    #[inline]
     pub fn is_honoured(&self) -> bool {
-        self.data.load(data::GENERATION) == self.generation
+        self.data.load(data::GENERATION) <= self.generation
     }
 
     /// Says how often the head was given back.

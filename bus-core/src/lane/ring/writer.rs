@@ -229,6 +229,11 @@ impl<D: Memory, C: Memory> Writer<D, C> {
         Ok(start)
     }
 
+    /// Where the present receiver began; all behind that it may have been handed.
+    pub fn honoured(&self) -> Start {
+        Start { taken: self.messages, ..self.start }
+    }
+
     /// Messages written.
     pub fn messages(&self) -> u64 {
         self.messages

@@ -69,9 +69,10 @@ impl Kept for StreamReceiver {
 
     fn reattach(&self) -> Reattached {
         if lock(&self.arrived).is_none() {
-            let Ok(returning) = self.state.try_lock().map(|state| state.receiving.returning()) else {
-                return Reattached::NotNow;
-            };
+            let Ok(mut state) = self.state.try_lock() else { return Reattached::NotNow };
+            state.note_lanes();
+            let returning = state.receiving.returning();
+            drop(state);
             match self.options.dialer.dial(&Role::Receiver(hello(&self.options, Some(returning)))) {
                 Ok(session) => *lock(&self.arrived) = Some(session),
                 Err(DialError::Refused(refused)) if is_final(refused.code) => {

@@ -13,7 +13,8 @@ pub(crate) struct Loan<'a> {
     endpoint: &'a StreamReceiver,
     /// Empty once it is settled.
     state: Option<MutexGuard<'a, State>>,
-    head: Head,
+    /// Of a message that came by the stream.
+    head: Option<Head>,
     /// The keeper tells what is owed meanwhile.
     held: bool,
 }
@@ -21,7 +22,12 @@ pub(crate) struct Loan<'a> {
 impl<'a> Loan<'a> {
     pub(super) fn new(endpoint: &'a StreamReceiver, mut state: MutexGuard<'a, State>, head: Head) -> Self {
         state.receiving.lend(1);
-        Self { endpoint, state: Some(state), head, held: false }
+        Self { endpoint, state: Some(state), head: Some(head), held: false }
+    }
+
+    /// What the endpoint has lent from its lanes.
+    pub(super) fn of_lane(endpoint: &'a StreamReceiver, state: MutexGuard<'a, State>) -> Self {
+        Self { endpoint, state: Some(state), head: None, held: false }
     }
 
     fn state(&self) -> &State {
@@ -43,23 +49,26 @@ impl<'a> Loan<'a> {
 
     /// The first message.
     pub(crate) fn frame(&self) -> LentFrame<'_> {
-        self.state().receiving.lent_frame()
+        let state = self.state();
+        state.lane_loan.frames().next().unwrap_or_else(|| state.receiving.lent_frame())
     }
 
     /// All of them, in order.
     pub(crate) fn frames(&self) -> impl Iterator<Item = LentFrame<'_>> {
-        self.state().receiving.lent_frames()
+        let state = self.state();
+        state.lane_loan.frames().chain(state.receiving.lent_frames())
     }
 
     /// How many there are.
     pub(crate) fn len(&self) -> usize {
-        self.state().receiving.lent()
+        self.state().lent()
     }
 
     /// Lends also those that follow the head and are here already: `most` in all at most.
     pub(crate) fn extend(&mut self, most: usize) {
         let Some(state) = &mut self.state else { return };
-        let count = state.receiving.lendable(&self.head, most);
+        let Some(head) = &self.head else { return self.endpoint.lend_more_from_lanes(state, most) };
+        let count = state.receiving.lendable(head, self.endpoint.streamed_together(state, most));
         if count > 1 {
             state.receiving.claim_through(count);
             if !state.receiving.is_claimed_through(count) {
@@ -73,7 +82,8 @@ impl<'a> Loan<'a> {
 
     /// Its user may keep it for long: what is owed until now is told meanwhile.
     pub(crate) fn hold(mut self) -> Self {
-        if let Some(state) = self.state.as_ref().filter(|state| state.receiving.may_be_told()) {
+        let of_stream = self.head.is_some();
+        if let Some(state) = self.state.as_ref().filter(|state| of_stream && state.receiving.may_be_told()) {
             self.endpoint.put_off(state);
             self.held = true;
         }
@@ -83,9 +93,13 @@ impl<'a> Loan<'a> {
     /// Acknowledges the first before its user sees it: on return the daemon's socket has that whole.
     pub(crate) fn take(mut self, wait: Wait) -> Result<(), NoMessage> {
         let mut state = self.take_state();
+        let Some(head) = self.head else {
+            self.endpoint.settle_in(&mut state, 1);
+            return Ok(());
+        };
         // Nobody has seen it yet: should the daemon order this receiver to go, it is another's.
         state.receiving.lend(0);
-        while !state.receiving.is_claimed(&self.head) {
+        while !state.receiving.is_claimed(&head) {
             let busy = state.told_at == CoarseTime::now();
             self.endpoint.write(&mut state);
             let Some(connection) = state.connection.clone() else { break };
@@ -96,7 +110,7 @@ impl<'a> Loan<'a> {
                     break;
                 }
                 if state.receiving.control.is_empty() || !state.receiving.unsay() {
-                    state.receiving.taken(&self.head, said);
+                    state.receiving.taken(&head, said);
                     state.told_at = CoarseTime::now();
                     self.endpoint.leave_to_keeper(&state);
                     return Ok(());
@@ -141,8 +155,12 @@ impl StreamReceiver {
     }
 
     fn settle_in(&self, state: &mut State, count: usize) {
-        let gives_back = state.receiving.settle(count);
-        self.tell(state, gives_back);
+        if state.lane_loan.is_empty() {
+            let gives_back = state.receiving.settle(count);
+            self.tell(state, gives_back);
+        } else {
+            self.settle_lanes(state, count);
+        }
         if state.waiting {
             self.changed.notify_all();
         }

@@ -12,6 +12,8 @@
 mod deferral;
 mod kept;
 mod known;
+mod lanes;
+mod lending;
 mod loan;
 mod put_off;
 pub(crate) mod receiving;
@@ -23,6 +25,8 @@ use std::time::Instant;
 use rustix::time::{ClockId, clock_gettime};
 
 use self::deferral::Deferral;
+use self::lanes::{Lanes, Next};
+use self::lending::LaneLoan;
 pub(crate) use self::loan::Loan;
 use self::put_off::PutOff;
 pub(crate) use self::receiving::LentFrame;
@@ -87,6 +91,13 @@ struct State {
     read_at: CoarseTime,
     /// A thread waits until what is lent is settled, or the daemon is back.
     waiting: bool,
+    lanes: Lanes,
+    /// Messages of lanes that are lent.
+    lane_loan: LaneLoan,
+    /// How many frames it was due when its socket was read last.
+    filled_due: u64,
+    /// The run of the daemon that it was last connected to.
+    daemon: u64,
 }
 
 impl StreamReceiver {
@@ -99,6 +110,10 @@ impl StreamReceiver {
             told_at: CoarseTime::default(),
             read_at: CoarseTime::default(),
             waiting: false,
+            lanes: Lanes::default(),
+            lane_loan: LaneLoan::default(),
+            filled_due: 0,
+            daemon: 0,
         };
         let receiver = Arc::new(Self {
             options,
@@ -121,7 +136,9 @@ impl StreamReceiver {
     /// Takes a new connection into use, if there is one.
     fn adopt(&self, state: &mut State) -> bool {
         let Some(Session { connection, inbox, welcome }) = lock(&self.arrived).take() else { return false };
+        let daemon = welcome.daemon;
         let WelcomeRole::Receiver(welcome) = welcome.role else { return false };
+        self.find_lanes_orphaned(state, daemon);
         state.receiving.connected(welcome, inbox);
         let connection = Arc::new(connection);
         state.connection = Some(Arc::clone(&connection));
@@ -139,13 +156,30 @@ impl StreamReceiver {
             if state.connection.is_none() && self.adopt(&mut state) {
                 keeper::wake();
             }
-            if state.receiving.lent() > 0 {
+            if state.lent() > 0 {
                 // An owned delivery is out: order waits for it.
                 state = self.wait_for_change(state, wait)?;
                 continue;
             }
             if self.look_for_orders(&mut state).is_err() {
                 self.lose_link(&mut state);
+            }
+            if !state.lanes.is_empty() || state.receiving.inbox.has_lane_news() {
+                match self.choose(&mut state) {
+                    Next::Lane(index) if self.lend_from_lane(&mut state, index) => {
+                        return Ok(Loan::of_lane(self, state));
+                    }
+                    Next::Lane(_) => continue,
+                    Next::ReadStream => {
+                        state = self.read_stream(state, wait)?;
+                        continue;
+                    }
+                    Next::Nothing if !state.lanes.is_empty() => {
+                        state = self.wait_beside_lanes(state, wait)?;
+                        continue;
+                    }
+                    Next::Nothing | Next::Stream => {}
+                }
             }
             match state.receiving.head() {
                 Ok(Some(head)) if state.receiving.is_known(&head) => {
@@ -225,13 +259,17 @@ impl StreamReceiver {
     /// How many messages are here.
     pub(crate) fn len(&self) -> usize {
         let mut state = lock(&self.state);
-        if state.receiving.lent() == 0
+        if state.lent() == 0
             && let Some(connection) = state.connection.clone()
         {
             // A failure shows again where more is read.
             let _ = state.receiving.inbox.fill(&connection);
         }
-        state.receiving.waiting()
+        if state.receiving.inbox.has_lane_news() {
+            self.take_up_lanes(&mut state);
+        }
+        let in_lanes = usize::try_from(state.lanes.waiting()).unwrap_or(usize::MAX);
+        state.receiving.waiting() + in_lanes
     }
 
     pub(crate) fn is_seated(&self) -> bool {
@@ -295,6 +333,8 @@ impl StreamReceiver {
 impl Drop for StreamReceiver {
     fn drop(&mut self) {
         let mut state = lock(&self.state);
+        // Its memory first: the daemon finds where it stood, and nobody who could change that.
+        state.lanes.clear();
         if let Some(connection) = state.connection.clone() {
             state.receiving.say_goodbye();
             self.write(&mut state);
@@ -324,5 +364,6 @@ fn hello(options: &ReceiverOptions, returning: Option<Returning>) -> ReceiverHel
         standby: options.standby,
         until_disconnected: options.until_disconnected,
         returning,
+        reads_lanes: options.dialer.reaches_descriptors(),
     }
 }

@@ -9,6 +9,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use super::known::KnownSenders;
+use super::lanes::Lent;
 use crate::channel::Peers;
 use crate::error::Ended;
 use crate::limits::{CLAIM_MESSAGES, MESSAGE_MAX_BYTES_MAX, REPLY_MAX_BYTES};
@@ -44,6 +45,7 @@ pub struct Receiving {
     /// How often each of the first messages here was given back: as many as were lent together.
     given_back: VecDeque<u32>,
     known: KnownSenders,
+    message_max_bytes: u32,
     seated: bool,
     sender_seen: bool,
     peers: Option<Peers>,
@@ -85,6 +87,7 @@ impl Default for Receiving {
             lent: 0,
             given_back: VecDeque::new(),
             known: KnownSenders::default(),
+            message_max_bytes: 0,
             seated: false,
             sender_seen: false,
             peers: None,
@@ -100,6 +103,7 @@ impl Receiving {
     /// A new connection is there; `early` is what it has brought already.
     pub fn connected(&mut self, welcome: ReceiverWelcome, early: Inbox) {
         self.inbox = Inbox::new(limits(welcome.message_max_bytes));
+        self.message_max_bytes = welcome.message_max_bytes;
         self.inbox.take_over(early);
         self.control.clear();
         self.progress = Progress::default();
@@ -109,6 +113,16 @@ impl Receiving {
         self.seated = welcome.place_in_line == 0;
         self.watching = false;
         self.peers = None;
+    }
+
+    /// Largest message, in bytes.
+    pub fn message_max_bytes(&self) -> u32 {
+        self.message_max_bytes
+    }
+
+    /// A sender was there.
+    pub(crate) fn note_sender(&mut self) {
+        self.sender_seen = true;
     }
 
     /// What to tell the next daemon.
@@ -198,6 +212,8 @@ impl Receiving {
             Kind::Ended => self.ended = Some(Ended::Disconnected),
             Kind::Peers => self.peers = Some(read_control(kind, body).map_err(|_| Broken)?),
             Kind::Recall => self.answer_recall(),
+            // Looked at when they came.
+            Kind::LaneGiven | Kind::SenderGone => {}
             Kind::Closing => {
                 let closing: Closing = read_control(kind, body).map_err(|_| Broken)?;
                 match closing.code {
@@ -431,6 +447,18 @@ impl Receiving {
         self.known.sequence(head.origin.sender) >= head.sequence
     }
 
+    /// Whether a message of a sender was acknowledged here, by whatever way it came.
+    pub fn knows(&self, sender: u64, sequence: u64) -> bool {
+        self.known.sequence(sender) >= sequence
+    }
+
+    /// A message was acknowledged that came by another way.
+    pub fn note(&mut self, origin: Origin, sequence: u64) {
+        if !self.knows(origin.sender, sequence) {
+            self.known.note(origin, sequence);
+        }
+    }
+
     /// How many messages are lent.
     pub fn lent(&self) -> usize {
         self.lent
@@ -584,6 +612,29 @@ pub struct LentFrame<'a> {
     pub header_block: &'a [u8],
     /// Its content.
     pub payload: &'a [u8],
+}
+
+impl Head {
+    /// When the daemon accepted it, in nanoseconds of `CLOCK_MONOTONIC`.
+    pub(crate) fn accepted_at_ns(&self) -> u64 {
+        self.origin.accepted_at_ns
+    }
+}
+
+impl<'a> LentFrame<'a> {
+    /// Of a message that came by a lane.
+    pub(super) fn of_lane(lent: &Lent, header_block: &'a [u8], payload: &'a [u8]) -> Self {
+        let header = FrameHeader {
+            kind: Kind::Deliver,
+            flags: lent.record.header.flags,
+            codec: lent.record.header.codec,
+            sequence: lent.record.header.sequence,
+            sent_at_ns: lent.sent_at_ns,
+            body_bytes: payload.len() as u32,
+            header_block_bytes: header_block.len() as u32,
+        };
+        Self { header, origin: lent.origin, given_back: lent.given_back, header_block, payload }
+    }
 }
 
 impl LentFrame<'_> {

@@ -164,6 +164,12 @@ impl StreamReceiver {
         }
         connection.hang_up();
         state.receiving.disconnected();
+        state.note_lanes();
+        match state.receiving.ended() {
+            // What is in them is another's, or nobody's.
+            Some(_) => state.lanes.clear(),
+            None => state.lanes.disconnected(),
+        }
         *lock(&self.link) = if state.receiving.ended().is_some() { Link::Over } else { Link::Away };
         keeper::wake();
     }

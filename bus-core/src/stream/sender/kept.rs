@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use super::lane::SenderLane;
 use super::{Link, StreamSender, hello};
 use crate::address::Address;
 use crate::stream::keeper::{Kept, Reattached, Standing, Tended};
 use crate::stream::session::{DialError, Session, is_final, lock};
-use crate::wire::{Role, WelcomeRole};
+use crate::wire::{Kind, LaneNamed, LaneWish, Role, WelcomeRole};
 
 impl Kept for StreamSender {
     fn address(&self) -> &Address {
@@ -45,7 +46,12 @@ impl Kept for StreamSender {
     }
 
     fn reattach(&self) -> Reattached {
-        let role = Role::Sender(hello(&self.options, Some(lock(&self.state).sending.resume())));
+        let (resume, had_lane) = {
+            let state = lock(&self.state);
+            (state.sending.resume(), state.lane.as_ref().map(SenderLane::id))
+        };
+        let wish = had_lane.map_or(self.options.lane, LaneWish::Has);
+        let role = Role::Sender(hello(&self.options, Some(resume), wish));
         let session = match self.options.dialer.dial(&role) {
             Ok(session) => session,
             Err(DialError::Refused(refused)) if is_final(refused.code) => {
@@ -61,11 +67,23 @@ impl Kept for StreamSender {
         let Session { connection, inbox, welcome } = session;
         let WelcomeRole::Sender(rules) = welcome.role else { return Reattached::NotNow };
         let mut state = lock(&self.state);
+        if had_lane.is_some() && !rules.knows_lane {
+            // What it sends next over the stream is not what it has just said: it dials again.
+            self.fold_lane(&mut state);
+            self.wake_others(&state);
+            return Reattached::NotNow;
+        }
+        if state.lane.as_ref().map(SenderLane::id) != had_lane {
+            return Reattached::NotNow;
+        }
         state.link = Link::Up(Arc::new(connection));
         state.inbox = inbox;
         if state.sending.resumed(rules).is_err() || self.take_notice(&mut state).is_err() {
             self.lose_link(&mut state);
             return Reattached::NotNow;
+        }
+        if let Some(lane) = had_lane {
+            state.sending.say(Kind::Moved, &LaneNamed { lane });
         }
         self.write(&mut state);
         self.wake_others(&state);

@@ -6,6 +6,7 @@
 //! written belongs to one thread (`writing`), so that it can be taken back when its time is up.
 
 mod kept;
+mod lane;
 mod news;
 mod room;
 mod sending;
@@ -13,6 +14,7 @@ mod sending;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
+use self::lane::SenderLane;
 use self::room::{Entering, Room};
 use self::sending::{Sending, Withdrawn};
 use super::inbox::Inbox;
@@ -26,7 +28,7 @@ use crate::message::{Message, SenderId};
 use crate::name::ChannelName;
 use crate::ticket::Ticket;
 use crate::transport::Connection;
-use crate::wire::{Resume, Role, SenderHello, TypeDeclaration, WelcomeRole};
+use crate::wire::{LaneWish, Resume, Role, SenderHello, TypeDeclaration, WelcomeRole};
 
 /// How long a sending call may wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +74,7 @@ pub(crate) struct SenderOptions {
     pub(crate) channel: ChannelName,
     pub(crate) declares: Option<TypeDeclaration>,
     pub(crate) require_receiver: bool,
+    pub(crate) lane: LaneWish,
 }
 
 #[derive(Debug)]
@@ -93,6 +96,12 @@ struct State {
     /// The link was lost, with the last words of the daemon, and nobody has looked at that yet.
     lost: bool,
     looked_at_ns: u64,
+    /// A lane that it may move to.
+    mapped: Option<SenderLane>,
+    /// The lane that it sends through.
+    lane: Option<SenderLane>,
+    /// A thread fetches descriptors.
+    tending: bool,
 }
 
 #[derive(Debug)]
@@ -113,7 +122,7 @@ enum Written {
 
 impl StreamSender {
     pub(crate) fn open(options: SenderOptions) -> Result<Arc<Self>, OpenError> {
-        let role = Role::Sender(hello(&options, None));
+        let role = Role::Sender(hello(&options, None, options.lane));
         let session = options.dialer.dial_end(&role, &options.channel)?;
         let Session { connection, inbox, welcome } = session;
         let WelcomeRole::Sender(rules) = welcome.role else {
@@ -129,6 +138,9 @@ impl StreamSender {
             waiting: 0,
             lost: false,
             looked_at_ns: 0,
+            mapped: None,
+            lane: None,
+            tending: false,
         };
         let sender = Arc::new(Self { options, state: Mutex::new(state), changed: Condvar::new() });
         let weak: Weak<Self> = Arc::downgrade(&sender);
@@ -148,10 +160,19 @@ impl StreamSender {
         if bytes > u64::from(limit) {
             return Err(PushError::TooLarge { bytes, limit });
         }
+        if state.lane.is_some() {
+            return self.push_in_lane(state, message, wait);
+        }
         let sent_at_ns = wall_clock_ns();
         if sent_at_ns.abs_diff(state.looked_at_ns) >= LOOK_INTERVAL_NS || self.options.require_receiver {
             state.looked_at_ns = sent_at_ns;
-            self.pump(&mut state);
+            state = self.look_around(state);
+        }
+        if state.mapped.is_some() {
+            self.move_to_lane(&mut state);
+            if state.lane.is_some() {
+                return self.push_in_lane(state, message, wait);
+            }
         }
         state = match self.await_room(state, Entering { bytes, wait, until })? {
             Room::Here(state) => state,
@@ -215,7 +236,8 @@ impl StreamSender {
     /// Whether a message may go into the buffer as it is.
     fn may_feed(&self, state: &State, bytes: u64) -> bool {
         let rules = state.sending.rules();
-        let is_free = matches!(state.link, Link::Up(_)) && !state.writing && !state.sending.wants_room();
+        let on_stream = state.lane.is_none() && state.mapped.is_none();
+        let is_free = matches!(state.link, Link::Up(_)) && !state.writing && !state.sending.wants_room() && on_stream;
         is_free
             && !rules.exact
             && !self.options.require_receiver
@@ -276,7 +298,7 @@ impl StreamSender {
     }
 
     pub(crate) fn ticket(&self) -> Ticket {
-        Ticket { sequence: lock(&self.state).sending.last_sequence() }
+        Ticket { sequence: lock(&self.state).last_sequence() }
     }
 
     /// Waits until all that the ticket stands for is accepted.
@@ -284,14 +306,20 @@ impl StreamSender {
         let mut state = lock(&self.state);
         loop {
             // A message may have been taken back since.
-            let awaited = ticket.sequence.min(state.sending.last_sequence());
-            if state.sending.settled().accepted >= awaited {
+            let awaited = ticket.sequence.min(state.last_sequence());
+            state = self.tend_lane(state);
+            let accepted = match &state.lane {
+                // Before that was said everything before it was accepted.
+                Some(lane) if lane.is_kept() => lane.sequence(),
+                Some(_) | None => state.sending.settled().accepted,
+            };
+            if accepted >= awaited {
                 return Ok(());
             }
             if matches!(state.link, Link::Closed) {
                 return Err(FlushError::Disconnected { refused: state.sending.refused_count() });
             }
-            if matches!(state.link, Link::Up(_)) {
+            if matches!(state.link, Link::Up(_)) && state.lane.is_none() {
                 state.sending.ask_to_confirm(ticket.sequence);
                 self.write(&mut state);
             }
@@ -314,9 +342,9 @@ impl StreamSender {
     }
 
     pub(crate) fn unacknowledged(&self) -> usize {
-        let mut state = lock(&self.state);
-        self.pump(&mut state);
-        state.sending.unacknowledged()
+        let mut state = self.look_around(lock(&self.state));
+        let in_lane = state.lane.as_mut().map_or(0, SenderLane::unacknowledged);
+        state.sending.unacknowledged() + usize::try_from(in_lane).unwrap_or(usize::MAX)
     }
 
     pub(crate) fn dropped(&self) -> u64 {
@@ -352,6 +380,8 @@ impl StreamSender {
 impl Drop for StreamSender {
     fn drop(&mut self) {
         let mut state = lock(&self.state);
+        // Its memory first: the daemon finds nobody who could write to it.
+        (state.lane, state.mapped) = (None, None);
         if let Link::Up(connection) = &state.link {
             let connection = Arc::clone(connection);
             state.sending.say_goodbye();
@@ -375,12 +405,20 @@ impl Drop for FlushOnDrop {
     }
 }
 
-fn hello(options: &SenderOptions, resume: Option<Resume>) -> SenderHello {
+impl State {
+    /// The sequence of the message that was sent last, by either way.
+    fn last_sequence(&self) -> u64 {
+        self.lane.as_ref().map_or_else(|| self.sending.last_sequence(), SenderLane::sequence)
+    }
+}
+
+fn hello(options: &SenderOptions, resume: Option<Resume>, lane: LaneWish) -> SenderHello {
     SenderHello {
         channel: options.channel.clone(),
         declares: options.declares.clone(),
         require_receiver: options.require_receiver,
         resume,
+        lane,
     }
 }
 

@@ -1,9 +1,11 @@
 //! The socket of a sender: writing what is owed, reading what is said, and waiting for either.
 
 use std::io::{self, IoSlice};
+use std::os::fd::AsFd as _;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::lane::SenderLane;
 use super::sending::Broken;
 use super::{Link, State, StreamSender, Written};
 use crate::stream::inbox::Fill;
@@ -67,9 +69,10 @@ impl StreamSender {
             Link::Up(_) | Link::Away | Link::Closed => return self.wait_for_others(state, deadline),
         };
         let reads = !std::mem::replace(&mut state.reading, true);
+        let bell = state.lane.as_ref().map(SenderLane::bell);
         drop(state);
         let interest = if writes { Interest::Either } else { Interest::Readable };
-        let ready = connection.wait(interest, deadline);
+        let ready = connection.wait_or_ring(interest, bell.as_ref().map(|bell| bell.as_fd()), deadline);
         let mut state = lock(&self.state);
         // A failure shows in reading and in writing.
         let ready = ready.unwrap_or(Some(Ready { readable: true, writable: true }));
@@ -168,6 +171,9 @@ impl StreamSender {
             state.lost = true;
             state.inbox.clear();
             state.sending.disconnected();
+            // A daemon that did not hear of it knows nothing of what is mapped only.
+            state.mapped = None;
+            state.lane.iter_mut().for_each(SenderLane::is_to_be_named_again);
             keeper::wake();
         }
         self.wake_others(state);

@@ -8,14 +8,17 @@
 
 use std::io::IoSlice;
 
+use serde::Serialize;
+
 use super::Encoded;
+use super::lane::LaneNews;
 use crate::channel::Peers;
 use crate::message::{Message, MessageInfo};
 use crate::stream::control_queue::ControlQueue;
 use crate::stream::outbox::{Outbox, Outgoing, SLICES_MAX};
 use crate::wire::{
-    Closing, ClosingCode, FrameHeader, FrameLimits, HEADER_BYTES, Kind, Receivers, Resume, SenderWelcome, Settled,
-    Want, decode_headers, read_control,
+    Closing, ClosingCode, FrameHeader, FrameLimits, HEADER_BYTES, Kind, LaneNamed, Receivers, Resume, SenderWelcome,
+    Settled, Want, decode_headers, read_control,
 };
 
 #[derive(Debug)]
@@ -38,6 +41,8 @@ pub(super) struct Sending {
     /// Not everything is written again yet over a new connection.
     resending: bool,
     closed: bool,
+    /// What the daemon said of lanes, and nobody has looked at.
+    pub(super) lanes: LaneNews,
 }
 
 /// A request for room in the channel.
@@ -87,6 +92,7 @@ impl Sending {
             watching: false,
             resending: false,
             closed: false,
+            lanes: LaneNews::default(),
             rules,
         }
     }
@@ -140,11 +146,33 @@ impl Sending {
         self.last_sequence += 1;
         let sequence = self.last_sequence;
         let Encoded { codec, header_block, payload } = message;
-        self.outbox.push(Outgoing { sequence, sent_at_ns, codec, confirm, header_block, payload });
+        let redelivered = false;
+        self.outbox.push(Outgoing { sequence, sent_at_ns, codec, confirm, redelivered, header_block, payload });
         if confirm {
             self.confirm_asked = sequence;
         }
         sequence
+    }
+
+    /// All up to here were acknowledged by other ways.
+    pub(super) fn settle_through(&mut self, sequence: u64) {
+        self.outbox.acknowledge(usize::MAX);
+        self.last_sequence = sequence;
+        self.earlier_written_through = sequence;
+        self.settled = Settled { accepted: sequence, acked: sequence, ..self.settled };
+    }
+
+    /// A message that was sent by other ways is to be sent by this one.
+    pub(super) fn fold(&mut self, message: Outgoing<'_>) {
+        debug_assert_eq!(message.sequence, self.last_sequence + 1);
+        self.last_sequence = message.sequence;
+        self.earlier_written_through = message.sequence;
+        self.outbox.push(message);
+    }
+
+    /// Says something.
+    pub(super) fn say<T: Serialize>(&mut self, kind: Kind, body: &T) {
+        self.control.push(kind, body);
     }
 
     /// Takes the last message back, as if it had never been sent; where that can be.
@@ -309,6 +337,12 @@ impl Sending {
                 let receivers: Receivers = read_control(kind, body).map_err(|_| Broken)?;
                 self.receivers = receivers.count;
             }
+            Kind::LaneOffered => self.lanes.offered = Some(read_control(kind, body).map_err(|_| Broken)?),
+            Kind::LaneKept => {
+                let LaneNamed { lane } = read_control(kind, body).map_err(|_| Broken)?;
+                self.lanes.kept = Some(lane);
+            }
+            Kind::CursorGiven => self.lanes.cursor = Some(read_control(kind, body).map_err(|_| Broken)?),
             Kind::Closing => {
                 let closing: Closing = read_control(kind, body).map_err(|_| Broken)?;
                 match closing.code {
@@ -351,6 +385,7 @@ impl Sending {
     pub(super) fn disconnected(&mut self) {
         self.earlier_written_through = self.written_through();
         self.control.clear();
+        self.lanes = LaneNews::default();
         self.resending = false;
         self.confirm_asked = 0;
         self.watching = false;
@@ -404,6 +439,7 @@ mod tests {
             when_full: WhenFull::Block,
             settled: Settled::default(),
             receivers: 0,
+            knows_lane: false,
         })
     }
 

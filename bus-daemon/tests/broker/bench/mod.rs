@@ -318,6 +318,7 @@ impl State {
                         wire.closing = Some(reason);
                     }),
                     Action::HangUp(id, reason) => self.hang_up(id, reason),
+                    Action::Lane(action) => panic!("{action:?}: nobody here wishes a lane"),
                 }
             }
             self.broker.end_turn();
@@ -501,7 +502,7 @@ fn heard(header: &FrameHeader, frame: &[u8]) -> Heard {
 
 fn delivery(header: &FrameHeader, body: &[u8]) -> Delivery {
     let (origin, payload) = body.split_first_chunk::<ORIGIN_BYTES>().unwrap();
-    let Origin { sender, pid, attempt } = Origin::decode(origin);
+    let Origin { sender, pid, attempt, .. } = Origin::decode(origin);
     let (value, filling) = payload.split_first_chunk::<8>().unwrap();
     assert!(filling.iter().all(|byte| *byte == value[0]), "the content of a message must not change");
     let (value, redelivered) = (u64::from_le_bytes(*value), header.flags.has(Flags::REDELIVERED));

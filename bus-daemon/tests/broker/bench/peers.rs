@@ -1,5 +1,7 @@
 //! The ends of a [`Bench`]: what they say, and what they have heard.
 
+use bus_core::wire::LaneWish;
+
 use super::*;
 
 /// A connection.
@@ -112,12 +114,19 @@ impl Peer {
 }
 
 pub(crate) fn sender_hello(channel: &str) -> SenderHello {
-    SenderHello { channel: name(channel), declares: None, require_receiver: false, resume: None }
+    SenderHello { channel: name(channel), declares: None, require_receiver: false, resume: None, lane: LaneWish::Never }
 }
 
 pub(crate) fn receiver_hello(channel: &str) -> ReceiverHello {
     let channel = name(channel);
-    ReceiverHello { channel, declares: None, standby: false, until_disconnected: false, returning: None }
+    ReceiverHello {
+        channel,
+        declares: None,
+        standby: false,
+        until_disconnected: false,
+        returning: None,
+        reads_lanes: false,
+    }
 }
 
 pub(crate) fn declares(type_name: &str) -> Option<TypeDeclaration> {

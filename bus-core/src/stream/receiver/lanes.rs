@@ -1,0 +1,476 @@
+//! The lanes of a receiver, and the order in which their messages and those of the stream are handed out.
+//!
+//! **The order.** If one send returned before another began, the first is handed out first. Each message has a
+//! stamp, taken when it was sent, or for the stream when the daemon accepted it. In a *round* all lanes are
+//! looked at, then the clock, then all lanes again; the stream counts as one lane more, of which the daemon's
+//! board shows how far it goes. What the second look shows is handed out by stamp for as long as something of
+//! the first look is left: whatever was sent before that, the second look cannot have missed.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use crate::lane::board::Board;
+use crate::lane::doorbell::{Doorbell, Ringer};
+use crate::lane::layout::PAGE_BYTES;
+use crate::lane::region::{Access, Map, MemoryFile};
+use crate::lane::ring::{Broken, Limits, Position, Reader, Record, Start};
+use crate::lane::stamp::now_ns;
+use crate::limits::CLAIM_MESSAGES;
+use crate::stream::session::exactly;
+use crate::wire::{LaneAttempts, LaneGiven, LaneId, LaneStart, Origin};
+
+/// All lanes of one receiver.
+#[derive(Debug, Default)]
+pub(super) struct Lanes {
+    lanes: Vec<Lane>,
+    /// Where it waits, and what the daemon shows it; the same for all its lanes.
+    ends: Option<(Doorbell, Board<Map>)>,
+    round: Round,
+    /// The wall clock less the clock of the stamps, in nanoseconds.
+    wall_clock_offset_ns: u64,
+    /// Something came while it looked, or just after it had gone to sleep.
+    hot: bool,
+    slept_at_ns: u64,
+}
+
+/// One lane, from its receiver's side.
+#[derive(Debug)]
+pub(super) struct Lane {
+    pub(super) id: LaneId,
+    reader: Reader<Map, Map>,
+    ringer: Ringer,
+    sender: u64,
+    pid: u32,
+    not_before_ns: u64,
+    attempts: Vec<LaneAttempts>,
+    sender_gone: bool,
+    /// The daemon that gave it is gone. Its sender sends again by the next one what is not acknowledged here.
+    orphaned: bool,
+    /// The first message that is not handed out.
+    next: Position,
+    /// That message, once it is looked at.
+    head: Option<Record>,
+    /// How far it went at the first look.
+    first_tail: u64,
+    /// How often the messages from the head on were given back.
+    given_back: Vec<u32>,
+    /// Of the message that was acknowledged last.
+    sequence: u64,
+    /// How far has to be acknowledged before a sender that waits is rung for.
+    ring_at: Option<u64>,
+}
+
+/// What a round has found.
+#[derive(Clone, Copy, Debug, Default)]
+struct Round {
+    /// How many frames of the stream the first look showed, and the second.
+    first_due: u64,
+    due: u64,
+    clock_ns: u64,
+}
+
+/// The stream, as it stands beside the lanes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Stream {
+    /// When its first message was accepted.
+    pub(super) head_ns: Option<u64>,
+    /// Frames that have come, and how many of them stand from its first message on.
+    pub(super) received: u64,
+    pub(super) waiting: u64,
+    /// Its daemon is there.
+    pub(super) is_up: bool,
+}
+
+/// What is handed out next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// The first message of the stream.
+    Stream,
+    /// The head of this lane.
+    Lane(usize),
+    /// The stream has something that has to be read before that is known.
+    ReadStream,
+    /// There is nothing.
+    Nothing,
+}
+
+/// A message of a lane that is lent.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Lent {
+    pub(super) lane: LaneId,
+    pub(super) record: Record,
+    pub(super) origin: Origin,
+    pub(super) given_back: u32,
+    pub(super) sent_at_ns: u64,
+}
+
+/// A sleep as short as this would have been spared by looking a little longer, in nanoseconds.
+const HOT_NS: u64 = 100_000;
+
+impl Lane {
+    /// Maps what was fetched.
+    pub(super) fn new(
+        given: LaneGiven,
+        message_max_bytes: u32,
+        descriptors: Vec<OwnedFd>,
+    ) -> io::Result<(Self, (Doorbell, Board<Map>))> {
+        let [data, cursor, ringer, bell, board] = exactly(descriptors)?;
+        let ring = usize::try_from(given.ring_bytes).map_err(io::Error::other)?;
+        let data = MemoryFile::open_checked(data, PAGE_BYTES + ring, Access::Read).map_err(io::Error::other)?;
+        let cursor = MemoryFile::open_checked(cursor, PAGE_BYTES, Access::Write).map_err(io::Error::other)?;
+        let board = MemoryFile::open_checked(board, PAGE_BYTES, Access::Read).map_err(io::Error::other)?;
+        let LaneStart { logical, place, messages } = given.start;
+        let start = Start { logical, place, messages, taken: messages };
+        let limits = Limits { ring_bytes: given.ring_bytes, message_max_bytes };
+        let reader = Reader::new(data.map_readable()?, cursor.map_writable()?, limits, given.generation, start);
+        let mut lane = Self {
+            id: given.lane,
+            next: reader.head(),
+            first_tail: reader.tail(),
+            reader,
+            ringer: Ringer::new(ringer),
+            sender: given.sender,
+            pid: given.pid,
+            not_before_ns: given.not_before_ns,
+            attempts: given.attempts,
+            sender_gone: given.sender_gone,
+            orphaned: false,
+            head: None,
+            given_back: Vec::new(),
+            sequence: 0,
+            ring_at: None,
+        };
+        let _ = lane.reader.look();
+        Ok((lane, (Doorbell::new(bell), Board::new(board.map_readable()?))))
+    }
+
+    /// Messages that are acknowledged, since the lane began.
+    pub(super) fn messages(&self) -> u64 {
+        self.reader.head().messages
+    }
+
+    /// Nothing more comes, and everything is acknowledged.
+    pub(super) fn is_over(&self) -> bool {
+        (self.sender_gone || self.orphaned)
+            && self.next == self.reader.head()
+            && self.next.logical == self.reader.tail()
+    }
+
+    /// Nobody writes any more: what a look shows from now on is all there will be.
+    pub(super) fn sender_is_gone(&mut self) {
+        self.sender_gone = true;
+        // What cannot be shows again where messages are looked for.
+        let _ = self.reader.look();
+    }
+
+    fn look(&mut self) -> Result<(), Broken> {
+        self.reader.look()
+    }
+
+    /// The first message that is not handed out, if it was seen at the last look.
+    #[inline]
+    fn head(&mut self) -> Result<Option<Record>, Broken> {
+        if self.head.is_none() && self.next.logical < self.reader.tail() {
+            self.head = self.reader.record(self.next)?;
+        }
+        Ok(self.head)
+    }
+
+    fn stamp_ns(&self, record: &Record, clock_ns: u64) -> u64 {
+        record.header.stamp_ns.max(self.not_before_ns).min(clock_ns)
+    }
+
+    fn attempt(&self, message: u64, given_back: u32) -> u32 {
+        let earlier = self.attempts.iter().filter(|seen| message <= seen.before).map(|seen| seen.times);
+        1 + given_back + earlier.sum::<u32>()
+    }
+}
+
+impl Lanes {
+    pub(super) fn is_empty(&self) -> bool {
+        self.lanes.is_empty()
+    }
+
+    pub(super) fn add(&mut self, lane: Lane, ends: (Doorbell, Board<Map>)) {
+        self.lanes.push(lane);
+        // The same for all, and new with each connection.
+        self.ends = Some(ends);
+        self.round = Round::default();
+    }
+
+    pub(super) fn get_mut(&mut self, id: LaneId) -> Option<&mut Lane> {
+        self.lanes.iter_mut().find(|lane| lane.id == id)
+    }
+
+    /// Lets a lane go. Returns its sender, its process and the last sequence that was acknowledged.
+    pub(super) fn remove(&mut self, id: LaneId) -> Option<Lane> {
+        let index = self.lanes.iter().position(|lane| lane.id == id)?;
+        Some(self.lanes.remove(index))
+    }
+
+    /// Another daemon serves now.
+    pub(super) fn orphan(&mut self) {
+        self.lanes.iter_mut().for_each(|lane| lane.orphaned = true);
+    }
+
+    /// One that has come to its end.
+    pub(super) fn over(&self) -> Option<LaneId> {
+        self.lanes.iter().find(|lane| lane.is_over()).map(|lane| lane.id)
+    }
+
+    /// Lets all go: what is in them is another receiver's.
+    pub(super) fn clear(&mut self) {
+        self.lanes.clear();
+        self.ends = None;
+    }
+
+    /// The connection is gone, and the board with its daemon.
+    pub(super) fn disconnected(&mut self) {
+        self.round = Round::default();
+    }
+
+    pub(super) fn bell(&self) -> Option<&Doorbell> {
+        self.ends.as_ref().map(|(bell, _)| bell)
+    }
+
+    /// Which lane stands there.
+    pub(super) fn id(&self, index: usize) -> LaneId {
+        self.lanes[index].id
+    }
+
+    /// Whether it paid the last time to look again and again.
+    pub(super) fn is_hot(&self) -> bool {
+        self.hot
+    }
+
+    /// It did not pay.
+    pub(super) fn cool(&mut self) {
+        self.hot = false;
+    }
+
+    pub(super) fn due(&self) -> u64 {
+        self.ends.as_ref().map_or(0, |(_, board)| board.due())
+    }
+
+    /// Whether the daemon has sent, or is about to, what is not read.
+    pub(super) fn stream_is_due(&self, received: u64) -> bool {
+        self.due() > received
+    }
+
+    /// Which message is handed out next.
+    pub(super) fn next(&mut self, stream: Stream) -> Result<Next, (LaneId, Broken)> {
+        for _ in 0..2 {
+            if stream.head_ns.is_none() && stream.is_up && stream.received < self.round.due {
+                return Ok(Next::ReadStream);
+            }
+            if let Some(next) = self.next_of_round(stream)? {
+                return Ok(next);
+            }
+            self.begin_round(stream)?;
+        }
+        if stream.head_ns.is_none() && stream.is_up && stream.received < self.round.due {
+            return Ok(Next::ReadStream);
+        }
+        Ok(self.next_of_round(stream)?.unwrap_or(Next::Nothing))
+    }
+
+    fn begin_round(&mut self, stream: Stream) -> Result<(), (LaneId, Broken)> {
+        let first_due = self.due();
+        let alone = self.lanes.len() == 1 && stream.head_ns.is_none() && first_due <= stream.received;
+        for lane in &mut self.lanes {
+            lane.look().map_err(|broken| (lane.id, broken))?;
+            lane.first_tail = lane.reader.tail();
+        }
+        if alone {
+            // One after the other, as they lie: there is nothing to put them in order with, unless the stream
+            // has something by now.
+            self.settle_looks();
+            let due = self.due();
+            self.round = Round { first_due, due, clock_ns: u64::MAX };
+            if due <= stream.received {
+                return Ok(());
+            }
+        }
+        self.settle_looks();
+        let clock_ns = now_ns();
+        for lane in &mut self.lanes {
+            lane.look().map_err(|broken| (lane.id, broken))?;
+        }
+        self.round = Round { first_due, due: self.due(), clock_ns };
+        Ok(())
+    }
+
+    fn settle_looks(&self) {
+        if let Some(lane) = self.lanes.first() {
+            lane.reader.settle_looks();
+        }
+    }
+
+    fn next_of_round(&mut self, stream: Stream) -> Result<Option<Next>, (LaneId, Broken)> {
+        let clock_ns = self.round.clock_ns;
+        let mut best = stream.head_ns.map(|stamp_ns| (stamp_ns.min(clock_ns), Next::Stream));
+        let begins_at = stream.received.saturating_sub(stream.waiting);
+        let mut of_first_look = stream.head_ns.is_some() && (begins_at < self.round.first_due || !stream.is_up);
+        for (index, lane) in self.lanes.iter_mut().enumerate() {
+            of_first_look |= lane.next.logical < lane.first_tail;
+            if let Some(record) = lane.head().map_err(|broken| (lane.id, broken))? {
+                let stamp_ns = lane.stamp_ns(&record, clock_ns);
+                if best.is_none_or(|(first_ns, _)| stamp_ns < first_ns) {
+                    best = Some((stamp_ns, Next::Lane(index)));
+                }
+            }
+        }
+        Ok(best.filter(|_| of_first_look).map(|(_, next)| next))
+    }
+
+    /// Claims the head of a lane, and some of what follows. `None` when its sender honours another receiver.
+    pub(super) fn claim(&mut self, index: usize) -> Option<Lent> {
+        let wall_clock_offset_ns = self.wall_clock_offset_ns;
+        let lane = &mut self.lanes[index];
+        let record = lane.head?;
+        if lane.reader.taken() < record.next.messages {
+            let ahead = (record.next.messages - 1 + CLAIM_MESSAGES).min(lane.reader.published());
+            if !lane.reader.claim(record.next.messages.max(ahead)) {
+                return None;
+            }
+        } else if !lane.reader.is_honoured() {
+            return None;
+        }
+        let place = (record.next.messages - 1 - lane.messages()) as usize;
+        let given_back = lane.given_back.get(place).copied().unwrap_or(0);
+        let attempt = lane.attempt(record.next.messages, 0);
+        let accepted_at_ns = record.header.stamp_ns;
+        let origin = Origin { sender: lane.sender, accepted_at_ns, pid: lane.pid, attempt };
+        let sent_at_ns = record.header.stamp_ns.wrapping_add(wall_clock_offset_ns);
+        Some(Lent { lane: lane.id, record, origin, given_back, sent_at_ns })
+    }
+
+    /// Copies the header block and the payload of a message out, each byte once.
+    pub(super) fn copy(&self, index: usize, record: &Record, block: &mut [u8], payload: &mut [u8]) {
+        let reader = &self.lanes[index].reader;
+        if !block.is_empty() {
+            reader.copy_header_block(record, block);
+        }
+        reader.copy_payload(record, payload);
+    }
+
+    /// The head of a lane is lent: the message behind it is the next.
+    pub(super) fn pass(&mut self, index: usize) {
+        let lane = &mut self.lanes[index];
+        if let Some(record) = lane.head.take() {
+            lane.next = record.next;
+        }
+    }
+
+    /// Acknowledges a message that is the first of its lane. `false` when that is gone.
+    pub(super) fn acknowledge(&mut self, lent: &Lent) -> bool {
+        let Some(lane) = self.get_mut(lent.lane) else { return false };
+        lane.reader.acknowledge(lent.record.next);
+        lane.sequence = lent.record.header.sequence;
+        if !lane.given_back.is_empty() {
+            lane.given_back.remove(0);
+            lane.reader.give_back(lane.given_back.first().copied().unwrap_or(0));
+        }
+        lane.ring_when_worth_it();
+        true
+    }
+
+    /// Takes messages back that were lent: they come again, first.
+    pub(super) fn give_back(&mut self, lent: &[Lent]) {
+        for lent in lent {
+            let Some(lane) = self.get_mut(lent.lane) else { continue };
+            let place = (lent.record.next.messages - 1 - lane.messages()) as usize;
+            if lane.given_back.len() <= place {
+                lane.given_back.resize(place + 1, 0);
+            }
+            lane.given_back[place] += 1;
+            (lane.next, lane.head) = (lane.reader.head(), None);
+            let head = lane.given_back.first().copied().unwrap_or(0);
+            // The claim that stands counts one attempt.
+            lane.reader.give_back(head.saturating_sub(1));
+        }
+    }
+
+    /// How many messages lie in the lanes, as their senders say.
+    pub(super) fn waiting(&self) -> u64 {
+        self.lanes.iter().map(|lane| lane.reader.published().saturating_sub(lane.next.messages)).sum()
+    }
+
+    /// Says that the receiver waits, and looks once more. `false` when there is something.
+    pub(super) fn begin_wait(&mut self, received: u64) -> bool {
+        for lane in &mut self.lanes {
+            lane.reader.begin_wait();
+            // Nobody is left waiting for what is acknowledged.
+            lane.ring_now();
+        }
+        self.settle_looks();
+        self.slept_at_ns = now_ns();
+        let waits = !self.has_news(received);
+        if !waits {
+            self.end_wait();
+        }
+        waits
+    }
+
+    pub(super) fn end_wait(&mut self) {
+        for lane in &mut self.lanes {
+            lane.reader.end_wait();
+        }
+        self.hot = now_ns() - self.slept_at_ns < HOT_NS;
+        if let Some((bell, _)) = &self.ends {
+            bell.take();
+        }
+    }
+
+    /// Whether a look finds something that was not there.
+    pub(super) fn has_news(&mut self, received: u64) -> bool {
+        self.stream_is_due(received)
+            || self.lanes.iter_mut().any(|lane| lane.look().is_err() || lane.next.logical < lane.reader.tail())
+    }
+
+    /// Brings the clock of the stamps and that of the wall together: asked for now and then.
+    pub(super) fn set_clock(&mut self, wall_clock_ns: u64) {
+        self.wall_clock_offset_ns = wall_clock_ns.wrapping_sub(now_ns());
+    }
+
+    /// The senders, and what was acknowledged of each last.
+    pub(super) fn acknowledged(&self) -> impl Iterator<Item = (Origin, u64)> {
+        let acknowledged = self.lanes.iter().filter(|lane| lane.sequence > 0);
+        acknowledged.map(|lane| (lane.origin(), lane.sequence))
+    }
+}
+
+impl Lane {
+    pub(super) fn origin(&self) -> Origin {
+        Origin { sender: self.sender, accepted_at_ns: 0, pid: self.pid, attempt: 1 }
+    }
+
+    pub(super) fn last_sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    pub(super) fn is_orphaned(&self) -> bool {
+        self.orphaned
+    }
+
+    /// Rings for a sender that waits for room, once there is so much that it can work for a while.
+    fn ring_when_worth_it(&mut self) {
+        let head = self.reader.head().logical;
+        match self.ring_at {
+            None if self.reader.must_ring() => {
+                self.ring_at = Some(head + (self.reader.tail() - head) / 4);
+            }
+            Some(at) if head >= at => {
+                self.ring_at = None;
+                self.ringer.ring();
+            }
+            Some(_) | None => {}
+        }
+    }
+
+    fn ring_now(&mut self) {
+        if self.ring_at.take().is_some() || self.reader.must_ring() {
+            self.ringer.ring();
+        }
+    }
+}

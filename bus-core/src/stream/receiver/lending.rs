@@ -1,0 +1,355 @@
+//! A receiver beside its lanes: taking them up, choosing, lending, and waiting for lanes and stream together.
+
+use std::io;
+use std::ops::Range;
+use std::sync::MutexGuard;
+use std::time::{Duration, Instant};
+
+use super::lanes::{Lane, Lent, Next, Stream};
+use super::{CoarseTime, LentFrame, NoMessage, State, StreamReceiver, Wait};
+use crate::lane::ring::Broken;
+use crate::stream::inbox::Fill;
+use crate::stream::session::wall_clock_ns;
+use crate::transport::Interest;
+use crate::wire::{Kind, LaneDone, LaneGiven, LaneHello, LaneId, LaneNamed, Watching, read_control};
+
+/// Messages of lanes that are lent, with copies of their content.
+#[derive(Debug, Default)]
+pub(super) struct LaneLoan {
+    lent: Vec<(Lent, Range<usize>)>,
+    content: Vec<u8>,
+}
+
+/// How much is copied out of lanes at once, for one batch, in bytes: what a processor keeps at hand.
+const BATCH_BYTES: usize = 128 * 1024;
+
+/// How long a receiver whose lanes are busy looks again and again before it sleeps. Waking a processor that
+/// sleeps costs about as much.
+const SPIN: Duration = Duration::from_micros(20);
+
+/// How long a try waits for a frame that the daemon is about to write.
+const STREAM_PATIENCE: Duration = Duration::from_millis(50);
+
+/// How often a receiver without a daemon looks whether there is one again.
+const DAEMON_LOOK: Duration = Duration::from_millis(20);
+
+impl LaneLoan {
+    pub(super) fn is_empty(&self) -> bool {
+        self.lent.is_empty()
+    }
+
+    pub(super) fn frames(&self) -> impl Iterator<Item = LentFrame<'_>> {
+        self.lent.iter().map(|(lent, content)| {
+            let (block, payload) =
+                self.content[content.clone()].split_at(lent.record.header.header_block_bytes as usize);
+            LentFrame::of_lane(lent, block, payload)
+        })
+    }
+}
+
+impl State {
+    /// How many messages are lent, from wherever.
+    pub(super) fn lent(&self) -> usize {
+        self.receiving.lent() + self.lane_loan.lent.len()
+    }
+
+    /// Notes what was acknowledged in lanes, for the next daemon.
+    pub(super) fn note_lanes(&mut self) {
+        for (origin, sequence) in self.lanes.acknowledged() {
+            self.receiving.note(origin, sequence);
+        }
+    }
+
+    /// Lends the head of a lane; `false` when it is not to be handed out, and the lane when it has another
+    /// receiver.
+    fn lend_head(&mut self, index: usize) -> Result<bool, LaneId> {
+        let Some(lent) = self.lanes.claim(index) else { return Err(self.lanes.id(index)) };
+        self.lanes.pass(index);
+        if lent.origin.attempt > 1 && self.receiving.knows(lent.origin.sender, lent.record.header.sequence) {
+            // Acknowledged here before the lane was given again.
+            self.lanes.acknowledge(&lent);
+            return Ok(false);
+        }
+        let header = &lent.record.header;
+        let block_bytes = header.header_block_bytes as usize;
+        let start = self.lane_loan.content.len();
+        self.lane_loan.content.resize(start + block_bytes + header.payload_bytes as usize, 0);
+        let (block, payload) = self.lane_loan.content[start..].split_at_mut(block_bytes);
+        self.lanes.copy(index, &lent.record, block, payload);
+        let end = self.lane_loan.content.len();
+        self.lane_loan.lent.push((lent, start..end));
+        Ok(true)
+    }
+}
+
+impl StreamReceiver {
+    /// Another connection is there: what becomes of the lanes that it had.
+    pub(super) fn find_lanes_orphaned(&self, state: &mut State, daemon: u64) {
+        state.note_lanes();
+        if std::mem::replace(&mut state.daemon, daemon) == daemon {
+            // They are given again.
+            state.lanes.clear();
+        } else {
+            state.lanes.orphan();
+        }
+        state.filled_due = 0;
+    }
+
+    /// Which message comes next, from lanes or stream.
+    pub(super) fn choose(&self, state: &mut State) -> Next {
+        let (received, _) = state.receiving.inbox.received();
+        if state.lanes.stream_is_due(received) {
+            self.read_what_is_due(state);
+        }
+        self.take_up_lanes(state);
+        if state.receiving.ended().is_some() {
+            return Next::Stream;
+        }
+        let Ok(head) = state.receiving.head() else { return Next::Stream };
+        let (received, waiting) = state.receiving.inbox.received();
+        let stream = Stream {
+            head_ns: head.map(|head| head.accepted_at_ns()),
+            received,
+            waiting,
+            is_up: state.connection.is_some(),
+        };
+        match state.lanes.next(stream) {
+            Ok(next) => next,
+            Err((lane, broken)) => {
+                self.give_up_lane(state, lane, broken);
+                Next::Nothing
+            }
+        }
+    }
+
+    /// Reads what the board shows to be there; not again for the same, within a tick.
+    fn read_what_is_due(&self, state: &mut State) {
+        let due = state.lanes.due();
+        let now = CoarseTime::now();
+        if state.filled_due == due && state.read_at == now {
+            return;
+        }
+        (state.filled_due, state.read_at) = (due, now);
+        if let Some(connection) = state.connection.clone() {
+            // A failure shows again where more is read.
+            let _ = state.receiving.inbox.fill(&connection);
+        }
+    }
+
+    /// Takes notice of what the daemon says of lanes.
+    pub(super) fn take_up_lanes(&self, state: &mut State) {
+        while let Some((kind, body)) = state.receiving.inbox.next_lane_news() {
+            match kind {
+                Kind::LaneGiven => {
+                    if let Ok(given) = read_control::<LaneGiven>(kind, &body) {
+                        self.take_up_lane(state, given);
+                    }
+                }
+                _ => {
+                    if let Ok(LaneNamed { lane }) = read_control::<LaneNamed>(kind, &body)
+                        && let Some(lane) = state.lanes.get_mut(lane)
+                    {
+                        lane.sender_is_gone();
+                    }
+                }
+            }
+        }
+        while let Some(over) = state.lanes.over() {
+            self.finish_lane(state, over);
+        }
+    }
+
+    fn take_up_lane(&self, state: &mut State, given: LaneGiven) {
+        let LaneGiven { lane, ticket, generation, .. } = given;
+        let messages = given.start.messages;
+        let fetched = self.options.dialer.fetch(LaneHello { lane, ticket });
+        let limit = state.receiving.message_max_bytes();
+        match fetched.and_then(|descriptors| Lane::new(given, limit, descriptors)) {
+            Ok((new, ends)) => {
+                state.receiving.note_sender();
+                state.lanes.set_clock(wall_clock_ns());
+                state.lanes.add(new, ends);
+                state.receiving.control.push(Kind::Watching, &Watching { lane, generation });
+            }
+            Err(error) => {
+                // Its sender goes back to the stream then.
+                let fault = Some(format!("its receiver cannot read it: {error}"));
+                state.receiving.control.push(Kind::LaneDone, &LaneDone { lane, messages, fault });
+            }
+        }
+        self.write(state);
+    }
+
+    /// A lane is at its end.
+    fn finish_lane(&self, state: &mut State, id: LaneId) {
+        let Some(lane) = state.lanes.remove(id) else { return };
+        state.receiving.note(lane.origin(), lane.last_sequence());
+        if !lane.is_orphaned() {
+            let done = LaneDone { lane: id, messages: lane.messages(), fault: None };
+            // Its memory first, as always.
+            drop(lane);
+            state.receiving.control.push(Kind::LaneDone, &done);
+            self.write(state);
+        }
+    }
+
+    /// A lane is of no use any more: its sender has written what no sender writes.
+    fn give_up_lane(&self, state: &mut State, id: LaneId, broken: Broken) {
+        let Some(lane) = state.lanes.remove(id) else { return };
+        state.receiving.note(lane.origin(), lane.last_sequence());
+        let fault = Some(format!("{broken} (pid {})", lane.origin().pid));
+        let done = LaneDone { lane: id, messages: lane.messages(), fault };
+        if !lane.is_orphaned() {
+            state.receiving.control.push(Kind::LaneDone, &done);
+            self.write(state);
+        }
+    }
+
+    /// Lends the head of a lane. `false` when there is nothing to lend there after all.
+    pub(super) fn lend_from_lane(&self, state: &mut State, index: usize) -> bool {
+        state.lane_loan.content.clear();
+        match state.lend_head(index) {
+            Ok(lent) => lent,
+            Err(lane) => {
+                // It has another receiver, or none.
+                if let Some(lane) = state.lanes.remove(lane) {
+                    state.receiving.note(lane.origin(), lane.last_sequence());
+                }
+                false
+            }
+        }
+    }
+
+    /// Lends more, as long as the next message comes by a lane.
+    pub(super) fn lend_more_from_lanes(&self, state: &mut State, most: usize) {
+        while state.lane_loan.lent.len() < most && state.lane_loan.content.len() < BATCH_BYTES {
+            let Next::Lane(index) = self.choose(state) else { return };
+            // What is not lent now shows again with the next message.
+            if !matches!(state.lend_head(index), Ok(true)) {
+                return;
+            }
+        }
+    }
+
+    /// How many messages of the stream may be lent together: one, where lanes have others between them.
+    pub(super) fn streamed_together(&self, state: &State, most: usize) -> usize {
+        if state.lanes.is_empty() { most } else { most.min(1) }
+    }
+
+    /// Acknowledges the first `count` of those that are lent, and takes the others back.
+    pub(super) fn settle_lanes(&self, state: &mut State, count: usize) {
+        let lent = std::mem::take(&mut state.lane_loan.lent);
+        let count = count.min(lent.len());
+        for (lent, _) in &lent[..count] {
+            if !state.lanes.acknowledge(lent) {
+                // The lane is gone, and the message comes again by another way.
+                state.receiving.note(lent.origin, lent.record.header.sequence);
+            }
+        }
+        let back: Vec<Lent> = lent[count..].iter().map(|(lent, _)| *lent).collect();
+        state.lanes.give_back(&back);
+        state.lane_loan.lent = lent;
+        state.lane_loan.lent.clear();
+    }
+
+    /// Reads the stream until it has what the daemon has announced.
+    pub(super) fn read_stream<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        wait: Wait,
+    ) -> Result<MutexGuard<'a, State>, NoMessage> {
+        // It may be due only once it is told that there is room.
+        self.tell(&mut state, true);
+        let Some(connection) = state.connection.clone() else { return Ok(state) };
+        let deadline = match wait {
+            Wait::Never => Some(Instant::now() + STREAM_PATIENCE),
+            Wait::Until(_) | Wait::Forever => wait.deadline(),
+        };
+        match connection.wait(Interest::Readable, deadline) {
+            Ok(None) if wait == Wait::Never => return Err(NoMessage::Empty),
+            Ok(None) => return Err(NoMessage::Timeout),
+            Ok(Some(_)) => self.fill(&mut state),
+            Err(_) => self.lose_link(&mut state),
+        }
+        Ok(state)
+    }
+
+    fn fill(&self, state: &mut State) {
+        let Some(connection) = state.connection.clone() else { return };
+        match state.receiving.inbox.fill(&connection) {
+            Ok(Fill::Bytes | Fill::Nothing) => state.read_at = CoarseTime::now(),
+            Ok(Fill::Closed) | Err(_) => self.lose_link(state),
+        }
+    }
+
+    /// Waits for something from lanes or stream.
+    pub(super) fn wait_beside_lanes<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        wait: Wait,
+    ) -> Result<MutexGuard<'a, State>, NoMessage> {
+        if wait == Wait::Never {
+            self.tell(&mut state, false);
+            return Err(NoMessage::Empty);
+        }
+        if self.spin(&mut state) {
+            return Ok(state);
+        }
+        self.tell(&mut state, true);
+        let (received, _) = state.receiving.inbox.received();
+        if !state.lanes.begin_wait(received) {
+            return Ok(state);
+        }
+        let slept = self.sleep(&mut state, wait.deadline());
+        state.lanes.end_wait();
+        match slept {
+            Ok(true) => self.fill(&mut state),
+            Ok(false) => {}
+            Err(_) => self.lose_link(&mut state),
+        }
+        if wait.deadline().is_some_and(|deadline| Instant::now() >= deadline) {
+            let (received, _) = state.receiving.inbox.received();
+            if !state.lanes.has_news(received) {
+                self.leave_to_keeper(&state);
+                return Err(NoMessage::Timeout);
+            }
+        }
+        Ok(state)
+    }
+
+    /// Looks for a moment whether there is something. It pays where something came the last time.
+    fn spin(&self, state: &mut State) -> bool {
+        if !state.lanes.is_hot() {
+            return false;
+        }
+        let (received, _) = state.receiving.inbox.received();
+        let until = Instant::now() + SPIN;
+        loop {
+            for _ in 0..64 {
+                if state.lanes.has_news(received) {
+                    return true;
+                }
+                std::hint::spin_loop();
+            }
+            if Instant::now() >= until {
+                state.lanes.cool();
+                return false;
+            }
+        }
+    }
+
+    /// Sleeps until there is something; `true` when the socket is readable.
+    fn sleep(&self, state: &mut State, deadline: Option<Instant>) -> io::Result<bool> {
+        let bell = state.lanes.bell().map(std::os::fd::AsFd::as_fd);
+        if let Some(connection) = &state.connection {
+            let ready = connection.wait_or_ring(Interest::Readable, bell, deadline)?;
+            return Ok(ready.is_some_and(|ready| ready.readable));
+        }
+        // A daemon that is back is found by the keeper, and taken into use by this thread.
+        let until = Instant::now() + DAEMON_LOOK;
+        if let Some(bell) = state.lanes.bell() {
+            bell.wait(deadline.map_or(until, |deadline| deadline.min(until)));
+        }
+        Ok(false)
+    }
+}

@@ -1,0 +1,430 @@
+//! A sender in its lane: messages go into memory that the receiver reads, and no system call lies between.
+//!
+//! The stream stays: for what the daemon has to say, and to go back to when the daemon that knows the lane is
+//! gone. What the receiver has not acknowledged then is sent again over the stream.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, MutexGuard};
+use std::time::{Duration, Instant};
+
+use super::{Encoded, LOOK_INTERVAL_NS, Link, PushError, State, StreamSender, Wait, Written};
+use crate::lane::doorbell::{Doorbell, Ringer};
+use crate::lane::layout::{MessageHeader, PAGE_BYTES};
+use crate::lane::memory::{Fence, Memory};
+use crate::lane::region::{Access, Map, MemoryFile};
+use crate::lane::ring::{Bounds, Limits, NotWritten, Reader, Start, Writer};
+use crate::lane::stamp::now_ns;
+use crate::stream::keeper;
+use crate::stream::outbox::Outgoing;
+use crate::stream::session::{exactly, wall_clock_ns};
+use crate::transport::Connection;
+use crate::wire::{CursorGiven, Flags, Kind, LaneHello, LaneId, LaneNamed, LaneOffered, LaneStart, Turned};
+
+/// How much of a ring is used at first, in bytes: it stays in the cache of a processor.
+const FIRST_BYTES: u64 = 256 * 1024;
+
+/// How often a sender that waits for its receiver looks whether the daemon is back.
+const DAEMON_LOOK: Duration = Duration::from_millis(20);
+
+/// The generation of no receiver at all.
+const NOBODY: u64 = u64::MAX;
+
+/// What the daemon said of lanes, until somebody looks at it.
+#[derive(Debug, Default)]
+pub(super) struct LaneNews {
+    pub(super) offered: Option<LaneOffered>,
+    pub(super) kept: Option<LaneId>,
+    pub(super) cursor: Option<CursorGiven>,
+}
+
+impl LaneNews {
+    pub(super) fn is_empty(&self) -> bool {
+        self.offered.is_none() && self.kept.is_none() && self.cursor.is_none()
+    }
+}
+
+/// One lane, from its sender's side.
+#[derive(Debug)]
+pub(super) struct SenderLane {
+    id: LaneId,
+    writer: Writer<Map, Cursor>,
+    ring_bytes: u64,
+    window_messages: u64,
+    bell: Arc<Doorbell>,
+    ringer: Option<Ringer>,
+    /// Of the message that was sent last.
+    sequence: u64,
+    /// The daemon keeps what is sent here.
+    kept: bool,
+    looked_at_ns: u64,
+}
+
+/// What a receiver writes; nothing, while there is none.
+#[derive(Debug)]
+enum Cursor {
+    Nobody,
+    Map(Map),
+}
+
+impl Memory for Cursor {
+    fn words(&self) -> usize {
+        match self {
+            Self::Nobody => 0,
+            Self::Map(map) => map.words(),
+        }
+    }
+
+    #[inline]
+    fn load(&self, word: usize) -> u64 {
+        match self {
+            Self::Nobody => 0,
+            Self::Map(map) => map.load(word),
+        }
+    }
+
+    fn store(&self, _: usize, _: u64) {}
+
+    #[inline]
+    fn fence(&self, fence: Fence) {
+        if let Self::Map(map) = self {
+            map.fence(fence);
+        }
+    }
+}
+
+impl SenderLane {
+    fn new(offered: &LaneOffered, descriptors: Vec<OwnedFd>, sequence: u64) -> io::Result<Self> {
+        let bytes = PAGE_BYTES + usize::try_from(offered.ring_bytes).map_err(io::Error::other)?;
+        let [data, bell] = exactly(descriptors)?;
+        let data = MemoryFile::open_checked(data, bytes, Access::Write).map_err(io::Error::other)?.map_writable()?;
+        // Else the first messages would pay for it; what fails here is tried again by them.
+        let _ = data.populate(0, PAGE_BYTES + FIRST_BYTES as usize);
+        let (ring_bytes, window_messages) = (offered.ring_bytes, u64::from(offered.window_messages));
+        let bounds = Bounds { first_bytes: FIRST_BYTES, ring_bytes, window_messages };
+        Ok(Self {
+            id: offered.lane,
+            writer: Writer::new(data, Cursor::Nobody, bounds),
+            ring_bytes,
+            window_messages,
+            bell: Arc::new(Doorbell::new(bell)),
+            ringer: None,
+            sequence,
+            kept: false,
+            looked_at_ns: 0,
+        })
+    }
+
+    pub(super) fn id(&self) -> LaneId {
+        self.id
+    }
+
+    pub(super) fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    pub(super) fn is_kept(&self) -> bool {
+        self.kept
+    }
+
+    /// The daemon is another, or its connection was: what it was told it may not have heard.
+    pub(super) fn is_to_be_named_again(&mut self) {
+        self.kept = false;
+    }
+
+    pub(super) fn unacknowledged(&mut self) -> u64 {
+        // A receiver that lies about that lies to nobody else.
+        let _ = self.writer.look();
+        self.writer.messages() - self.writer.acknowledged()
+    }
+
+    pub(super) fn bell(&self) -> Arc<Doorbell> {
+        Arc::clone(&self.bell)
+    }
+
+    #[inline]
+    fn write(&mut self, message: Encoded<'_>, stamp_ns: u64) -> Result<u64, NotWritten> {
+        let header = MessageHeader {
+            flags: Flags::default(),
+            codec: message.codec,
+            sequence: self.sequence + 1,
+            stamp_ns,
+            payload_bytes: message.payload.len() as u32,
+            header_block_bytes: message.header_block.len() as u32,
+        };
+        self.writer.write(&header, message.header_block, message.payload)?;
+        self.writer.publish();
+        self.sequence += 1;
+        self.ring();
+        Ok(self.sequence)
+    }
+
+    /// Writes a message if the window has room for it beside those that are not acknowledged on the stream.
+    #[inline]
+    fn write_within(&mut self, message: Encoded<'_>, stamp_ns: u64, on_stream: u64) -> Result<u64, NotWritten> {
+        if on_stream > 0 && on_stream + self.unacknowledged() >= self.window_messages {
+            return Err(NotWritten::Full);
+        }
+        self.write(message, stamp_ns)
+    }
+
+    #[inline]
+    fn ring(&mut self) {
+        if self.writer.must_ring()
+            && let Some(ringer) = &self.ringer
+        {
+            ringer.ring();
+        }
+    }
+
+    /// Turns to another receiver, or to nobody.
+    fn turn(&mut self, cursor: Cursor, ringer: Option<Ringer>, generation: u64) -> Result<Start, NotWritten> {
+        let start = self.writer.turn(cursor, generation)?;
+        self.ringer = ringer;
+        // What was published before this receiver could say that it sleeps.
+        if let Some(ringer) = &self.ringer {
+            ringer.ring();
+        }
+        Ok(start)
+    }
+
+    /// Turns to nobody. Returns where the receiver stood.
+    fn turn_to_nobody(&mut self) -> Start {
+        self.ringer = None;
+        // Of a receiver that has scribbled nothing is known but what was honoured: the rest may have been seen.
+        self.writer.turn(Cursor::Nobody, NOBODY).unwrap_or_else(|_| self.writer.honoured())
+    }
+
+    /// Reads back what lies behind `start`.
+    fn read_back(&self, start: Start, mut each: impl FnMut(Outgoing<'_>)) {
+        let before = self.sequence - self.writer.messages();
+        let limits = Limits { ring_bytes: self.ring_bytes, message_max_bytes: u32::MAX };
+        let mut reader = Reader::new(self.writer.data(), Cursor::Nobody, limits, NOBODY, start);
+        let wall_clock_offset_ns = wall_clock_ns().wrapping_sub(now_ns());
+        let (mut block, mut payload) = (Vec::new(), Vec::new());
+        let mut at = reader.head();
+        // It is this process's own memory, and nobody else can have written there.
+        while reader.look().is_ok()
+            && let Ok(Some(record)) = reader.record(at)
+        {
+            block.resize(record.header.header_block_bytes as usize, 0);
+            payload.resize(record.header.payload_bytes as usize, 0);
+            reader.copy_header_block(&record, &mut block);
+            reader.copy_payload(&record, &mut payload);
+            at = record.next;
+            each(Outgoing {
+                sequence: before + at.messages,
+                sent_at_ns: record.header.stamp_ns.wrapping_add(wall_clock_offset_ns),
+                codec: record.header.codec,
+                confirm: false,
+                redelivered: at.messages <= start.taken,
+                header_block: &block,
+                payload: &payload,
+            });
+        }
+        debug_assert_eq!(at.messages, self.writer.messages(), "everything that was published is read back");
+    }
+}
+
+impl StreamSender {
+    /// Sends a message through the lane, or waits for room there.
+    pub(super) fn push_in_lane<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        message: Encoded<'_>,
+        wait: Wait,
+    ) -> Result<u64, PushError> {
+        let mut waits = false;
+        let outcome = loop {
+            if matches!(state.link, Link::Closed) || self.lacks_receiver(&state) {
+                break Err(PushError::Disconnected);
+            }
+            let on_stream = state.sending.unacknowledged() as u64;
+            let Some(lane) = &mut state.lane else { break Err(PushError::Away) };
+            let stamp_ns = now_ns();
+            match lane.write_within(message, stamp_ns, on_stream) {
+                Ok(sequence) => {
+                    let named = LaneNamed { lane: lane.id };
+                    if lane.ringer.is_none() {
+                        // Whoever reads it may sleep, and only the daemon can wake it.
+                        state.sending.say(Kind::Nudge, &named);
+                        if self.write(&mut state) == Written::SocketFull {
+                            keeper::wake();
+                        }
+                        state = self.look_around(state);
+                    } else if stamp_ns.abs_diff(lane.looked_at_ns) >= LOOK_INTERVAL_NS {
+                        lane.looked_at_ns = stamp_ns;
+                        state = self.look_around(state);
+                    }
+                    break Ok(sequence);
+                }
+                Err(NotWritten::Full) => {}
+                // As long as its receiver acknowledges nothing nothing is lost; that it lies is its own loss.
+                Err(NotWritten::Broken(_) | NotWritten::TooLarge) => {}
+            }
+            if !waits {
+                // Whoever reads has something to say, perhaps: it is looked for once before it is waited for.
+                waits = true;
+                lane.writer.begin_wait();
+                state = self.look_around(state);
+                continue;
+            }
+            match wait {
+                Wait::Never => break Err(PushError::Full),
+                Wait::Until(deadline) if Instant::now() >= deadline => break Err(PushError::Timeout),
+                Wait::Until(_) | Wait::Forever => {}
+            }
+            state = match state.link {
+                Link::Up(_) => self.wait_for_news(state, wait.deadline()),
+                Link::Away | Link::Closed => self.wait_for_bell(state, wait.deadline()),
+            };
+            if let Some(lane) = &mut state.lane {
+                lane.bell.take();
+                // The receiver rings once for each time that it is waited for.
+                lane.writer.begin_wait();
+            }
+            state = self.look_around(state);
+        };
+        if waits && let Some(lane) = &mut state.lane {
+            lane.writer.end_wait();
+        }
+        outcome
+    }
+
+    /// Waits for the receiver alone, while there is no daemon.
+    fn wait_for_bell<'a>(&'a self, state: MutexGuard<'a, State>, deadline: Option<Instant>) -> MutexGuard<'a, State> {
+        let Some(bell) = state.lane.as_ref().map(SenderLane::bell) else { return state };
+        drop(state);
+        let until = Instant::now() + DAEMON_LOOK;
+        bell.wait(deadline.map_or(until, |deadline| deadline.min(until)));
+        crate::stream::session::lock(&self.state)
+    }
+
+    /// Reads what the daemon says, and does what it says of lanes.
+    pub(super) fn look_around<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        self.pump(&mut state);
+        if state.sending.lanes.is_empty() {
+            return state;
+        }
+        self.tend_lane(state)
+    }
+
+    /// Does what the daemon says of lanes. Descriptors are fetched without the lock.
+    pub(super) fn tend_lane<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        if let Some(kept) = state.sending.lanes.kept.take()
+            && let Some(lane) = state.lane.as_mut().filter(|lane| lane.id == kept)
+        {
+            lane.kept = true;
+        }
+        if state.tending {
+            return state;
+        }
+        if let Some(offered) = state.sending.lanes.offered.take() {
+            state = self.take_lane(state, offered);
+        }
+        if let Some(given) = state.sending.lanes.cursor.take() {
+            state = self.take_cursor(state, given);
+        }
+        state
+    }
+
+    fn fetch<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        hello: LaneHello,
+    ) -> (MutexGuard<'a, State>, io::Result<Vec<OwnedFd>>) {
+        state.tending = true;
+        drop(state);
+        let fetched = self.options.dialer.fetch(hello);
+        let mut state = crate::stream::session::lock(&self.state);
+        state.tending = false;
+        (state, fetched)
+    }
+
+    fn take_lane<'a>(&'a self, state: MutexGuard<'a, State>, offered: LaneOffered) -> MutexGuard<'a, State> {
+        let LaneOffered { lane, ticket, .. } = offered;
+        let (mut state, fetched) = self.fetch(state, LaneHello { lane, ticket });
+        // Whoever cannot have it stays on the stream.
+        let sequence = state.sending.last_sequence();
+        if let Ok(new) = fetched.and_then(|descriptors| SenderLane::new(&offered, descriptors, sequence))
+            && state.lane.is_none()
+        {
+            state.mapped = Some(new);
+        }
+        state
+    }
+
+    /// Goes on in the lane that is mapped, once the stream has taken everything before it, and that.
+    pub(super) fn move_to_lane(&self, state: &mut State) {
+        let Link::Up(connection) = &state.link else {
+            // The next daemon offers another.
+            state.mapped = None;
+            return;
+        };
+        let busy = state.writing || state.sending.has_output() || state.sending.wants_room();
+        if busy {
+            return;
+        }
+        let Some(mut lane) = state.mapped.take() else { return };
+        if named(connection, lane.id) {
+            lane.sequence = state.sending.last_sequence();
+            state.lane = Some(lane);
+        } else {
+            state.mapped = Some(lane);
+        }
+    }
+
+    fn take_cursor<'a>(&'a self, mut state: MutexGuard<'a, State>, given: CursorGiven) -> MutexGuard<'a, State> {
+        let CursorGiven { lane: id, generation, ticket } = given;
+        let fetched = match ticket {
+            None => Ok(None),
+            Some(ticket) => {
+                let fetched;
+                (state, fetched) = self.fetch(state, LaneHello { lane: id, ticket });
+                fetched.and_then(cursor_of).map(Some)
+            }
+        };
+        // A receiver that is gone again is followed by another.
+        let Ok(fetched) = fetched else { return state };
+        let Some(lane) = state.lane.as_mut().filter(|lane| lane.id == id) else { return state };
+        let (cursor, ringer) = fetched.map_or((Cursor::Nobody, None), |(map, ringer)| (Cursor::Map(map), Some(ringer)));
+        if let Ok(start) = lane.turn(cursor, ringer, generation) {
+            let Start { logical, place, messages, taken } = start;
+            let start = LaneStart { logical, place, messages };
+            state.sending.say(Kind::Turned, &Turned { lane: id, generation, start, taken });
+            self.write(&mut state);
+        }
+        state
+    }
+
+    /// Goes back to the stream, with everything that the receiver has not acknowledged.
+    pub(super) fn fold_lane(&self, state: &mut State) {
+        state.mapped = None;
+        let Some(mut lane) = state.lane.take() else { return };
+        let start = lane.turn_to_nobody();
+        let first = lane.sequence - lane.writer.messages() + start.messages + 1;
+        if start.messages > 0 {
+            // Whoever has acknowledged something here has acknowledged all that came before by the stream.
+            state.sending.settle_through(first - 1);
+        }
+        let sending = &mut state.sending;
+        lane.read_back(start, |message| sending.fold(message));
+    }
+
+    fn lacks_receiver(&self, state: &State) -> bool {
+        self.options.require_receiver && state.sending.receivers() == 0
+    }
+}
+
+fn cursor_of(descriptors: Vec<OwnedFd>) -> io::Result<(Map, Ringer)> {
+    let [cursor, ringer] = exactly(descriptors)?;
+    let cursor = MemoryFile::open_checked(cursor, PAGE_BYTES, Access::Read).map_err(io::Error::other)?;
+    Ok((cursor.map_readable()?, Ringer::new(ringer)))
+}
+
+/// Tells the daemon that the sender goes on in its lane; whole, or not at all.
+fn named(connection: &Arc<Connection>, lane: LaneId) -> bool {
+    let mut frame = Vec::new();
+    crate::wire::put_control(Kind::Moved, &LaneNamed { lane }, &mut frame);
+    matches!(connection.send(&[io::IoSlice::new(&frame)]), Ok(sent) if sent == frame.len())
+}

@@ -1,0 +1,171 @@
+//! How a lane is opened, handed on and closed: bodies of control frames.
+//!
+//! ```text
+//!   sender                      daemon                        receiver
+//!     | Hello, lane wished         |                              |
+//!     |<------------- LaneOffered -|                              |
+//!     | fetches: data              |                              |
+//!     |- Moved -- its last on the -|                              |
+//!     |           stream           | data is sealed               |
+//!     |- Nudge, as long as it ---->| rings                        |
+//!     |  cannot ring itself        |                              |
+//!     |<---------------- LaneKept -|- LaneGiven ----------------->|
+//!     |                            |              fetches: data, cursor
+//!     |                            |<------------------ Watching -|
+//!     |<------------- CursorGiven -| cursor is sealed             |
+//!     | fetches: cursor            |                              |
+//!     |- Turned ------------------>|                              |
+//!     :                            :                              :
+//!     | leaves, and all it mapped  |- SenderGone ---------------->|
+//!                                  |<------------------ LaneDone -|
+//! ```
+//!
+//! A descriptor is *fetched*: by a connection of its own, whose Hello has the role
+//! [`Lane`](super::Role::Lane) and the ticket of the frame that announced it, and whose Welcome carries the
+//! descriptors. So no other connection ever has to look for descriptors among its bytes.
+
+use serde::{Deserialize, Serialize};
+
+/// Names a lane for as long as its daemon runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct LaneId(pub u64);
+
+/// What a sender wishes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LaneWish {
+    /// To stay on the stream.
+    #[default]
+    Never,
+    /// A lane, as soon as there can be one.
+    AtOnce,
+    /// To keep the one that it has.
+    Has(LaneId),
+}
+
+/// Fetches descriptors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LaneHello {
+    /// Of which lane.
+    pub lane: LaneId,
+    /// From the frame that announced them.
+    pub ticket: [u8; 16],
+}
+
+/// To a sender: there is a lane for it. Its Welcome carries *data*, writable, and the doorbell at which the
+/// sender waits for room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LaneOffered {
+    /// Which one.
+    pub lane: LaneId,
+    /// Fetches it.
+    pub ticket: [u8; 16],
+    /// How long its ring is, in bytes.
+    pub ring_bytes: u64,
+    /// How many messages it may have unacknowledged there.
+    pub window_messages: u32,
+}
+
+/// From a sender: it has the lane mapped, and sends all that follows through it
+/// ([`Kind::Moved`](super::Kind::Moved)); or it has sent something there, and cannot ring itself
+/// ([`Kind::Nudge`](super::Kind::Nudge)).
+///
+/// To a sender ([`Kind::LaneKept`](super::Kind::LaneKept)): the daemon keeps what it sends there; from a
+/// receiver of it that is told it is read to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LaneNamed {
+    /// Which one.
+    pub lane: LaneId,
+}
+
+/// To a receiver: a lane that it reads from now on. Its Welcome carries *data*, readable, *cursor*, writable,
+/// what rings the sender's bell, the bell at which the receiver waits and the channel's *board*; the last two
+/// are the same for all its lanes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LaneGiven {
+    /// Which one.
+    pub lane: LaneId,
+    /// Fetches it.
+    pub ticket: [u8; 16],
+    /// Counts the receivers of this lane.
+    pub generation: u64,
+    /// The sender's id.
+    pub sender: u64,
+    /// The sender's process.
+    pub pid: u32,
+    /// How long its ring is, in bytes.
+    pub ring_bytes: u64,
+    /// Messages with an earlier stamp count as sent then, in nanoseconds of `CLOCK_MONOTONIC`: those that the
+    /// sender sent before on its stream come first.
+    pub not_before_ns: u64,
+    /// Where to begin.
+    pub start: LaneStart,
+    /// How often messages were handed out before.
+    pub attempts: Vec<LaneAttempts>,
+    /// Nobody writes to it any more.
+    pub sender_gone: bool,
+}
+
+/// Where a receiver of a lane stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LaneStart {
+    /// Bytes before it, since the lane began.
+    pub logical: u64,
+    /// Where in the ring.
+    pub place: u64,
+    /// Messages before it.
+    pub messages: u64,
+}
+
+/// Messages of a lane that may have been handed out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LaneAttempts {
+    /// All before this one.
+    pub before: u64,
+    /// How often.
+    pub times: u32,
+}
+
+/// From a receiver: it has the lane mapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Watching {
+    /// Which one.
+    pub lane: LaneId,
+    /// From [`LaneGiven`].
+    pub generation: u64,
+}
+
+/// To a sender: the receiver whose cursor it honours from now on. Its Welcome carries *cursor*, readable, and
+/// what rings the receiver's bell. Without a ticket there is no receiver, and nothing is to be fetched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CursorGiven {
+    /// Of which lane.
+    pub lane: LaneId,
+    /// Of which receiver.
+    pub generation: u64,
+    /// Fetches it.
+    pub ticket: Option<[u8; 16]>,
+}
+
+/// From a sender: it honours this receiver, and no earlier one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Turned {
+    /// Of which lane.
+    pub lane: LaneId,
+    /// From [`CursorGiven`].
+    pub generation: u64,
+    /// How far the earlier receiver was honoured.
+    pub start: LaneStart,
+    /// How many messages it may have handed out.
+    pub taken: u64,
+}
+
+/// From a receiver: it has read a lane to its end, or cannot go on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LaneDone {
+    /// Which one.
+    pub lane: LaneId,
+    /// How many messages were acknowledged, since the lane began.
+    pub messages: u64,
+    /// What its sender has written that no sender writes.
+    pub fault: Option<String>,
+}

@@ -1,0 +1,597 @@
+//! Lanes: who gets one, who reads it, and when it is free again. Messages pass none of this.
+//!
+//! A lane is in one of four states, and belongs to one sender for all its life. Its receiver may change:
+//! what the last one left behind is looked at when its memory is proved to be at rest, and until then nobody
+//! has the seat.
+
+use std::time::Duration;
+
+use bus_core::Ledger;
+use bus_core::lane::ring::Counts;
+use bus_core::wire::{
+    CursorGiven, Kind, LaneAttempts, LaneDone, LaneGiven, LaneHello, LaneId, LaneNamed, LaneOffered, LaneStart,
+    LaneWish, RefusedCode, Turned, Watching,
+};
+
+use super::account::AccountId;
+use super::channel::{Channel, ChannelId};
+use super::peer::{PeerId, PeerRole};
+use super::{Action, Broker, Fault, Refusal, millis};
+
+/// What the event loop does with the memory of lanes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LaneAction {
+    /// Make *data*, and tell by [`Broker::lane_made`] whether that was possible.
+    Make(LaneId, LaneSize),
+    /// Answer a fetch with these descriptors.
+    HandOver(PeerId, LaneId, LanePart),
+    /// Its sender has mapped *data*: nobody else may.
+    SealData(LaneId),
+    /// There is to be a *cursor* for another receiver.
+    NewCursor(LaneId),
+    /// Its receiver has mapped *cursor*: nobody else may.
+    SealCursor(LaneId),
+    /// Freeze *cursor*, and tell by [`Broker::cursor_at_rest`] where it stands.
+    FreezeCursor(LaneId),
+    /// Freeze *data*, and tell by [`Broker::data_at_rest`].
+    FreezeData(LaneId),
+    /// Wake this receiver.
+    Ring(PeerId),
+    /// Nobody needs it any more.
+    Free(LaneId),
+}
+
+/// What a fetch gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LanePart {
+    /// *Data*, writable, and the sender's bell.
+    ForSender,
+    /// *Data*, *cursor*, what rings the sender, and this receiver's bell and board.
+    ForReceiver(PeerId),
+    /// *Cursor*, and what rings this receiver.
+    Cursor(PeerId),
+}
+
+/// How large a lane is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LaneSize {
+    /// Length of its ring, in bytes.
+    pub ring_bytes: u64,
+    /// Largest message, in bytes.
+    pub message_max_bytes: u32,
+}
+
+/// Where a receiver stood when it went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AtRest {
+    /// How far it has acknowledged; `None` when it had not begun.
+    pub start: Option<LaneStart>,
+    /// How many messages it may have handed out.
+    pub taken: u64,
+    /// How often it gave the head back.
+    pub given_back: u32,
+}
+
+/// Who knows how many messages there are in a lane.
+pub trait LaneBooks: std::fmt::Debug + Send {
+    /// At this moment.
+    fn counts(&self, lane: LaneId) -> Counts;
+}
+
+/// One lane.
+#[derive(Debug)]
+pub(super) struct Lane {
+    id: LaneId,
+    sender: u64,
+    pid: u32,
+    /// Its sender's, while that is there.
+    account: Option<AccountId>,
+    state: State,
+    /// Nobody writes to it any more, by proof.
+    sender_gone: bool,
+    /// Its sender has left, and may have it mapped still.
+    sender_leaving: bool,
+    /// Its sender was told to turn to nobody.
+    turning: bool,
+    /// Counts its receivers.
+    generation: u64,
+    start: LaneStart,
+    attempts: Vec<LaneAttempts>,
+    size: LaneSize,
+    not_before_ns: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Its sender may move to it.
+    Offered,
+    /// It has, and nobody reads.
+    Unread,
+    /// Given to the receiver that has the seat; `true` when that has it mapped.
+    Given(bool),
+    /// Its receiver is gone, and may have it mapped still.
+    Leaving,
+}
+
+/// What waits to be fetched.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ticket {
+    key: [u8; 16],
+    lane: LaneId,
+    channel: ChannelId,
+    part: LanePart,
+    uid: u32,
+}
+
+/// How long the ring of a lane is at least, in bytes: the window of a sender.
+const RING_BYTES: u64 = 64 * 1024 * 1024;
+
+/// What a record and the jump behind it take besides the message, in bytes, and some to spare.
+const RECORD_SPARE_BYTES: u64 = 256;
+
+/// How many lanes a receiver reads at most: looking costs time for each (64 of them half a microsecond).
+const LANES_MAX: usize = 64;
+
+/// How long to wait before a freeze is tried again, in milliseconds.
+pub(super) const FREEZE_AGAIN_MS: u64 = 20;
+
+/// How many different numbers of attempts are remembered of a lane.
+const ATTEMPTS_MAX: usize = 16;
+
+/// How many tickets wait at most, for all: the oldest is forgotten.
+const TICKETS_MAX: usize = 1024;
+
+impl Broker {
+    /// Whether a sender that comes back finds the lane that it had.
+    pub(super) fn knows_lane(&self, channel_id: ChannelId, account: AccountId, wish: LaneWish) -> bool {
+        let LaneWish::Has(id) = wish else { return false };
+        let channel = self.channel(channel_id);
+        let sender = channel.account(account).sender;
+        channel.lanes.iter().any(|lane| lane.id == id && lane.sender == sender && !lane.sender_gone)
+    }
+
+    /// A sender is let in that wishes a lane, or had one before its connection broke.
+    pub(super) fn consider_lane(&mut self, channel_id: ChannelId, account_id: AccountId, wish: LaneWish) {
+        let channel = self.channel_mut(channel_id);
+        let sender = channel.account(account_id).sender;
+        let had = channel.lanes.iter_mut().find(|lane| lane.sender == sender);
+        match (wish, had) {
+            (LaneWish::Has(id), Some(lane)) if lane.id == id => {
+                // It says that it moved again, should that not have been heard; and what it was told over the
+                // earlier connection it may not have heard.
+                lane.sender_leaving = false;
+                lane.account = Some(account_id);
+                if lane.state == State::Given(true) {
+                    self.give_cursor(channel_id, id);
+                }
+            }
+            // It dials again, without.
+            (LaneWish::Has(_), _) | (LaneWish::Never, None) => {}
+            (LaneWish::Never, Some(lane)) if lane.state != State::Offered => {}
+            (LaneWish::AtOnce, Some(lane)) if lane.state != State::Offered => {}
+            (LaneWish::Never, Some(lane)) => {
+                let lane = lane.id;
+                self.free_lane(channel_id, lane);
+            }
+            (LaneWish::AtOnce, Some(lane)) => {
+                let lane = lane.id;
+                self.free_lane(channel_id, lane);
+                self.make_lane(channel_id, account_id);
+            }
+            (LaneWish::AtOnce, None) => self.make_lane(channel_id, account_id),
+        }
+    }
+
+    fn make_lane(&mut self, channel_id: ChannelId, account_id: AccountId) {
+        let message_max_bytes = self.channel(channel_id).bounds.message_max_bytes;
+        let channel = self.channel(channel_id);
+        let exact = channel.bounds.exact || channel.bounds.when_full != bus_core::WhenFull::Block;
+        let unread = self.receivers_of(channel_id).any(|id| self.peer(id).is_some_and(|peer| !peer.reads_lanes));
+        if exact || unread || channel.lanes.len() >= LANES_MAX || !self.lanes_possible {
+            return;
+        }
+        let ring_bytes = RING_BYTES.max(2 * (u64::from(message_max_bytes) + RECORD_SPARE_BYTES)).next_multiple_of(4096);
+        let account = channel.account(account_id);
+        let (sender, pid) = (account.sender, account.pid);
+        self.lanes_made += 1;
+        let (lane, size) = (LaneId(self.lanes_made), LaneSize { ring_bytes, message_max_bytes });
+        self.channel_mut(channel_id).lanes.push(Lane {
+            id: lane,
+            sender,
+            pid,
+            account: Some(account_id),
+            state: State::Offered,
+            sender_gone: false,
+            sender_leaving: false,
+            turning: false,
+            generation: 0,
+            start: LaneStart::default(),
+            attempts: Vec::new(),
+            size,
+            not_before_ns: 0,
+        });
+        if !self.laned.contains(&channel_id) {
+            self.laned.push(channel_id);
+        }
+        self.actions.push_back(Action::Lane(LaneAction::Make(lane, size)));
+    }
+
+    fn receivers_of(&self, channel_id: ChannelId) -> impl Iterator<Item = PeerId> {
+        let channel = self.channel(channel_id);
+        channel.seat.iter().map(|seat| seat.peer).chain(channel.line.iter().copied())
+    }
+
+    /// Whether a receiver that reads no lanes may come.
+    pub(super) fn check_lanes(&self, channel_id: ChannelId) -> Result<(), Refusal> {
+        let channel = self.channel(channel_id);
+        match channel.lanes.len() {
+            0 => Ok(()),
+            lanes => Err(Refusal::new(
+                RefusedCode::Limit,
+                format!(
+                    "channel {} has {lanes} lanes, which a receiver in the daemon's process cannot read: open its senders without",
+                    channel.name
+                ),
+            )),
+        }
+    }
+
+    /// The memory of a lane is made, or cannot be.
+    pub fn lane_made(&mut self, lane: LaneId, made: bool) {
+        let Some((channel_id, index)) = self.find_lane(lane) else { return };
+        let channel = self.channel(channel_id);
+        let window_messages = channel.bounds.window;
+        let Lane { account, size, .. } = channel.lanes[index];
+        let peer = account.and_then(|account| channel.account(account).peer);
+        match peer.filter(|_| made) {
+            Some(id) => {
+                let ticket = self.ticket(lane, channel_id, LanePart::ForSender, id);
+                let ring_bytes = size.ring_bytes;
+                self.put(id, Kind::LaneOffered, &LaneOffered { lane, ticket, ring_bytes, window_messages });
+            }
+            None => {
+                self.lanes_possible &= made;
+                self.free_lane(channel_id, lane);
+            }
+        }
+    }
+
+    /// Somebody fetches what a ticket stands for.
+    pub(super) fn fetch_lane(&mut self, id: PeerId, hello: LaneHello) -> Result<(), Refusal> {
+        let uid = self.peer(id).map_or(0, |peer| peer.credentials.uid);
+        let fits = |ticket: &Ticket| ticket.key == hello.ticket && ticket.lane == hello.lane && ticket.uid == uid;
+        let Some(index) = self.tickets.iter().position(fits) else {
+            let text = format!("no descriptors of lane {} wait for this ticket", hello.lane.0);
+            return Err(Refusal::new(RefusedCode::Denied, text));
+        };
+        let Ticket { lane, part, .. } = self.tickets.remove(index).expect("it was found there");
+        if let Some(peer) = self.peer_mut(id) {
+            peer.role = PeerRole::Control;
+        }
+        self.actions.push_back(Action::Lane(LaneAction::HandOver(id, lane, part)));
+        Ok(())
+    }
+
+    fn ticket(&mut self, lane: LaneId, channel: ChannelId, part: LanePart, holder: PeerId) -> [u8; 16] {
+        let uid = self.peer(holder).map_or(0, |peer| peer.credentials.uid);
+        let key = self.next_ticket(lane.0);
+        self.tickets.push_back(Ticket { key, lane, channel, part, uid });
+        if self.tickets.len() > TICKETS_MAX {
+            self.tickets.pop_front();
+        }
+        key
+    }
+
+    /// A sender goes on in its lane.
+    pub(super) fn moved(
+        &mut self,
+        id: PeerId,
+        channel_id: ChannelId,
+        account: AccountId,
+        lane: LaneId,
+    ) -> Result<(), Fault> {
+        let now_ns = self.now_ns;
+        let ours = |it: &&mut Lane| it.id == lane && it.account == Some(account);
+        let Some(found) = self.channel_mut(channel_id).lanes.iter_mut().find(ours) else {
+            return Err(Fault(format!("lane {} was not offered to this sender", lane.0)));
+        };
+        if found.state != State::Offered {
+            // Said again over another connection.
+            self.put(id, Kind::LaneKept, &LaneNamed { lane });
+            return Ok(());
+        }
+        (found.state, found.not_before_ns) = (State::Unread, now_ns);
+        self.actions.push_back(Action::Lane(LaneAction::SealData(lane)));
+        // First the receiver is given it: what is sent in the lane once that is told is looked for there.
+        self.give_lanes(channel_id);
+        self.put(id, Kind::LaneKept, &LaneNamed { lane });
+        Ok(())
+    }
+
+    /// Gives all lanes that nobody reads to the receiver that has the seat.
+    pub(super) fn give_lanes(&mut self, channel_id: ChannelId) {
+        let channel = self.channel(channel_id);
+        let Some(receiver) = channel.seat.as_ref().filter(|seat| seat.leaving_until_ms.is_none()).map(|seat| seat.peer)
+        else {
+            return;
+        };
+        for index in 0..channel.lanes.len() {
+            let channel = self.channel_mut(channel_id);
+            let lane = &mut channel.lanes[index];
+            if lane.state != State::Unread {
+                continue;
+            }
+            lane.state = State::Given(false);
+            lane.generation += 1;
+            let id = lane.id;
+            let given = LaneGiven {
+                lane: id,
+                ticket: [0; 16],
+                generation: lane.generation,
+                sender: lane.sender,
+                pid: lane.pid,
+                ring_bytes: lane.size.ring_bytes,
+                not_before_ns: lane.not_before_ns,
+                start: lane.start,
+                attempts: lane.attempts.clone(),
+                sender_gone: lane.sender_gone,
+            };
+            self.actions.push_back(Action::Lane(LaneAction::NewCursor(id)));
+            let ticket = self.ticket(id, channel_id, LanePart::ForReceiver(receiver), receiver);
+            self.put(receiver, Kind::LaneGiven, &LaneGiven { ticket, ..given });
+        }
+    }
+
+    /// A receiver has a lane mapped.
+    pub(super) fn watching(&mut self, channel_id: ChannelId, watching: Watching) {
+        let found = self.channel_mut(channel_id).lanes.iter_mut().find(|lane| lane.id == watching.lane);
+        // An earlier receiver's word counts no more.
+        if let Some(lane) =
+            found.filter(|lane| lane.generation == watching.generation && lane.state == State::Given(false))
+        {
+            lane.state = State::Given(true);
+            self.actions.push_back(Action::Lane(LaneAction::SealCursor(watching.lane)));
+            self.give_cursor(channel_id, watching.lane);
+        }
+    }
+
+    fn give_cursor(&mut self, channel_id: ChannelId, lane: LaneId) {
+        let channel = self.channel(channel_id);
+        let Some(found) = channel.lanes.iter().find(|found| found.id == lane) else { return };
+        let sender = found.account.and_then(|account| channel.account(account).peer);
+        let generation = found.generation;
+        let receiver = channel.seat.as_ref().map(|seat| seat.peer);
+        if let (Some(sender), Some(receiver)) = (sender, receiver) {
+            let ticket = Some(self.ticket(lane, channel_id, LanePart::Cursor(receiver), sender));
+            self.put(sender, Kind::CursorGiven, &CursorGiven { lane, generation, ticket });
+        }
+    }
+
+    /// A sender that cannot ring its receiver has sent something.
+    pub(super) fn nudge(&mut self, channel_id: ChannelId, account: AccountId, lane: LaneId) {
+        let channel = self.channel(channel_id);
+        let ours = |it: &&Lane| it.id == lane && it.account == Some(account) && it.state == State::Given(true);
+        // One that has it not mapped yet looks when it has.
+        if let (Some(_), Some(seat)) = (channel.lanes.iter().find(ours), &channel.seat) {
+            let receiver = seat.peer;
+            self.actions.push_back(Action::Lane(LaneAction::Ring(receiver)));
+        }
+    }
+
+    /// A sender honours the receiver that it was told of.
+    pub(super) fn turned(&mut self, channel_id: ChannelId, account: AccountId, turned: Turned) {
+        let channel = self.channel_mut(channel_id);
+        let ours =
+            |lane: &&Lane| lane.id == turned.lane && lane.account == Some(account) && lane.state == State::Leaving;
+        // It was told to turn to nobody, because the receiver neither goes nor is gone.
+        if channel.lanes.iter().any(|lane| ours(&lane) && lane.generation == turned.generation) {
+            let at_rest = AtRest { start: Some(turned.start), taken: turned.taken, given_back: 0 };
+            self.rests(turned.lane, at_rest);
+        }
+    }
+
+    /// The receiver that had the seat has left it: where it stood in its lanes is to be found out.
+    pub(super) fn leave_lanes(&mut self, channel_id: ChannelId) {
+        for index in 0..self.channel(channel_id).lanes.len() {
+            let lane = &mut self.channel_mut(channel_id).lanes[index];
+            if matches!(lane.state, State::Given(_)) {
+                lane.state = State::Leaving;
+                let lane = lane.id;
+                self.actions.push_back(Action::Lane(LaneAction::FreezeCursor(lane)));
+            }
+        }
+    }
+
+    /// Whether the next receiver may have the seat: what the last one left in its lanes is known.
+    pub(super) fn lanes_at_rest(&self, channel_id: ChannelId) -> bool {
+        self.channel(channel_id).lanes.iter().all(|lane| lane.state != State::Leaving)
+    }
+
+    /// The cursor of a receiver that left is frozen, or `None`: it has it mapped still.
+    pub fn cursor_at_rest(&mut self, now: Duration, lane: LaneId, at_rest: Option<AtRest>) {
+        self.now_ms = millis(now);
+        let Some((channel_id, index)) = self.find_lane(lane) else { return };
+        if self.channel(channel_id).lanes[index].state != State::Leaving {
+            return;
+        }
+        match at_rest {
+            Some(at_rest) => self.rests(lane, at_rest),
+            None => {
+                self.due(self.now_ms + FREEZE_AGAIN_MS);
+                // A stopped process is not gone, and may stay so for long. Its sender can do without it.
+                let channel = self.channel_mut(channel_id);
+                let found = &mut channel.lanes[index];
+                let asked = std::mem::replace(&mut found.turning, true);
+                found.generation += u64::from(!asked);
+                let (generation, account) = (found.generation, found.account);
+                let sender = account.and_then(|account| channel.account(account).peer);
+                if let Some(sender) = sender.filter(|_| !asked) {
+                    self.put(sender, Kind::CursorGiven, &CursorGiven { lane, generation, ticket: None });
+                }
+            }
+        }
+    }
+
+    /// It is known where the last receiver stood.
+    fn rests(&mut self, lane: LaneId, at_rest: AtRest) {
+        let Some((channel_id, index)) = self.find_lane(lane) else { return };
+        let found = &mut self.channel_mut(channel_id).lanes[index];
+        found.state = State::Unread;
+        let start = at_rest.start.unwrap_or(found.start);
+        found.start = start;
+        found.attempts.push(LaneAttempts { before: at_rest.taken, times: 1 });
+        found.attempts.push(LaneAttempts { before: start.messages + 1, times: at_rest.given_back });
+        found.attempts.retain(|seen| seen.before > start.messages && seen.times > 0);
+        let excess = found.attempts.len().saturating_sub(ATTEMPTS_MAX);
+        found.attempts.drain(..excess);
+        found.turning = false;
+        if self.lanes_at_rest(channel_id) {
+            self.seat_next(channel_id, false);
+        }
+    }
+
+    /// A sender has left: nobody may write to its lane when that is proved.
+    pub(super) fn sender_leaves_lane(&mut self, channel_id: ChannelId, account: AccountId) {
+        let channel = self.channel_mut(channel_id);
+        let Some(lane) = channel.lanes.iter_mut().find(|lane| lane.account == Some(account)) else { return };
+        let id = lane.id;
+        if lane.state == State::Offered {
+            return self.free_lane(channel_id, id);
+        }
+        (lane.sender_leaving, lane.account) = (true, None);
+        self.actions.push_back(Action::Lane(LaneAction::FreezeData(id)));
+    }
+
+    /// The data of a sender that left is frozen, or not: it has it mapped still.
+    pub fn data_at_rest(&mut self, now: Duration, lane: LaneId, frozen: bool) {
+        self.now_ms = millis(now);
+        let Some((channel_id, index)) = self.find_lane(lane) else { return };
+        let channel = self.channel_mut(channel_id);
+        let found = &mut channel.lanes[index];
+        if !found.sender_leaving || found.sender_gone {
+            return;
+        }
+        if !frozen {
+            return self.due(self.now_ms + FREEZE_AGAIN_MS);
+        }
+        found.sender_gone = true;
+        let given = matches!(found.state, State::Given(_));
+        if let Some(receiver) = channel.seat.as_ref().map(|seat| seat.peer).filter(|_| given) {
+            self.put(receiver, Kind::SenderGone, &LaneNamed { lane });
+        }
+    }
+
+    /// What could not be frozen is tried again.
+    pub(super) fn tick_lanes(&mut self, channel_id: ChannelId) {
+        for lane in &self.channels[channel_id.0 as usize].lanes {
+            if lane.state == State::Leaving {
+                self.actions.push_back(Action::Lane(LaneAction::FreezeCursor(lane.id)));
+            }
+            if lane.sender_leaving && !lane.sender_gone {
+                self.actions.push_back(Action::Lane(LaneAction::FreezeData(lane.id)));
+            }
+        }
+    }
+
+    /// A receiver has read a lane to its end, or gives it up.
+    pub(super) fn lane_done(&mut self, channel_id: ChannelId, done: LaneDone) -> Result<(), Fault> {
+        let channel = self.channel_mut(channel_id);
+        let Some(lane) = channel.lanes.iter().find(|lane| lane.id == done.lane) else { return Ok(()) };
+        let (account, gone) = (lane.account, lane.sender_gone);
+        let sender = account.and_then(|account| channel.account(account).peer);
+        if !gone && done.fault.is_none() {
+            return Err(Fault(format!("lane {} has not ended: its sender is there", done.lane.0)));
+        }
+        channel.tally.accepted += done.messages;
+        channel.tally.acknowledged += done.messages;
+        self.free_lane(channel_id, done.lane);
+        if let (Some(sender), Some(fault)) = (sender, done.fault) {
+            self.fault(sender, Fault(format!("its lane is broken: {fault}")));
+        }
+        self.end_if_deserted(channel_id);
+        self.vanish_if_idle(channel_id);
+        Ok(())
+    }
+
+    fn free_lane(&mut self, channel_id: ChannelId, lane: LaneId) {
+        self.channel_mut(channel_id).lanes.retain(|other| other.id != lane);
+        self.tickets.retain(|ticket| ticket.lane != lane);
+        self.actions.push_back(Action::Lane(LaneAction::Free(lane)));
+        if self.channel(channel_id).lanes.is_empty() {
+            self.laned.retain(|other| *other != channel_id);
+        }
+    }
+
+    /// Who is asked how many messages there are in lanes.
+    pub fn set_lane_books(&mut self, books: Box<dyn LaneBooks>) {
+        self.lane_books = Some(books);
+    }
+
+    fn counts(&self, lane: &Lane) -> Counts {
+        let counts = self.lane_books.as_ref().map(|books| books.counts(lane.id)).unwrap_or_default();
+        // A receiver that has not begun says nothing yet.
+        let acknowledged = counts.acknowledged.max(lane.start.messages).min(counts.published);
+        Counts { acknowledged, taken: counts.taken.max(acknowledged), ..counts }
+    }
+
+    /// The ledger of a channel, with what is in its lanes.
+    pub(super) fn ledger(&self, channel_id: ChannelId) -> Ledger {
+        let channel = self.channel(channel_id);
+        let mut ledger = channel.ledger();
+        for lane in &channel.lanes {
+            let counts = self.counts(lane);
+            ledger.accepted += counts.published;
+            ledger.acknowledged += counts.acknowledged;
+            ledger.in_delivery += counts.taken - counts.acknowledged;
+            ledger.queued += counts.published - counts.taken;
+        }
+        ledger
+    }
+
+    /// How many messages of a channel nobody has acknowledged.
+    pub(super) fn held(&self, channel_id: ChannelId) -> u64 {
+        let channel = self.channel(channel_id);
+        let in_lanes = channel.lanes.iter().map(|lane| self.counts(lane));
+        channel.log.len() + in_lanes.map(|counts| counts.published - counts.acknowledged).sum::<u64>()
+    }
+
+    /// A channel goes, and its lanes with it.
+    pub(super) fn forget_lanes(&mut self, channel_id: ChannelId) {
+        let lanes: Vec<LaneId> = self.channel(channel_id).lanes.iter().map(|lane| lane.id).collect();
+        for lane in lanes {
+            self.free_lane(channel_id, lane);
+        }
+        self.tickets.retain(|ticket| ticket.channel != channel_id);
+    }
+
+    fn find_lane(&self, lane: LaneId) -> Option<(ChannelId, usize)> {
+        self.laned.iter().find_map(|channel_id| {
+            let index = self.channel(*channel_id).lanes.iter().position(|found| found.id == lane)?;
+            Some((*channel_id, index))
+        })
+    }
+
+    /// How many frames each receiver of lanes will have been sent when all is sent that there is now; those
+    /// for whom that has changed. To be shown to them before anything is written to anybody.
+    pub fn dues(&mut self) -> Vec<(PeerId, u64)> {
+        let mut dues = Vec::new();
+        for channel_id in &self.laned {
+            let channel = &mut self.channels[channel_id.0 as usize];
+            let Some(seat) = &mut channel.seat else { continue };
+            let Some(peer) = self.peers.get(seat.peer.slot as usize) else { continue };
+            // All frames but the Welcome.
+            let due = peer.outbox.frames().saturating_sub(1) + (channel.log.end() - seat.base) + seat.sent_again;
+            if std::mem::replace(&mut seat.due_shown, due) != due {
+                dues.push((seat.peer, due));
+            }
+        }
+        dues
+    }
+}
+
+impl Channel {
+    /// Whether somebody has left who has a lane mapped still.
+    pub(super) fn lanes_wait(&self) -> bool {
+        self.lanes.iter().any(|lane| lane.state == State::Leaving || (lane.sender_leaving && !lane.sender_gone))
+    }
+}

@@ -1,0 +1,216 @@
+//! [`LaneStore`]: the memory of lanes, as the daemon keeps it. It maps what it writes and what is at rest, and
+//! reads no message.
+//!
+//! Each file has one writer in another process. It is sealed when that has mapped it, and only then handed to
+//! anybody else.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bus_core::lane::board::Board;
+use bus_core::lane::doorbell::{Doorbell, Ringer, doorbell};
+use bus_core::lane::layout::PAGE_BYTES;
+use bus_core::lane::region::{Map, MemoryFile};
+use bus_core::lane::ring::{Counts, at_rest, counts};
+use bus_core::wire::{LaneId, LaneStart};
+
+use crate::broker::{AtRest, LaneBooks, LanePart, LaneSize, PeerId};
+
+/// All lanes, and what their receivers have once.
+#[derive(Debug, Default)]
+pub(crate) struct LaneStore {
+    lanes: HashMap<LaneId, Files>,
+    books: Books,
+    receivers: HashMap<PeerId, ReceiverEnds>,
+    /// How many frames receivers are due.
+    dues: HashMap<PeerId, u64>,
+}
+
+/// The first pages of all lanes, from which the broker reads how much is in them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Books(Arc<Mutex<HashMap<LaneId, Heads>>>);
+
+#[derive(Debug)]
+struct Heads {
+    data: Map,
+    cursor: Option<Map>,
+}
+
+impl Books {
+    fn lock(&self) -> MutexGuard<'_, HashMap<LaneId, Heads>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl LaneBooks for Books {
+    fn counts(&self, lane: LaneId) -> Counts {
+        self.lock().get(&lane).map(|heads| counts(&heads.data, heads.cursor.as_ref())).unwrap_or_default()
+    }
+}
+
+#[derive(Debug)]
+struct Files {
+    data: MemoryFile,
+    /// Of the present receiver.
+    cursor: Option<MemoryFile>,
+    bell: Doorbell,
+    ringer: Ringer,
+}
+
+#[derive(Debug)]
+struct ReceiverEnds {
+    bell: Doorbell,
+    ringer: Ringer,
+    board: MemoryFile,
+    shown: Board<Map>,
+}
+
+impl LaneStore {
+    /// Makes the memory of a lane.
+    ///
+    /// # Errors
+    /// What the system says: no descriptors left, or memory files forbidden.
+    pub(crate) fn make(&mut self, lane: LaneId, size: LaneSize) -> io::Result<()> {
+        let data = MemoryFile::create("bus-lane", PAGE_BYTES + size.ring_bytes as usize)?;
+        // Whoever reads it gets it by another descriptor, and nowhere without.
+        let head = data.watch_head()?;
+        let (bell, ringer) = doorbell()?;
+        self.lanes.insert(lane, Files { data, cursor: None, bell, ringer });
+        self.books.lock().insert(lane, Heads { data: head, cursor: None });
+        Ok(())
+    }
+
+    /// There is to be a cursor for another receiver.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(crate) fn new_cursor(&mut self, lane: LaneId) -> io::Result<()> {
+        if let Some(files) = self.lanes.get_mut(&lane) {
+            let cursor = MemoryFile::create("bus-cursor", PAGE_BYTES)?;
+            if let Some(heads) = self.books.lock().get_mut(&lane) {
+                heads.cursor = Some(cursor.watch_head()?);
+            }
+            files.cursor = Some(cursor);
+        }
+        Ok(())
+    }
+
+    /// The descriptors that a fetch gets.
+    ///
+    /// # Errors
+    /// What the system says, or `NotFound` when the lane is gone.
+    pub(crate) fn descriptors(&mut self, lane: LaneId, part: LanePart) -> io::Result<Vec<OwnedFd>> {
+        if let LanePart::ForReceiver(receiver) = part
+            && !self.receivers.contains_key(&receiver)
+        {
+            let ends = ReceiverEnds::new()?;
+            // What it was shown before it had a board.
+            ends.shown.show(self.dues.get(&receiver).copied().unwrap_or(0));
+            self.receivers.insert(receiver, ends);
+        }
+        let gone = || io::Error::from(io::ErrorKind::NotFound);
+        let files = self.lanes.get(&lane).ok_or_else(gone)?;
+        let cursor = files.cursor.as_ref().ok_or_else(gone);
+        let ends = |receiver: &PeerId| self.receivers.get(receiver).ok_or_else(gone);
+        let own = |fd: std::os::fd::BorrowedFd<'_>| fd.try_clone_to_owned();
+        Ok(match &part {
+            LanePart::ForSender => vec![own(files.data.as_fd())?, own(files.bell.as_fd())?],
+            LanePart::ForReceiver(receiver) => {
+                let ends = ends(receiver)?;
+                vec![
+                    files.data.reading_descriptor()?,
+                    own(cursor?.as_fd())?,
+                    own(files.ringer.as_fd())?,
+                    own(ends.bell.as_fd())?,
+                    ends.board.reading_descriptor()?,
+                ]
+            }
+            LanePart::Cursor(receiver) => vec![cursor?.reading_descriptor()?, own(ends(receiver)?.ringer.as_fd())?],
+        })
+    }
+
+    /// The sender has mapped its data.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(crate) fn seal_data(&self, lane: LaneId) -> io::Result<()> {
+        self.lanes.get(&lane).map_or(Ok(()), |files| files.data.forbid_new_writers())
+    }
+
+    /// The receiver has mapped its cursor.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(crate) fn seal_cursor(&self, lane: LaneId) -> io::Result<()> {
+        self.lanes.get(&lane).and_then(|files| files.cursor.as_ref()).map_or(Ok(()), MemoryFile::forbid_new_writers)
+    }
+
+    /// Where the last receiver stood; `None` while it has its cursor mapped.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(crate) fn freeze_cursor(&self, lane: LaneId) -> io::Result<Option<AtRest>> {
+        let Some(cursor) = self.lanes.get(&lane).and_then(|files| files.cursor.as_ref()) else {
+            return Ok(Some(AtRest { start: None, taken: 0, given_back: 0 }));
+        };
+        if !cursor.freeze()? {
+            return Ok(None);
+        }
+        let found = at_rest(&cursor.map_readable()?);
+        let start =
+            found.start.map(|start| LaneStart { logical: start.logical, place: start.place, messages: start.messages });
+        Ok(Some(AtRest { start, taken: found.taken, given_back: found.given_back }))
+    }
+
+    /// Whether nobody can write to the data of a lane any more.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(crate) fn freeze_data(&self, lane: LaneId) -> io::Result<bool> {
+        self.lanes.get(&lane).map_or(Ok(true), |files| files.data.freeze())
+    }
+
+    /// Nobody needs it any more.
+    pub(crate) fn free(&mut self, lane: LaneId) {
+        self.lanes.remove(&lane);
+        self.books.lock().remove(&lane);
+    }
+
+    /// What the broker reads.
+    pub(crate) fn books(&self) -> Books {
+        self.books.clone()
+    }
+
+    /// A receiver's connection is gone.
+    pub(crate) fn forget_receiver(&mut self, receiver: PeerId) {
+        self.receivers.remove(&receiver);
+        self.dues.remove(&receiver);
+    }
+
+    /// Wakes a receiver.
+    pub(crate) fn ring(&self, receiver: PeerId) {
+        if let Some(ends) = self.receivers.get(&receiver) {
+            ends.ringer.ring();
+        }
+    }
+
+    /// Shows a receiver how many frames it is due, and wakes nobody: what it is due is about to be written.
+    pub(crate) fn show(&mut self, receiver: PeerId, due: u64) {
+        self.dues.insert(receiver, due);
+        if let Some(ends) = self.receivers.get(&receiver) {
+            ends.shown.show(due);
+        }
+    }
+}
+
+impl ReceiverEnds {
+    fn new() -> io::Result<Self> {
+        let (bell, ringer) = doorbell()?;
+        let board = MemoryFile::create("bus-board", PAGE_BYTES)?;
+        let shown = Board::new(board.map_writable()?);
+        board.forbid_new_writers()?;
+        Ok(Self { bell, ringer, board, shown })
+    }
+}
