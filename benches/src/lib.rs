@@ -1,17 +1,21 @@
-//! Measures the stream route of the bus beside its floors, with every end in a process of its own.
+//! Measures the routes of the bus beside their floors, with every end in a process of its own.
 //!
-//! A floor is the least that any daemon on a local socket must do: `relay` copies frames from one
+//! The [stream route](run): a floor is the least that any daemon on a local socket must do: `relay` copies frames from one
 //! socket to another and knows nothing else. Floor and subject carry the same `payload`s made and
 //! checked by the same `traffic`, and take turns within one run, so that what the machine does
 //! meanwhile falls on both.
 //!
-//! The bench binary starts itself again for each end, with a `role`(role::Role) as its argument.
+//! The [lane](run_lane): the floor is the simplest ring in shared memory, and the subject the ring of the
+//! library, without a daemon.
+//!
+//! A bench binary starts itself again for each end, with a `role`(role::Role) as its argument.
 //! A figure that misses its target is shown as missed; it never fails the run.
 
 mod child;
 mod clock;
 mod ends;
 mod idle;
+mod lane;
 mod measure;
 mod memory;
 mod options;
@@ -28,11 +32,27 @@ use clap::Parser as _;
 
 use crate::options::Options;
 
-/// Runs the benchmarks that the command line asks for, or plays one role of them.
+/// Runs the benchmarks of the stream route that the command line asks for, or plays one role of them.
 ///
 /// # Errors
 /// What kept a benchmark from being measured. A slow figure is not an error.
 pub fn run() -> anyhow::Result<()> {
+    play_or(measure_stream)
+}
+
+/// The same for the ring of a lane.
+///
+/// # Errors
+/// As for [`run`].
+pub fn run_lane() -> anyhow::Result<()> {
+    play_or(|options| {
+        table::print_head();
+        lane::measure_all(options);
+        Ok(())
+    })
+}
+
+fn play_or(measure: impl FnOnce(&Options) -> anyhow::Result<()>) -> anyhow::Result<()> {
     let options = Options::parse();
     match &options.role {
         Some(role) => serde_json::from_str::<role::Role>(role)?.play(),
@@ -40,7 +60,7 @@ pub fn run() -> anyhow::Result<()> {
     }
 }
 
-fn measure(options: &Options) -> anyhow::Result<()> {
+fn measure_stream(options: &Options) -> anyhow::Result<()> {
     server::build_programs()?;
     process::allow_many_descriptors()?;
     table::print_head();

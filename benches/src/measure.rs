@@ -79,26 +79,29 @@ impl Flow {
     fn consume(self, server: &Server, lasts: Duration) -> Result<Consumed> {
         let Self { producers, payload_bytes, form, taking } = self;
         let place = server.place();
-        let consume = Consume { place: place.clone(), producers, payload_bytes, taking };
-        let mut consumer = Player::start(&Role::Consume(consume))?;
-        let start = |producer| {
-            Player::start(&Role::Produce(Produce { place: place.clone(), producer, payload_bytes, form, lasts }))
-        };
-        let mut players = (0..producers).map(start).collect::<Result<Vec<_>>>()?;
-        for player in &mut players {
-            player.go()?;
-        }
-        let consumed: Consumed = consumer.report()?;
-        let mut sent = 0;
-        for mut player in players {
-            sent += player.report::<Produced>()?.messages;
-            player.finish()?;
-        }
-        // It leaves in order: one that is killed may leave messages that it has not acknowledged.
-        consumer.finish()?;
-        ensure!(consumed.messages == sent, "{sent} messages were sent and {} came", consumed.messages);
-        Ok(consumed)
+        let role = Consume { place: place.clone(), producers, payload_bytes, taking };
+        let produce = |producer| Role::Produce(Produce { place: place.clone(), producer, payload_bytes, form, lasts });
+        consume(&Role::Consume(role), (0..producers).map(produce))
     }
+}
+
+/// Starts a consumer, then its producers, and lets them go together.
+pub(crate) fn consume(consumer: &Role, producers: impl Iterator<Item = Role>) -> Result<Consumed> {
+    let mut consumer = Player::start(consumer)?;
+    let mut players = producers.map(|role| Player::start(&role)).collect::<Result<Vec<_>>>()?;
+    for player in &mut players {
+        player.go()?;
+    }
+    let consumed: Consumed = consumer.report()?;
+    let mut sent = 0;
+    for mut player in players {
+        sent += player.report::<Produced>()?.messages;
+        player.finish()?;
+    }
+    // It leaves in order: one that is killed may leave messages that it has not acknowledged.
+    consumer.finish()?;
+    ensure!(consumed.messages == sent, "{sent} messages were sent and {} came", consumed.messages);
+    Ok(consumed)
 }
 
 fn percentiles(latency: Latency) -> Vec<Figure> {
@@ -107,7 +110,7 @@ fn percentiles(latency: Latency) -> Vec<Figure> {
 }
 
 /// Millions of messages a second for small ones, GiB a second for large ones.
-fn rate(consumed: &Consumed, payload_bytes: usize) -> Figure {
+pub(crate) fn rate(consumed: &Consumed, payload_bytes: usize) -> Figure {
     let seconds = consumed.elapsed_ns as f64 / 1e9;
     let messages = consumed.messages as f64;
     if payload_bytes < 16 * 1024 {

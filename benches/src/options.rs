@@ -1,10 +1,10 @@
-//! The command line of the benchmark.
+//! The command line of a benchmark.
 
 use std::time::Duration;
 
 use clap::Parser;
 
-/// Measures the bus beside plain relays. Misses are shown and never fail the run.
+/// Measures the bus beside its floors. Misses are shown and never fail the run.
 #[derive(Debug, Parser)]
 #[command(name = "cargo bench -p bus-benches --")]
 pub(crate) struct Options {

@@ -6,6 +6,10 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use crate::idle::{BlockedSender, IdleReceiver, IdleSenders, StoppedReceiver};
+use crate::lane::flow;
+use crate::lane::instructions::Instructions;
+use crate::lane::threads::Threads;
+use crate::lane::wake::Pong as WakePong;
 use crate::traffic::{Consume, ConsumeLines, Ping, Pong, Produce, ProduceLines};
 
 /// One part, as JSON on the command line.
@@ -28,6 +32,11 @@ pub(crate) enum Role {
     IdleSenders(IdleSenders),
     StoppedReceiver(StoppedReceiver),
     BlockedSender(BlockedSender),
+    RingProduce(flow::Produce),
+    RingConsume(flow::Consume),
+    Threads(Threads),
+    WakePong(WakePong),
+    Instructions(Instructions),
 }
 
 impl Role {
@@ -45,6 +54,11 @@ impl Role {
             Self::IdleSenders(_) => "the idle senders",
             Self::StoppedReceiver(_) => "the stopped consumer",
             Self::BlockedSender(_) => "the blocked sender",
+            Self::RingProduce(_) => "a producer at a ring",
+            Self::RingConsume(_) => "the consumer of the rings",
+            Self::Threads(_) => "the process of threads",
+            Self::WakePong(_) => "the process that is woken",
+            Self::Instructions(_) => "the process whose instructions are counted",
         }
     }
 
@@ -63,6 +77,11 @@ impl Role {
             Self::IdleSenders(role) => role.play(),
             Self::StoppedReceiver(role) => role.play(),
             Self::BlockedSender(role) => role.play(),
+            Self::RingProduce(role) => role.play(),
+            Self::RingConsume(role) => role.play(),
+            Self::Threads(role) => role.play(),
+            Self::WakePong(role) => role.play(),
+            Self::Instructions(role) => role.play(),
         }
     }
 }

@@ -54,9 +54,14 @@ pub(crate) struct Row {
 }
 
 impl Row {
-    /// The median of the ratios of each pair: what the machine did in one round falls on both.
+    /// The ratio of each pair: what the machine did in one round falls on both.
+    fn ratios(&self) -> Vec<f64> {
+        self.floor.iter().zip(&self.subject).map(|(floor, subject)| subject / floor).collect()
+    }
+
+    /// The median of the ratios.
     fn ratio(&self) -> Option<f64> {
-        median(self.floor.iter().zip(&self.subject).map(|(floor, subject)| subject / floor))
+        median(self.ratios().into_iter())
     }
 
     fn verdict(&self) -> &'static str {
@@ -71,17 +76,15 @@ impl Row {
 
 /// Prints the names of the columns.
 pub(crate) fn print_head() {
-    let columns = ["figure", "unit", "floor (min..max)", "bus (min..max)", "ratio", "needs", ""];
+    let columns = ["figure", "unit", "floor (min..max)", "bus (min..max)", "ratio (min..max)", "needs", ""];
     print_line(&columns.map(str::to_owned));
 }
 
 /// Prints one row.
 pub(crate) fn print(row: &Row) {
-    let ratio = row.ratio().map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}"));
-    let columns =
-        [row.name.clone(), row.unit.to_owned(), spread(&row.floor), spread(&row.subject), ratio, row.need.to_string()];
-    let [name, unit, floor, subject, ratio, need] = columns;
-    print_line(&[name, unit, floor, subject, ratio, need, row.verdict().to_owned()]);
+    let [floor, subject, ratio] = [&row.floor, &row.subject, &row.ratios()].map(|values| spread(values));
+    let (need, verdict) = (row.need.to_string(), row.verdict().to_owned());
+    print_line(&[row.name.clone(), row.unit.to_owned(), floor, subject, ratio, need, verdict]);
 }
 
 /// Prints a row that could not be measured, and why.
@@ -91,7 +94,7 @@ pub(crate) fn print_failed(name: &str, error: &anyhow::Error) {
 
 fn print_line(columns: &[String; 7]) {
     let [name, unit, floor, subject, ratio, need, verdict] = columns;
-    let line = format!("{name:<46} {unit:<5} {floor:>24} {subject:>24} {ratio:>6} {need:>9} {verdict}");
+    let line = format!("{name:<46} {unit:<5} {floor:>24} {subject:>24} {ratio:>18} {need:>9} {verdict}");
     println!("{}", line.trim_end());
 }
 

@@ -136,7 +136,7 @@ pub(crate) struct Latency {
 }
 
 impl Latency {
-    fn of(histogram: &Histogram<u64>) -> Self {
+    pub(crate) fn of(histogram: &Histogram<u64>) -> Self {
         Self {
             p50_ns: histogram.value_at_quantile(0.5),
             p99_ns: histogram.value_at_quantile(0.99),
@@ -145,7 +145,8 @@ impl Latency {
     }
 }
 
-fn latencies() -> Result<Histogram<u64>> {
+/// For latencies of up to ten seconds, in nanoseconds.
+pub(crate) fn latencies() -> Result<Histogram<u64>> {
     let longest_ns = 10_000_000_000;
     Ok(Histogram::new_with_max(longest_ns, 3)?)
 }
@@ -153,12 +154,7 @@ fn latencies() -> Result<Histogram<u64>> {
 impl Consume {
     pub(crate) fn play(self) -> Result<()> {
         let mut inlet = self.place.inlet(FORTH)?;
-        let mut watch = Watch {
-            checker: Checker::new(self.producers, self.payload_bytes),
-            started_ns: None,
-            latency: latencies()?,
-            producers: self.producers,
-        };
+        let mut watch = Watch::new(self.producers, self.payload_bytes)?;
         say("ready")?;
         while watch.producers > 0 {
             match self.taking {
@@ -166,22 +162,27 @@ impl Consume {
                 Taking::Batch => inlet.borrow_batch(|payload| watch.look(payload))?,
             }
         }
-        let elapsed_ns = now_ns() - watch.started_ns.context("no message came")?;
-        tell(&Consumed { messages: watch.checker.checked(), elapsed_ns, latency: Latency::of(&watch.latency) })
+        tell(&watch.consumed()?)
     }
 }
 
 /// What the consumer keeps count of.
-struct Watch {
+pub(crate) struct Watch {
     checker: Checker,
     started_ns: Option<u64>,
     latency: Histogram<u64>,
     /// Those that have not sent their last message.
-    producers: u32,
+    pub(crate) producers: u32,
 }
 
 impl Watch {
-    fn look(&mut self, payload: &[u8]) -> Result<()> {
+    pub(crate) fn new(producers: u32, payload_bytes: usize) -> Result<Self> {
+        let checker = Checker::new(producers, payload_bytes);
+        Ok(Self { checker, started_ns: None, latency: latencies()?, producers })
+    }
+
+    /// Checks one message.
+    pub(crate) fn look(&mut self, payload: &[u8]) -> Result<()> {
         self.started_ns.get_or_insert_with(now_ns);
         let seen = self.checker.check(payload)?;
         if seen.stamp_ns != 0 {
@@ -189,6 +190,12 @@ impl Watch {
         }
         self.producers -= u32::from(seen.last);
         Ok(())
+    }
+
+    /// What was seen up to now.
+    pub(crate) fn consumed(&self) -> Result<Consumed> {
+        let elapsed_ns = now_ns() - self.started_ns.context("no message came")?;
+        Ok(Consumed { messages: self.checker.checked(), elapsed_ns, latency: Latency::of(&self.latency) })
     }
 }
 

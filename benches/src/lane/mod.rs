@@ -1,0 +1,142 @@
+//! What a ring of the library is held to, and the list of what is measured.
+//!
+//! Beside it, in turns: the [simplest ring](bare) that two processes can share, and [threads](threads) of one
+//! process with a channel between them. The ends are [processes](flow) that spin; each message is stamped and
+//! published on its own, and the receiver [looks twice](merge) per round.
+
+mod bare;
+mod ends;
+mod files;
+pub(crate) mod flow;
+pub(crate) mod instructions;
+mod merge;
+mod own;
+pub(crate) mod threads;
+pub(crate) mod wake;
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+use self::ends::Kind;
+use self::files::{Files, Size};
+use self::flow::Pace;
+use crate::child::Player;
+use crate::measure::{consume, rate};
+use crate::options::Options;
+use crate::role::Role;
+use crate::table::{self, Need, Row};
+use crate::traffic::Consumed;
+
+/// Figures that are measured together.
+struct Probe {
+    name: &'static str,
+    measure: fn(&'static str, &Options) -> Result<Vec<Row>>,
+}
+
+const PROBES: &[Probe] = &[
+    Probe { name: "ring 64 B", measure: |name, options| beside_threads(name, 1, options) },
+    Probe { name: "ring 64 B, four to one", measure: |name, options| beside_threads(name, 4, options) },
+    Probe { name: "ring 1 KiB", measure: |name, options| beside_bare(name, 1, 1024, options) },
+    Probe { name: "ring 1 KiB, four to one", measure: |name, options| beside_bare(name, 4, 1024, options) },
+    Probe { name: "ring 64 KiB", measure: |name, options| beside_bare(name, 1, 64 * 1024, options) },
+    Probe { name: "ring 1 MiB", measure: |name, options| beside_bare(name, 1, 1024 * 1024, options) },
+    Probe { name: "latency hot", measure: hot_latency },
+    Probe { name: "latency doorbell, floor a pipe", measure: wake_latency },
+    Probe { name: "instructions", measure: instructions },
+];
+
+/// Measures what `options` select and prints each figure as soon as it is known.
+pub(crate) fn measure_all(options: &Options) {
+    for probe in PROBES.iter().filter(|probe| options.selects(probe.name)) {
+        match (probe.measure)(probe.name, options) {
+            Ok(rows) => rows.iter().for_each(table::print),
+            Err(error) => table::print_failed(probe.name, &error),
+        }
+    }
+}
+
+/// As fast as it goes, beside the simplest ring.
+fn beside_bare(name: &str, producers: u32, payload_bytes: usize, options: &Options) -> Result<Vec<Row>> {
+    let mut row = row(name, "", Need::Nothing);
+    for _ in 0..options.rounds {
+        let [floor, subject] = both(producers, payload_bytes, Pace::Flood, options)?;
+        row.unit = rate(&floor, payload_bytes).unit;
+        row.floor.push(rate(&floor, payload_bytes).value);
+        row.subject.push(rate(&subject, payload_bytes).value);
+    }
+    Ok(vec![row])
+}
+
+/// The same with messages of 64 bytes, and then beside threads of one process as well.
+fn beside_threads(name: &str, producers: u32, options: &Options) -> Result<Vec<Row>> {
+    let mut beside_bare = row(name, "M/s", Need::Nothing);
+    let mut beside_threads = row(&format!("{name}, floor threads"), "M/s", Need::RatioAtLeast(1.0));
+    for _ in 0..options.rounds {
+        let [bare, own] = both(producers, threads::MESSAGE_BYTES, Pace::Flood, options)?;
+        let threads = threads::Threads { producers, lasts: options.shortened(LASTS) };
+        let threads: Consumed = Player::start(&Role::Threads(threads))?.report()?;
+        let [bare, own, threads] = [bare, own, threads].map(|consumed| rate(&consumed, threads::MESSAGE_BYTES).value);
+        beside_bare.floor.push(bare);
+        beside_bare.subject.push(own);
+        beside_threads.floor.push(threads);
+        beside_threads.subject.push(own);
+    }
+    Ok(vec![beside_bare, beside_threads])
+}
+
+/// One way, both ends awake, so far apart that every message finds an empty ring.
+fn hot_latency(name: &str, options: &Options) -> Result<Vec<Row>> {
+    const PACED: Pace = Pace::Paced(Duration::from_micros(5));
+    let mut rows = ["p50", "p99.9"].map(|label| row(&format!("{name} {label}"), "ns", Need::Nothing));
+    for _ in 0..options.rounds {
+        let [floor, subject] = both(1, 64, PACED, options)?.map(|consumed| consumed.latency);
+        rows[0].floor.push(floor.p50_ns as f64);
+        rows[0].subject.push(subject.p50_ns as f64);
+        rows[1].floor.push(floor.p999_ns as f64);
+        rows[1].subject.push(subject.p999_ns as f64);
+    }
+    Ok(rows.into())
+}
+
+/// From ringing until the other process, which sleeps, has come back.
+fn wake_latency(name: &str, options: &Options) -> Result<Vec<Row>> {
+    let mut row = row(&format!("{name} p50"), "us", Need::Nothing);
+    for _ in 0..options.rounds {
+        row.floor.push(wake::by_pipe(options.shortened(LASTS))?.p50_ns as f64 / 1e3);
+        row.subject.push(wake::by_doorbell(options.shortened(LASTS))?.p50_ns as f64 / 1e3);
+    }
+    Ok(vec![row])
+}
+
+/// They do not depend on the moment: one round.
+fn instructions(name: &str, _: &Options) -> Result<Vec<Row>> {
+    let (bare, own) = (instructions::per_message(Kind::Bare)?, instructions::per_message(Kind::Own)?);
+    let of = |what: &str, floor, subject| {
+        let name = format!("{name} of 64 B: {what}");
+        Row { floor: vec![floor], subject: vec![subject], ..row(&name, "", Need::Nothing) }
+    };
+    Ok(vec![of("write, publish", bare.writing, own.writing), of("look to acknowledge", bare.reading, own.reading)])
+}
+
+/// How long an ordinary measurement lasts.
+const LASTS: Duration = Duration::from_secs(1);
+
+/// Floor and subject in turns, so that what the machine does meanwhile falls on both.
+fn both(producers: u32, payload_bytes: usize, pace: Pace, options: &Options) -> Result<[Consumed; 2]> {
+    let run = |kind| {
+        let size = Size::of(payload_bytes);
+        let rings = (0..producers).map(|_| Files::create(size)).collect::<Result<Vec<_>>>()?;
+        let consumer = flow::Consume { kind, places: rings.iter().map(Files::place).collect() };
+        let lasts = options.shortened(LASTS);
+        let produce = rings.iter().zip(0..).map(|(ring, producer)| {
+            Role::RingProduce(flow::Produce { kind, place: ring.place(), producer, producers, pace, lasts })
+        });
+        consume(&Role::RingConsume(consumer), produce)
+    };
+    Ok([run(Kind::Bare)?, run(Kind::Own)?])
+}
+
+fn row(name: &str, unit: &'static str, need: Need) -> Row {
+    Row { name: name.to_owned(), unit, floor: Vec::new(), subject: Vec::new(), need }
+}
