@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
-use super::ends::{Kind, RingReader, RingWriter, Waiting};
+use super::ends::{Kind, RingReader, RingWriter, Temper, Waiting, await_clock};
 use super::files::Place;
 use super::merge::Merge;
 use super::{bare, own};
@@ -32,6 +32,7 @@ pub(crate) struct Produce {
     /// How many there are.
     pub(crate) producers: u32,
     pub(crate) pace: Pace,
+    pub(crate) temper: Temper,
     pub(crate) lasts: Duration,
 }
 
@@ -46,7 +47,7 @@ impl Produce {
 
     fn produce(&self, mut writer: impl RingWriter) -> Result<()> {
         let mut maker = Maker::new(self.producer, self.place.size.payload_bytes);
-        let mut waiting = Waiting::among(self.producers + 1);
+        let mut waiting = Waiting::among(self.producers + 1, self.temper);
         await_go()?;
         let mut stamp_ns = now_ns();
         let until_ns = stamp_ns + self.lasts.as_nanos() as u64;
@@ -75,21 +76,13 @@ fn send(writer: &mut impl RingWriter, payload: &[u8], mut stamp_ns: u64, waiting
     Ok(stamp_ns)
 }
 
-fn await_clock(at_ns: u64) -> u64 {
-    loop {
-        match now_ns() {
-            now_ns if now_ns >= at_ns => return now_ns,
-            _ => std::hint::spin_loop(),
-        }
-    }
-}
-
 /// Checks all that comes until each producer has sent its last message.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Consume {
     pub(crate) kind: Kind,
     /// One per producer.
     pub(crate) places: Vec<Place>,
+    pub(crate) temper: Temper,
 }
 
 impl Consume {
@@ -106,7 +99,7 @@ impl Consume {
         let producers = readers.len() as u32;
         let mut merge = Merge::new(readers, payload_bytes);
         let mut watch = Watch::new(producers, payload_bytes)?;
-        let mut waiting = Waiting::among(producers + 1);
+        let mut waiting = Waiting::among(producers + 1, self.temper);
         say("ready")?;
         while watch.producers > 0 {
             if merge.round(|payload| watch.look(payload))? {

@@ -1,8 +1,8 @@
 //! What a ring of the library is held to, and the list of what is measured.
 //!
 //! Beside it, in turns: the [simplest ring](bare) that two processes can share, and [threads](threads) of one
-//! process with a channel between them. The ends are [processes](flow) that spin; each message is stamped and
-//! published on its own, and the receiver [looks twice](merge) per round.
+//! process with a channel between them. The ends are [processes](flow) that do not sleep; each message is stamped
+//! and published on its own, and the receiver [looks twice](merge) per round.
 
 mod bare;
 mod ends;
@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use self::ends::Kind;
+use self::ends::{Kind, Temper};
 use self::files::{Files, Size};
 use self::flow::Pace;
 use crate::child::Player;
@@ -35,16 +35,60 @@ struct Probe {
 }
 
 const PROBES: &[Probe] = &[
-    Probe { name: "ring 64 B", measure: |name, options| beside_threads(name, 1, options) },
-    Probe { name: "ring 64 B, four to one", measure: |name, options| beside_threads(name, 4, options) },
-    Probe { name: "ring 1 KiB", measure: |name, options| beside_bare(name, 1, 1024, options) },
-    Probe { name: "ring 1 KiB, four to one", measure: |name, options| beside_bare(name, 4, 1024, options) },
-    Probe { name: "ring 64 KiB", measure: |name, options| beside_bare(name, 1, 64 * 1024, options) },
-    Probe { name: "ring 1 MiB", measure: |name, options| beside_bare(name, 1, 1024 * 1024, options) },
+    Probe { name: "ring 64 B", measure: |name, options| beside_threads(name, flood(1, 64), options) },
+    Probe { name: "ring 64 B, four to one", measure: |name, options| beside_threads(name, flood(4, 64), options) },
+    Probe { name: "ring 64 B, patient", measure: |name, options| beside_bare(name, flood(1, 64).patient(), options) },
+    Probe {
+        name: "ring 64 B, four to one, patient",
+        measure: |name, options| beside_bare(name, flood(4, 64).patient(), options),
+    },
+    Probe { name: "ring 1 KiB", measure: |name, options| beside_bare(name, flood(1, 1024), options) },
+    Probe { name: "ring 1 KiB, four to one", measure: |name, options| beside_bare(name, flood(4, 1024), options) },
+    Probe { name: "ring 64 KiB", measure: |name, options| beside_bare(name, flood(1, 64 * 1024), options) },
+    Probe { name: "ring 1 MiB", measure: |name, options| beside_bare(name, flood(1, 1024 * 1024), options) },
     Probe { name: "latency hot", measure: hot_latency },
     Probe { name: "latency doorbell, floor a pipe", measure: wake_latency },
     Probe { name: "instructions", measure: instructions },
 ];
+
+/// What goes through rings, and how.
+#[derive(Clone, Copy)]
+struct Traffic {
+    producers: u32,
+    payload_bytes: usize,
+    pace: Pace,
+    temper: Temper,
+}
+
+/// As fast as it goes.
+const fn flood(producers: u32, payload_bytes: usize) -> Traffic {
+    Traffic { producers, payload_bytes, pace: Pace::Flood, temper: Temper::Eager }
+}
+
+impl Traffic {
+    const fn patient(self) -> Self {
+        Self { temper: Temper::Patient, ..self }
+    }
+
+    /// Floor and subject in turns, so that what the machine does meanwhile falls on both.
+    fn both(self, options: &Options) -> Result<[Consumed; 2]> {
+        Ok([self.run(Kind::Bare, options)?, self.run(Kind::Own, options)?])
+    }
+
+    fn run(self, kind: Kind, options: &Options) -> Result<Consumed> {
+        let Self { producers, payload_bytes, pace, temper } = self;
+        let lasts = options.shortened(LASTS);
+        let rings = (0..producers).map(|_| Files::create(Size::of(payload_bytes))).collect::<Result<Vec<_>>>()?;
+        let consumer = flow::Consume { kind, places: rings.iter().map(Files::place).collect(), temper };
+        let produce = rings.iter().zip(0..).map(|(ring, producer)| {
+            Role::RingProduce(flow::Produce { kind, place: ring.place(), producer, producers, pace, temper, lasts })
+        });
+        consume(&Role::RingConsume(consumer), produce)
+    }
+}
+
+/// How long an ordinary measurement lasts.
+const LASTS: Duration = Duration::from_secs(1);
 
 /// Measures what `options` select and prints each figure as soon as it is known.
 pub(crate) fn measure_all(options: &Options) {
@@ -56,25 +100,25 @@ pub(crate) fn measure_all(options: &Options) {
     }
 }
 
-/// As fast as it goes, beside the simplest ring.
-fn beside_bare(name: &str, producers: u32, payload_bytes: usize, options: &Options) -> Result<Vec<Row>> {
+/// Beside the simplest ring.
+fn beside_bare(name: &str, traffic: Traffic, options: &Options) -> Result<Vec<Row>> {
     let mut row = row(name, "", Need::Nothing);
     for _ in 0..options.rounds {
-        let [floor, subject] = both(producers, payload_bytes, Pace::Flood, options)?;
-        row.unit = rate(&floor, payload_bytes).unit;
-        row.floor.push(rate(&floor, payload_bytes).value);
-        row.subject.push(rate(&subject, payload_bytes).value);
+        let [floor, subject] = traffic.both(options)?.map(|consumed| rate(&consumed, traffic.payload_bytes));
+        row.unit = floor.unit;
+        row.floor.push(floor.value);
+        row.subject.push(subject.value);
     }
     Ok(vec![row])
 }
 
 /// The same with messages of 64 bytes, and then beside threads of one process as well.
-fn beside_threads(name: &str, producers: u32, options: &Options) -> Result<Vec<Row>> {
+fn beside_threads(name: &str, traffic: Traffic, options: &Options) -> Result<Vec<Row>> {
     let mut beside_bare = row(name, "M/s", Need::Nothing);
     let mut beside_threads = row(&format!("{name}, floor threads"), "M/s", Need::RatioAtLeast(1.0));
     for _ in 0..options.rounds {
-        let [bare, own] = both(producers, threads::MESSAGE_BYTES, Pace::Flood, options)?;
-        let threads = threads::Threads { producers, lasts: options.shortened(LASTS) };
+        let [bare, own] = traffic.both(options)?;
+        let threads = threads::Threads { producers: traffic.producers, lasts: options.shortened(LASTS) };
         let threads: Consumed = Player::start(&Role::Threads(threads))?.report()?;
         let [bare, own, threads] = [bare, own, threads].map(|consumed| rate(&consumed, threads::MESSAGE_BYTES).value);
         beside_bare.floor.push(bare);
@@ -87,10 +131,10 @@ fn beside_threads(name: &str, producers: u32, options: &Options) -> Result<Vec<R
 
 /// One way, both ends awake, so far apart that every message finds an empty ring.
 fn hot_latency(name: &str, options: &Options) -> Result<Vec<Row>> {
-    const PACED: Pace = Pace::Paced(Duration::from_micros(5));
+    const PACED: Traffic = Traffic { pace: Pace::Paced(Duration::from_micros(5)), ..flood(1, 64) };
     let mut rows = ["p50", "p99.9"].map(|label| row(&format!("{name} {label}"), "ns", Need::Nothing));
     for _ in 0..options.rounds {
-        let [floor, subject] = both(1, 64, PACED, options)?.map(|consumed| consumed.latency);
+        let [floor, subject] = PACED.both(options)?.map(|consumed| consumed.latency);
         rows[0].floor.push(floor.p50_ns as f64);
         rows[0].subject.push(subject.p50_ns as f64);
         rows[1].floor.push(floor.p999_ns as f64);
@@ -117,24 +161,6 @@ fn instructions(name: &str, _: &Options) -> Result<Vec<Row>> {
         Row { floor: vec![floor], subject: vec![subject], ..row(&name, "", Need::Nothing) }
     };
     Ok(vec![of("write, publish", bare.writing, own.writing), of("look to acknowledge", bare.reading, own.reading)])
-}
-
-/// How long an ordinary measurement lasts.
-const LASTS: Duration = Duration::from_secs(1);
-
-/// Floor and subject in turns, so that what the machine does meanwhile falls on both.
-fn both(producers: u32, payload_bytes: usize, pace: Pace, options: &Options) -> Result<[Consumed; 2]> {
-    let run = |kind| {
-        let size = Size::of(payload_bytes);
-        let rings = (0..producers).map(|_| Files::create(size)).collect::<Result<Vec<_>>>()?;
-        let consumer = flow::Consume { kind, places: rings.iter().map(Files::place).collect() };
-        let lasts = options.shortened(LASTS);
-        let produce = rings.iter().zip(0..).map(|(ring, producer)| {
-            Role::RingProduce(flow::Produce { kind, place: ring.place(), producer, producers, pace, lasts })
-        });
-        consume(&Role::RingConsume(consumer), produce)
-    };
-    Ok([run(Kind::Bare)?, run(Kind::Own)?])
 }
 
 fn row(name: &str, unit: &'static str, need: Need) -> Row {

@@ -84,7 +84,7 @@ impl RingReader for Reader {
         Ok(self.next.as_ref().map(|record| record.header.stamp_ns))
     }
 
-    #[inline]
+    #[inline(never)]
     fn take(&mut self, payload: &mut [u8]) -> Result<()> {
         let record = self.next.take().context("no message is there to be taken")?;
         let bytes = record.header.payload_bytes as usize;
