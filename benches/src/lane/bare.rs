@@ -1,7 +1,7 @@
 //! The floor: the least that a ring in shared memory must do.
 //!
 //! ```text
-//!   data    word 0  tail, messages      from word 520  slots of one length: stamp, payload
+//!   data    word 0  tail, messages      from word 512  slots of one length: stamp, payload
 //!   cursor  word 0  head, messages
 //! ```
 //!
@@ -25,17 +25,16 @@ struct Slots {
     count: u64,
 }
 
-/// Words of a line of the cache.
+/// Words of a line of the cache: slots begin at one.
 const LINE: usize = 64 / WORD_BYTES;
 
-/// Word of the first slot. Not at the start of a page, where large buffers have their start: loads that
-/// follow stores to the same place of another page are held back, and a copy takes three times as long.
-const FIRST: usize = PAGE_BYTES / WORD_BYTES + LINE;
+/// Word of the first slot.
+const FIRST: usize = PAGE_BYTES / WORD_BYTES;
 
 impl Slots {
     fn of(size: Size) -> Self {
         let words = (1 + size.payload_bytes.div_ceil(WORD_BYTES)).next_multiple_of(LINE);
-        Self { words, count: ((size.ring_bytes / WORD_BYTES - LINE) / words) as u64 }
+        Self { words, count: (size.ring_bytes / WORD_BYTES / words) as u64 }
     }
 
     /// The slot behind the one at `word`.

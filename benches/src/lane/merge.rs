@@ -82,3 +82,49 @@ impl<R: RingReader> Ring<R> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::ends::RingWriter;
+    use super::super::files::{Files, Maps, Size};
+    use super::super::{bare, own};
+    use super::*;
+
+    const SIZE: Size = Size { payload_bytes: 64, ring_bytes: 4096 };
+
+    /// Three senders take turns, and each sends on when there is room again.
+    fn messages_that_came<W: RingWriter, R: RingReader>(
+        writer: fn(Maps, Size) -> W,
+        reader: fn(Maps, Size) -> R,
+        sent: u64,
+    ) -> Vec<u64> {
+        let files: Vec<Files> = (0..3).map(|_| Files::create(SIZE).unwrap()).collect();
+        let mut writers: Vec<W> = files.iter().map(|files| writer(files.writing_maps().unwrap(), SIZE)).collect();
+        let readers = files.iter().map(|files| reader(files.reading_maps().unwrap(), SIZE));
+        let mut merge = Merge::new(readers, SIZE.payload_bytes);
+        let mut came = Vec::new();
+        let mut round = |merge: &mut Merge<R>| {
+            let was_any = merge.round(|payload| {
+                came.push(u64::from(payload[0]) | u64::from(payload[63]) << 8);
+                Ok(())
+            });
+            was_any.unwrap()
+        };
+        for stamp_ns in 0..sent {
+            let mut payload = [0; 64];
+            [payload[0], payload[63]] = [stamp_ns as u8, (stamp_ns >> 8) as u8];
+            while !writers[stamp_ns as usize % 3].put(stamp_ns, &payload).unwrap() {
+                assert!(round(&mut merge), "full and empty at once");
+            }
+        }
+        while round(&mut merge) {}
+        came
+    }
+
+    #[test]
+    fn messages_of_several_rings_come_once_and_in_the_order_of_their_stamps() {
+        let sent: Vec<u64> = (0..5_000).collect();
+        assert_eq!(messages_that_came(bare::Writer::new, bare::Reader::new, 5_000), sent);
+        assert_eq!(messages_that_came(own::Writer::new, own::Reader::new, 5_000), sent);
+    }
+}
