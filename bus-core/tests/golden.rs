@@ -124,7 +124,7 @@ fn frames_of_lanes_are_as_they_always_were() {
     control("lane_given", Kind::LaneGiven, given);
     control("watching", Kind::Watching, Watching { lane, generation: 2 });
     control("cursor_given", Kind::CursorGiven, CursorGiven { lane, generation: 2, ticket: Some(TOKEN) });
-    control("turned", Kind::Turned, Turned { lane, generation: 2, start, taken: 70_003 });
+    control("turned", Kind::Turned, Turned { lane, generation: 2 });
     let fault = Some("its sender has written an impossible tail".into());
     control("lane_done", Kind::LaneDone, LaneDone { lane, messages: 70_000, fault });
 }

@@ -152,16 +152,21 @@ impl LaneStore {
     /// # Errors
     /// What the system says.
     pub(crate) fn freeze_cursor(&self, lane: LaneId) -> io::Result<Option<AtRest>> {
-        let Some(cursor) = self.lanes.get(&lane).and_then(|files| files.cursor.as_ref()) else {
-            return Ok(Some(AtRest { start: None, taken: 0, given_back: 0 }));
+        let cursor = self.lanes.get(&lane).and_then(|files| files.cursor.as_ref());
+        let frozen = cursor.map_or(Ok(true), MemoryFile::freeze)?;
+        Ok(frozen.then(|| self.read_cursor(lane)))
+    }
+
+    /// Where a receiver stands that takes nothing more.
+    pub(crate) fn read_cursor(&self, lane: LaneId) -> AtRest {
+        let heads = self.books.lock();
+        let Some(cursor) = heads.get(&lane).and_then(|heads| heads.cursor.as_ref()) else {
+            return AtRest { start: None, taken: 0, given_back: 0 };
         };
-        if !cursor.freeze()? {
-            return Ok(None);
-        }
-        let found = at_rest(&cursor.map_readable()?);
+        let found = at_rest(cursor);
         let start =
             found.start.map(|start| LaneStart { logical: start.logical, place: start.place, messages: start.messages });
-        Ok(Some(AtRest { start, taken: found.taken, given_back: found.given_back }))
+        AtRest { start, taken: found.taken, given_back: found.given_back }
     }
 
     /// Whether nobody can write to the data of a lane any more.

@@ -8,7 +8,7 @@ use bus_core::{
     Bus, FlushError, Receiver, RecvError, RecvTimeoutError, SendTimeoutError, Sender, TryRecvError, TrySendError,
 };
 use bus_tests::processes::{CHANNEL, Dice, NARROW, Stage};
-use bus_tests::{PATIENCE, eventually, watch};
+use bus_tests::{PATIENCE, Route, eventually, watch};
 
 #[test]
 fn a_blocked_send_outlives_the_daemon() {
@@ -133,7 +133,7 @@ fn a_daemon_that_dies_is_not_the_last_sender_that_leaves() {
 /// A test with a daemon that it may kill, under the watchdog.
 fn on_stage(name: &str, test: fn(&mut Stage, &Bus)) {
     let body = move || {
-        let mut stage = Stage::new(Dice::from_environment());
+        let mut stage = Stage::new(Dice::from_environment(), Route::Stream);
         let bus = stage.bus();
         test(&mut stage, &bus);
     };

@@ -58,6 +58,14 @@ impl Doorbell {
 }
 
 impl Ringer {
+    /// Whether nobody has the other end any more.
+    #[must_use]
+    pub fn is_deserted(&self) -> bool {
+        let mut polled = [PollFd::new(&self.socket, PollFlags::empty())];
+        let looked = poll(&mut polled, Some(&rustix::time::Timespec::default()));
+        looked == Ok(1) && polled[0].revents().contains(PollFlags::HUP)
+    }
+
     /// From a descriptor of this process.
     #[must_use]
     pub fn new(socket: OwnedFd) -> Self {
@@ -116,7 +124,9 @@ mod tests {
             bell.take();
         }
         bell.take();
+        assert!(!ringer.is_deserted());
         drop(bell);
+        assert!(ringer.is_deserted());
         ringer.ring();
     }
 }

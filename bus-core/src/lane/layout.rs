@@ -9,13 +9,14 @@
 //!       128 +-----------------------------+                  | slot 0  place, messages     |
 //!           | generation   of the cursor  |                  | slot 1  place, messages     |
 //!           |   that the sender honours   |              128 +-----------------------------+
-//!       256 +-----------------------------+                  | taken        messages       |
-//!           | waiting      epoch, 0 awake |                  | given back   of the head    |
-//!       384 +-----------------------------+              256 +-----------------------------+
-//!           | nothing                     |                  | waiting      epoch, 0 awake |
-//!      4096 +-----------------------------+              384 +-----------------------------+
-//!           | ring: record, record, jump, |                  | nothing                     |
-//!           | record ... to the soft end, |             4096 +-----------------------------+
+//!           | settled      its stream, 1  |                  | taken        messages       |
+//!       256 +-----------------------------+                  | given back   of the head    |
+//!           | waiting      epoch, 0 awake |              256 +-----------------------------+
+//!       384 +-----------------------------+                  | waiting      epoch, 0 awake |
+//!           | nothing                     |              384 +-----------------------------+
+//!      4096 +-----------------------------+                  | nothing                     |
+//!           | ring: record, record, jump, |             4096 +-----------------------------+
+//!           | record ... to the soft end, |
 //!           | which moves                 |
 //!           +-----------------------------+
 //! ```
@@ -65,6 +66,8 @@ pub mod data {
     pub const MESSAGES: usize = 1;
     /// Which cursor the sender honours.
     pub const GENERATION: usize = 16;
+    /// Whether everything that the sender sent before on its stream is acknowledged: 1, and never 0 again.
+    pub const SETTLED: usize = 17;
     /// Where the sender waits: see [`doorbell`](super::super::doorbell).
     pub const WAITING: usize = 32;
 }

@@ -25,6 +25,11 @@ pub(super) trait Kept: Send + Sync {
     /// The socket takes more. Never waits.
     fn room(&self) {}
 
+    /// Something has come that is to be looked at. `false` when it is in use: it is asked again soon.
+    fn news(&self) -> bool {
+        true
+    }
+
     /// Tells the daemon what was put off. Never waits.
     fn tend(&self) -> Tended {
         Tended::Nothing
@@ -45,6 +50,8 @@ pub(super) enum Standing {
         connection: Arc<Connection>,
         /// There is more to write as soon as the socket takes it, and nobody else does it.
         wants_room: bool,
+        /// What comes is to be looked at, and not only its end.
+        wants_news: bool,
     },
     /// Its daemon is away.
     Away,
@@ -131,6 +138,7 @@ struct Watched {
     endpoint: Weak<dyn Kept>,
     connection: Arc<Connection>,
     wants_room: bool,
+    wants_news: bool,
 }
 
 /// When to look again: the earliest of several times.
@@ -157,7 +165,7 @@ impl Keeper {
             entry.tend(&*endpoint, now, &mut next_look);
             match endpoint.standing() {
                 Standing::Over => return false,
-                Standing::Up { connection, wants_room } => match entry.resting(now) {
+                Standing::Up { connection, wants_room, wants_news } => match entry.resting(now) {
                     Some(at) => next_look.at(at),
                     // Memory ends with this process, and has no descriptor to watch.
                     None if connection.fd().is_none() => {
@@ -168,7 +176,7 @@ impl Keeper {
                     }
                     None => {
                         (entry.reconnecting, entry.again_at) = (Backoff::default(), None);
-                        watched.push(Watched { endpoint: entry.endpoint.clone(), connection, wants_room });
+                        watched.push(Watched { endpoint: entry.endpoint.clone(), connection, wants_room, wants_news });
                     }
                 },
                 Standing::Away => match entry.resting(now) {
@@ -233,9 +241,10 @@ impl Keeper {
     fn wait_for_hang_up(&self, watched: &[Watched], mut pause: Option<Duration>) {
         let mut polled: Vec<PollFd<'_>> = watched
             .iter()
-            .filter_map(|watched| Some((watched.connection.fd()?, watched.wants_room)))
-            .map(|(fd, wants_room)| {
-                let flags = if wants_room { PollFlags::OUT } else { PollFlags::empty() };
+            .filter_map(|watched| Some((watched.connection.fd()?, watched.wants_room, watched.wants_news)))
+            .map(|(fd, wants_room, wants_news)| {
+                let room = if wants_room { PollFlags::OUT } else { PollFlags::empty() };
+                let flags = if wants_news { room | PollFlags::IN } else { room };
                 PollFd::from_borrowed_fd(fd, flags)
             })
             .collect();
@@ -255,11 +264,15 @@ impl Keeper {
                 continue;
             }
             let Some(endpoint) = watched.endpoint.upgrade() else { continue };
-            if fd.revents() == PollFlags::OUT {
+            let ends = fd.revents().intersects(PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL);
+            if !ends && fd.revents().contains(PollFlags::OUT) {
                 endpoint.room();
-            } else if !endpoint.hung_up()
-                && let Some(entry) = lock(&self.entries).iter_mut().find(|entry| entry.is_of(&endpoint))
-            {
+            }
+            let looked = match ends {
+                true => endpoint.hung_up(),
+                false => !fd.revents().contains(PollFlags::IN) || endpoint.news(),
+            };
+            if !looked && let Some(entry) = lock(&self.entries).iter_mut().find(|entry| entry.is_of(&endpoint)) {
                 entry.again_at = Some(Instant::now() + BUSY_PAUSE);
             }
         }

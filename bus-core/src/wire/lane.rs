@@ -153,10 +153,6 @@ pub struct Turned {
     pub lane: LaneId,
     /// From [`CursorGiven`].
     pub generation: u64,
-    /// How far the earlier receiver was honoured.
-    pub start: LaneStart,
-    /// How many messages it may have handed out.
-    pub taken: u64,
 }
 
 /// From a receiver: it has read a lane to its end, or cannot go on.

@@ -33,6 +33,8 @@ pub enum LaneAction {
     SealCursor(LaneId),
     /// Freeze *cursor*, and tell by [`Broker::cursor_at_rest`] where it stands.
     FreezeCursor(LaneId),
+    /// Tell by [`Broker::cursor_at_rest`] where *cursor* stands: its receiver takes nothing more.
+    ReadCursor(LaneId),
     /// Freeze *data*, and tell by [`Broker::data_at_rest`].
     FreezeData(LaneId),
     /// Wake this receiver.
@@ -193,8 +195,10 @@ impl Broker {
         let ring_bytes = RING_BYTES.max(2 * (u64::from(message_max_bytes) + RECORD_SPARE_BYTES)).next_multiple_of(4096);
         let account = channel.account(account_id);
         let (sender, pid) = (account.sender, account.pid);
+        // Ends that have lanes of an earlier daemon tell them apart.
         self.lanes_made += 1;
-        let (lane, size) = (LaneId(self.lanes_made), LaneSize { ring_bytes, message_max_bytes });
+        let (lane, size) =
+            (LaneId(self.rules.seed.wrapping_add(self.lanes_made)), LaneSize { ring_bytes, message_max_bytes });
         self.channel_mut(channel_id).lanes.push(Lane {
             id: lane,
             sender,
@@ -385,8 +389,8 @@ impl Broker {
             |lane: &&Lane| lane.id == turned.lane && lane.account == Some(account) && lane.state == State::Leaving;
         // It was told to turn to nobody, because the receiver neither goes nor is gone.
         if channel.lanes.iter().any(|lane| ours(&lane) && lane.generation == turned.generation) {
-            let at_rest = AtRest { start: Some(turned.start), taken: turned.taken, given_back: 0 };
-            self.rests(turned.lane, at_rest);
+            // So that takes nothing more, whatever it does.
+            self.actions.push_back(Action::Lane(LaneAction::ReadCursor(turned.lane)));
         }
     }
 
@@ -502,11 +506,16 @@ impl Broker {
         if !gone && done.fault.is_none() {
             return Err(Fault(format!("lane {} has not ended: its sender is there", done.lane.0)));
         }
-        channel.tally.accepted += done.messages;
+        // Of one that is broken its sender sends again what is not acknowledged, if it lives.
+        let lost = if gone { self.counts_of(channel_id, done.lane).saturating_sub(done.messages) } else { 0 };
+        let channel = self.channel_mut(channel_id);
+        channel.tally.accepted += done.messages + lost;
         channel.tally.acknowledged += done.messages;
+        channel.tally.dropped += lost;
         self.free_lane(channel_id, done.lane);
         if let (Some(sender), Some(fault)) = (sender, done.fault) {
-            self.fault(sender, Fault(format!("its lane is broken: {fault}")));
+            // It comes back, and is told that the lane is not known.
+            self.end_peer(sender, format!("its lane is broken: {fault}"));
         }
         self.end_if_deserted(channel_id);
         self.vanish_if_idle(channel_id);
@@ -532,6 +541,11 @@ impl Broker {
         // A receiver that has not begun says nothing yet.
         let acknowledged = counts.acknowledged.max(lane.start.messages).min(counts.published);
         Counts { acknowledged, taken: counts.taken.max(acknowledged), ..counts }
+    }
+
+    fn counts_of(&self, channel_id: ChannelId, id: LaneId) -> u64 {
+        let lane = self.channel(channel_id).lanes.iter().find(|lane| lane.id == id);
+        lane.map_or(0, |lane| self.counts(lane).published)
     }
 
     /// The ledger of a channel, with what is in its lanes.

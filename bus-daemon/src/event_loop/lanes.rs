@@ -30,6 +30,10 @@ impl<O: Outside> EventLoop<O> {
                 });
                 self.broker.cursor_at_rest(now, lane, at_rest);
             }
+            LaneAction::ReadCursor(lane) => {
+                let at_rest = self.lanes.read_cursor(lane);
+                self.broker.cursor_at_rest(now, lane, Some(at_rest));
+            }
             LaneAction::FreezeData(lane) => {
                 let frozen = self.lanes.freeze_data(lane).unwrap_or_else(|error| {
                     log(lane, "freeze its data", Err(error));

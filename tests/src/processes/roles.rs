@@ -18,12 +18,16 @@ use crate::PATIENCE;
 ///
 /// # Panics
 /// When the bus refuses what it promises.
-pub fn send_parcels(address: &Address, journal: &Path, producer: u64) {
+pub fn send_parcels(address: &Address, journal: &Path, producer: u64, lane: bool) {
     let stop = Arc::new(AtomicBool::new(false));
     let told = Arc::clone(&stop);
     when_told_to_end(move || told.store(true, Ordering::Relaxed));
     let journal = Journal::open(journal);
-    let sender = open(address, |bus| bus.sender::<Parcel>(CHANNEL).open());
+    let builder = |bus: &Bus| {
+        let builder = bus.sender::<Parcel>(CHANNEL);
+        if lane { builder.lane() } else { builder }
+    };
+    let sender = open(address, |bus| builder(bus).open());
     for number in 1.. {
         if stop.load(Ordering::Relaxed) {
             break;

@@ -14,13 +14,15 @@ use super::dice::Dice;
 use super::journal::{Received, Sent, now_ns};
 use super::verdict::{Broken, Figures, Record};
 use super::{CHANNEL, NARROW};
-use crate::PATIENCE;
+use crate::{PATIENCE, Route};
 
 /// A folder, and the processes that live in it. What still lives is killed when this is dropped.
 #[derive(Debug)]
 pub struct Stage {
     /// What decides who dies, and when.
     pub dice: Dice,
+    /// Senders ask for lanes.
+    lanes: bool,
     address: Address,
     daemon: Option<Process>,
     senders: Vec<Process>,
@@ -39,13 +41,14 @@ impl Stage {
     /// # Panics
     /// When there is no temporary folder.
     #[must_use]
-    pub fn new(dice: Dice) -> Self {
+    pub fn new(dice: Dice, route: Route) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let address = Address::new(folder.path().join("bus.sock")).expect("a short path");
         let channels = format!("[channels.{CHANNEL}]\nwindow = 256\n[channels.{NARROW}]\ncapacity = 2\n");
         fs::write(folder.path().join("busd.toml"), channels).expect("a file");
         let mut stage = Self {
             dice,
+            lanes: route == Route::Lane,
             address,
             daemon: None,
             senders: Vec::new(),
@@ -79,6 +82,9 @@ impl Stage {
         self.started += 1;
         let producer = self.started;
         let mut command = self.role("kill_sender", &sent_by(producer), producer);
+        if self.lanes {
+            command.arg("lane");
+        }
         command.stdin(Stdio::piped());
         self.senders.push(Process::start(producer, command));
     }

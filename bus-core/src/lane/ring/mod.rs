@@ -17,7 +17,7 @@ mod model;
 mod tests;
 
 use super::layout::{cursor, data};
-use super::memory::Memory;
+use super::memory::{Fence, Memory};
 
 pub use self::reader::{Limits, Payload, Position, Reader, Record};
 pub use self::writer::{Bounds, NotWritten, Writer};
@@ -46,9 +46,27 @@ pub struct AtRest {
     pub given_back: u32,
 }
 
-/// Reads a cursor that nobody writes to any more. What it says need not be true.
+/// Reads a cursor whose receiver takes nothing more: because it is gone, or because its sender has turned. What
+/// it says need not be true.
 pub fn at_rest(memory: &impl Memory) -> AtRest {
-    let head = memory.load(cursor::HEAD);
+    let mut head = memory.load(cursor::HEAD);
+    // One that has only lost its sender may acknowledge what it had taken, and stops after that.
+    for _ in 0..LOOKS_MAX {
+        let read = read_at(memory, head);
+        memory.fence(Fence::Acquire);
+        match memory.load(cursor::HEAD) {
+            again if again == head => return read,
+            moved => head = moved,
+        }
+    }
+    read_at(memory, head)
+}
+
+/// How often a head that moves is looked at, before it is taken as it is.
+const LOOKS_MAX: u32 = 10_000;
+
+fn read_at(memory: &impl Memory, head: u64) -> AtRest {
+    memory.fence(Fence::Acquire);
     let slot = (head & 1) as usize;
     let messages = memory.load(cursor::SLOTS + 2 * slot + 1);
     let taken = memory.load(cursor::TAKEN).max(messages);

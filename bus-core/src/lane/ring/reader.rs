@@ -167,6 +167,11 @@ impl<D: Memory, C: Memory> Reader<D, C> {
         self.is_honoured()
     }
 
+    /// Whether the sender says that everything which it sent before by its stream is acknowledged.
+    pub fn stream_is_settled(&self) -> bool {
+        self.data.load(data::SETTLED) == 1
+    }
+
     /// How many messages the sender says to have published.
     pub fn published(&self) -> u64 {
         self.data.load(data::MESSAGES)

@@ -212,26 +212,28 @@ impl<D: Memory, C: Memory> Writer<D, C> {
         self.data.store(data::WAITING, 0);
     }
 
-    /// Turns to the cursor of another receiver, who goes on from what was last honoured.
-    ///
-    /// # Errors
-    /// When what the earlier receiver acknowledged cannot be; nothing was acknowledged then.
-    pub fn turn(&mut self, cursor: C, generation: u64) -> Result<Start, NotWritten> {
+    /// Turns to the cursor of another receiver. Returns where the earlier one stood, after which it takes
+    /// nothing more; of one that has scribbled, where it began, and that it may have been handed everything.
+    pub fn turn(&mut self, cursor: C, generation: u64) -> Start {
         self.data.store(data::GENERATION, generation);
         // (G) The earlier receiver sees this before it hands out what it takes from now on, or what it took is
         // seen here.
         self.data.fence(Fence::Sequential);
-        let seen = self.cursor_at_rest()?;
-        let taken = self.cursor.load(cursor::TAKEN).max(self.start.taken).clamp(seen.messages, self.messages);
-        let start = Start { taken, ..seen };
+        let start = match self.cursor_at_rest() {
+            Ok(seen) => {
+                let taken = self.cursor.load(cursor::TAKEN).max(self.start.taken);
+                Start { taken: taken.clamp(seen.messages, self.messages), ..seen }
+            }
+            Err(_) => Start { taken: self.messages, ..self.start },
+        };
         (self.head, self.acknowledged) = (start.logical, start.messages);
         (self.cursor, self.start, self.rung) = (cursor, start, 0);
-        Ok(start)
+        start
     }
 
-    /// Where the present receiver began; all behind that it may have been handed.
-    pub fn honoured(&self) -> Start {
-        Start { taken: self.messages, ..self.start }
+    /// Says that everything which the sender sent before by its stream is acknowledged.
+    pub fn settle_stream(&self) {
+        self.data.store(data::SETTLED, 1);
     }
 
     /// Messages written.

@@ -16,7 +16,9 @@ impl Kept for StreamReceiver {
 
     fn standing(&self) -> Standing {
         match &*lock(&self.link) {
-            Link::Up(connection) => Standing::Up { connection: Arc::clone(connection), wants_room: false },
+            Link::Up(connection) => {
+                Standing::Up { connection: Arc::clone(connection), wants_room: false, wants_news: false }
+            }
             Link::Away => Standing::Away,
             Link::Over => Standing::Over,
         }

@@ -8,6 +8,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use crate::lane::board::Board;
 use crate::lane::doorbell::{Doorbell, Ringer};
@@ -24,7 +25,7 @@ use crate::wire::{LaneAttempts, LaneGiven, LaneId, LaneStart, Origin};
 pub(super) struct Lanes {
     lanes: Vec<Lane>,
     /// Where it waits, and what the daemon shows it; the same for all its lanes.
-    ends: Option<(Doorbell, Board<Map>)>,
+    ends: Option<(Arc<Doorbell>, Option<Board<Map>>)>,
     round: Round,
     /// The wall clock less the clock of the stamps, in nanoseconds.
     wall_clock_offset_ns: u64,
@@ -56,6 +57,8 @@ pub(super) struct Lane {
     given_back: Vec<u32>,
     /// Of the message that was acknowledged last.
     sequence: u64,
+    /// What its sender sent before by the stream is here, as far as it can come.
+    released: bool,
     /// How far has to be acknowledged before a sender that waits is rung for.
     ring_at: Option<u64>,
 }
@@ -138,6 +141,7 @@ impl Lane {
             head: None,
             given_back: Vec::new(),
             sequence: 0,
+            released: false,
             ring_at: None,
         };
         let _ = lane.reader.look();
@@ -149,11 +153,13 @@ impl Lane {
         self.reader.head().messages
     }
 
-    /// Nothing more comes, and everything is acknowledged.
-    pub(super) fn is_over(&self) -> bool {
-        (self.sender_gone || self.orphaned)
-            && self.next == self.reader.head()
-            && self.next.logical == self.reader.tail()
+    /// Nothing more comes, and everything is acknowledged. An orphan goes on for as long as its sender has not
+    /// turned away.
+    fn is_over(&mut self) -> bool {
+        if self.orphaned && !self.sender_gone && (!self.reader.is_honoured() || self.ringer.is_deserted()) {
+            self.sender_is_gone();
+        }
+        self.sender_gone && self.next == self.reader.head() && self.next.logical == self.reader.tail()
     }
 
     /// Nobody writes any more: what a look shows from now on is all there will be.
@@ -176,6 +182,16 @@ impl Lane {
         Ok(self.head)
     }
 
+    /// Whether its messages wait for what its sender sent before by the stream: the daemon that has it is gone, and
+    /// the sender sends it again.
+    fn waits_for_stream(&mut self, is_up: bool) -> bool {
+        if is_up && !self.orphaned || self.released {
+            return false;
+        }
+        self.released = self.reader.stream_is_settled() || self.ringer.is_deserted();
+        !self.released
+    }
+
     fn stamp_ns(&self, record: &Record, clock_ns: u64) -> u64 {
         record.header.stamp_ns.max(self.not_before_ns).min(clock_ns)
     }
@@ -194,8 +210,15 @@ impl Lanes {
     pub(super) fn add(&mut self, lane: Lane, ends: (Doorbell, Board<Map>)) {
         self.lanes.push(lane);
         // The same for all, and new with each connection.
-        self.ends = Some(ends);
+        self.ends = Some((Arc::new(ends.0), Some(ends.1)));
+        self.end_round();
+    }
+
+    /// What comes next is found by new looks: what the last ones showed does not go for a lane that was added, or
+    /// a stream that is another.
+    fn end_round(&mut self) {
         self.round = Round::default();
+        self.lanes.iter_mut().for_each(|lane| lane.first_tail = 0);
     }
 
     pub(super) fn get_mut(&mut self, id: LaneId) -> Option<&mut Lane> {
@@ -210,12 +233,22 @@ impl Lanes {
 
     /// Another daemon serves now.
     pub(super) fn orphan(&mut self) {
+        // Its board is of the daemon before.
+        if let Some((_, board)) = &mut self.ends {
+            *board = None;
+        }
         self.lanes.iter_mut().for_each(|lane| lane.orphaned = true);
+        self.end_round();
     }
 
     /// One that has come to its end.
-    pub(super) fn over(&self) -> Option<LaneId> {
-        self.lanes.iter().find(|lane| lane.is_over()).map(|lane| lane.id)
+    pub(super) fn over(&mut self) -> Option<LaneId> {
+        self.lanes.iter_mut().find_map(|lane| lane.is_over().then_some(lane.id))
+    }
+
+    /// Whether there are some of a daemon that is gone.
+    pub(super) fn has_orphans(&self) -> bool {
+        self.lanes.iter().any(|lane| lane.orphaned)
     }
 
     /// Lets all go: what is in them is another receiver's.
@@ -226,11 +259,11 @@ impl Lanes {
 
     /// The connection is gone, and the board with its daemon.
     pub(super) fn disconnected(&mut self) {
-        self.round = Round::default();
+        self.end_round();
     }
 
-    pub(super) fn bell(&self) -> Option<&Doorbell> {
-        self.ends.as_ref().map(|(bell, _)| bell)
+    pub(super) fn bell(&self) -> Option<Arc<Doorbell>> {
+        self.ends.as_ref().map(|(bell, _)| Arc::clone(bell))
     }
 
     /// Which lane stands there.
@@ -249,7 +282,8 @@ impl Lanes {
     }
 
     pub(super) fn due(&self) -> u64 {
-        self.ends.as_ref().map_or(0, |(_, board)| board.due())
+        let board = self.ends.as_ref().and_then(|(_, board)| board.as_ref());
+        board.map_or(0, Board::due)
     }
 
     /// Whether the daemon has sent, or is about to, what is not read.
@@ -260,7 +294,7 @@ impl Lanes {
     /// Which message is handed out next.
     pub(super) fn next(&mut self, stream: Stream) -> Result<Next, (LaneId, Broken)> {
         for _ in 0..2 {
-            if stream.head_ns.is_none() && stream.is_up && stream.received < self.round.due {
+            if self.stream_is_behind(&stream) {
                 return Ok(Next::ReadStream);
             }
             if let Some(next) = self.next_of_round(stream)? {
@@ -268,10 +302,15 @@ impl Lanes {
             }
             self.begin_round(stream)?;
         }
-        if stream.head_ns.is_none() && stream.is_up && stream.received < self.round.due {
+        if self.stream_is_behind(&stream) {
             return Ok(Next::ReadStream);
         }
         Ok(self.next_of_round(stream)?.unwrap_or(Next::Nothing))
+    }
+
+    /// Whether the stream has a message that has not come, and none that has. What was purged is due no more.
+    fn stream_is_behind(&self, stream: &Stream) -> bool {
+        stream.head_ns.is_none() && stream.is_up && stream.received < self.round.due && stream.received < self.due()
     }
 
     fn begin_round(&mut self, stream: Stream) -> Result<(), (LaneId, Broken)> {
@@ -312,6 +351,9 @@ impl Lanes {
         let begins_at = stream.received.saturating_sub(stream.waiting);
         let mut of_first_look = stream.head_ns.is_some() && (begins_at < self.round.first_due || !stream.is_up);
         for (index, lane) in self.lanes.iter_mut().enumerate() {
+            if lane.waits_for_stream(stream.is_up) {
+                continue;
+            }
             of_first_look |= lane.next.logical < lane.first_tail;
             if let Some(record) = lane.head().map_err(|broken| (lane.id, broken))? {
                 let stamp_ns = lane.stamp_ns(&record, clock_ns);
@@ -397,7 +439,7 @@ impl Lanes {
     }
 
     /// Says that the receiver waits, and looks once more. `false` when there is something.
-    pub(super) fn begin_wait(&mut self, received: u64) -> bool {
+    pub(super) fn begin_wait(&mut self, received: u64, is_up: bool) -> bool {
         for lane in &mut self.lanes {
             lane.reader.begin_wait();
             // Nobody is left waiting for what is acknowledged.
@@ -405,7 +447,7 @@ impl Lanes {
         }
         self.settle_looks();
         self.slept_at_ns = now_ns();
-        let waits = !self.has_news(received);
+        let waits = !self.has_news(received, is_up);
         if !waits {
             self.end_wait();
         }
@@ -423,9 +465,8 @@ impl Lanes {
     }
 
     /// Whether a look finds something that was not there.
-    pub(super) fn has_news(&mut self, received: u64) -> bool {
-        self.stream_is_due(received)
-            || self.lanes.iter_mut().any(|lane| lane.look().is_err() || lane.next.logical < lane.reader.tail())
+    pub(super) fn has_news(&mut self, received: u64, is_up: bool) -> bool {
+        (is_up && self.stream_is_due(received)) || self.lanes.iter_mut().any(|lane| lane.has_news(is_up))
     }
 
     /// Brings the clock of the stamps and that of the wall together: asked for now and then.
@@ -451,6 +492,11 @@ impl Lane {
 
     pub(super) fn is_orphaned(&self) -> bool {
         self.orphaned
+    }
+
+    fn has_news(&mut self, is_up: bool) -> bool {
+        // One that waits for the stream has it when that has come.
+        self.look().is_err() || (self.next.logical < self.reader.tail() && !self.waits_for_stream(is_up))
     }
 
     /// Rings for a sender that waits for room, once there is so much that it can work for a while.

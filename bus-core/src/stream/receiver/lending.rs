@@ -2,14 +2,17 @@
 
 use std::io;
 use std::ops::Range;
+use std::os::fd::AsFd as _;
 use std::sync::MutexGuard;
 use std::time::{Duration, Instant};
 
 use super::lanes::{Lane, Lent, Next, Stream};
+use crate::error::Ended;
+
 use super::{CoarseTime, LentFrame, NoMessage, State, StreamReceiver, Wait};
 use crate::lane::ring::Broken;
 use crate::stream::inbox::Fill;
-use crate::stream::session::wall_clock_ns;
+use crate::stream::session::{lock, wall_clock_ns};
 use crate::transport::Interest;
 use crate::wire::{Kind, LaneDone, LaneGiven, LaneHello, LaneId, LaneNamed, Watching, read_control};
 
@@ -29,6 +32,9 @@ const SPIN: Duration = Duration::from_micros(20);
 
 /// How long a try waits for a frame that the daemon is about to write.
 const STREAM_PATIENCE: Duration = Duration::from_millis(50);
+
+/// How long the keeper has the state to itself, if it wants it.
+const KEEPER_TURN: Duration = Duration::from_micros(100);
 
 /// How often a receiver without a daemon looks whether there is one again.
 const DAEMON_LOOK: Duration = Duration::from_millis(20);
@@ -51,6 +57,16 @@ impl State {
     /// How many messages are lent, from wherever.
     pub(super) fn lent(&self) -> usize {
         self.receiving.lent() + self.lane_loan.lent.len()
+    }
+
+    /// Whether a look at lanes and board finds something that was not there.
+    fn has_news(&mut self) -> bool {
+        self.lanes.has_news(self.receiving.inbox.received().0, self.connection.is_some())
+    }
+
+    /// Says to all lanes that this end waits, and looks once more. `false` when there is something.
+    fn begin_wait(&mut self) -> bool {
+        self.lanes.begin_wait(self.receiving.inbox.received().0, self.connection.is_some())
     }
 
     /// Notes what was acknowledged in lanes, for the next daemon.
@@ -102,8 +118,11 @@ impl StreamReceiver {
             self.read_what_is_due(state);
         }
         self.take_up_lanes(state);
-        if state.receiving.ended().is_some() {
-            return Next::Stream;
+        match state.receiving.ended() {
+            // Of a daemon that knows nothing of lanes that an earlier one gave.
+            Some(Ended::Disconnected) => return self.choose_at_the_end(state),
+            Some(_) => return Next::Stream,
+            None => {}
         }
         let Ok(head) = state.receiving.head() else { return Next::Stream };
         let (received, waiting) = state.receiving.inbox.received();
@@ -115,6 +134,20 @@ impl StreamReceiver {
         };
         match state.lanes.next(stream) {
             Ok(next) => next,
+            Err((lane, broken)) => {
+                self.give_up_lane(state, lane, broken);
+                Next::Nothing
+            }
+        }
+    }
+
+    /// Which message comes next when the stream has ended.
+    fn choose_at_the_end(&self, state: &mut State) -> Next {
+        let stream = Stream { head_ns: None, received: 0, waiting: 0, is_up: false };
+        match state.lanes.next(stream) {
+            Ok(Next::Lane(index)) => Next::Lane(index),
+            Ok(_) if state.lanes.is_empty() => Next::Stream,
+            Ok(_) => Next::Nothing,
             Err((lane, broken)) => {
                 self.give_up_lane(state, lane, broken);
                 Next::Nothing
@@ -154,14 +187,14 @@ impl StreamReceiver {
                 }
             }
         }
-        while let Some(over) = state.lanes.over() {
-            self.finish_lane(state, over);
+        let now = CoarseTime::now();
+        if std::mem::replace(&mut state.ended_at, now) != now {
+            self.finish_lanes(state);
         }
     }
 
     fn take_up_lane(&self, state: &mut State, given: LaneGiven) {
         let LaneGiven { lane, ticket, generation, .. } = given;
-        let messages = given.start.messages;
         let fetched = self.options.dialer.fetch(LaneHello { lane, ticket });
         let limit = state.receiving.message_max_bytes();
         match fetched.and_then(|descriptors| Lane::new(given, limit, descriptors)) {
@@ -171,13 +204,20 @@ impl StreamReceiver {
                 state.lanes.add(new, ends);
                 state.receiving.control.push(Kind::Watching, &Watching { lane, generation });
             }
-            Err(error) => {
-                // Its sender goes back to the stream then.
-                let fault = Some(format!("its receiver cannot read it: {error}"));
-                state.receiving.control.push(Kind::LaneDone, &LaneDone { lane, messages, fault });
-            }
+            // It is given again over the next connection: nothing of it is lost, and perhaps it is possible then.
+            Err(_) => return self.lose_link(state),
         }
         self.write(state);
+    }
+
+    /// Lets go of lanes that are at their end. Returns whether there were any.
+    fn finish_lanes(&self, state: &mut State) -> bool {
+        let mut finished = false;
+        while let Some(over) = state.lanes.over() {
+            self.finish_lane(state, over);
+            finished = true;
+        }
+        finished
     }
 
     /// A lane is at its end.
@@ -261,13 +301,17 @@ impl StreamReceiver {
         // It may be due only once it is told that there is room.
         self.tell(&mut state, true);
         let Some(connection) = state.connection.clone() else { return Ok(state) };
-        let deadline = match wait {
-            Wait::Never => Some(Instant::now() + STREAM_PATIENCE),
-            Wait::Until(_) | Wait::Forever => wait.deadline(),
+        let now = Instant::now();
+        let until = match wait {
+            Wait::Never => now + STREAM_PATIENCE,
+            // It is looked again then: what was due may have been purged.
+            Wait::Until(deadline) => deadline.min(now + DAEMON_LOOK),
+            Wait::Forever => now + DAEMON_LOOK,
         };
-        match connection.wait(Interest::Readable, deadline) {
+        match connection.wait(Interest::Readable, Some(until)) {
             Ok(None) if wait == Wait::Never => return Err(NoMessage::Empty),
-            Ok(None) => return Err(NoMessage::Timeout),
+            Ok(None) if is_late(wait) => return Err(NoMessage::Timeout),
+            Ok(None) => {}
             Ok(Some(_)) => self.fill(&mut state),
             Err(_) => self.lose_link(&mut state),
         }
@@ -292,27 +336,29 @@ impl StreamReceiver {
             self.tell(&mut state, false);
             return Err(NoMessage::Empty);
         }
-        if self.spin(&mut state) {
+        if self.finish_lanes(&mut state) || self.spin(&mut state) {
             return Ok(state);
+        }
+        if state.connection.is_none() {
+            return self.wait_without_daemon(state, wait);
         }
         self.tell(&mut state, true);
-        let (received, _) = state.receiving.inbox.received();
-        if !state.lanes.begin_wait(received) {
+        if !state.begin_wait() {
             return Ok(state);
         }
-        let slept = self.sleep(&mut state, wait.deadline());
+        // Nobody tells that the sender of an orphan has turned away.
+        let look_again = state.lanes.has_orphans().then(|| Instant::now() + DAEMON_LOOK);
+        let until = [wait.deadline(), look_again].into_iter().flatten().min();
+        let slept = self.sleep(&state, until);
         state.lanes.end_wait();
         match slept {
             Ok(true) => self.fill(&mut state),
             Ok(false) => {}
             Err(_) => self.lose_link(&mut state),
         }
-        if wait.deadline().is_some_and(|deadline| Instant::now() >= deadline) {
-            let (received, _) = state.receiving.inbox.received();
-            if !state.lanes.has_news(received) {
-                self.leave_to_keeper(&state);
-                return Err(NoMessage::Timeout);
-            }
+        if is_late(wait) && !state.has_news() {
+            self.leave_to_keeper(&state);
+            return Err(NoMessage::Timeout);
         }
         Ok(state)
     }
@@ -322,11 +368,10 @@ impl StreamReceiver {
         if !state.lanes.is_hot() {
             return false;
         }
-        let (received, _) = state.receiving.inbox.received();
         let until = Instant::now() + SPIN;
         loop {
             for _ in 0..64 {
-                if state.lanes.has_news(received) {
+                if state.has_news() {
                     return true;
                 }
                 std::hint::spin_loop();
@@ -339,17 +384,44 @@ impl StreamReceiver {
     }
 
     /// Sleeps until there is something; `true` when the socket is readable.
-    fn sleep(&self, state: &mut State, deadline: Option<Instant>) -> io::Result<bool> {
-        let bell = state.lanes.bell().map(std::os::fd::AsFd::as_fd);
-        if let Some(connection) = &state.connection {
-            let ready = connection.wait_or_ring(Interest::Readable, bell, deadline)?;
-            return Ok(ready.is_some_and(|ready| ready.readable));
-        }
-        // A daemon that is back is found by the keeper, and taken into use by this thread.
-        let until = Instant::now() + DAEMON_LOOK;
-        if let Some(bell) = state.lanes.bell() {
-            bell.wait(deadline.map_or(until, |deadline| deadline.min(until)));
-        }
-        Ok(false)
+    fn sleep(&self, state: &State, deadline: Option<Instant>) -> io::Result<bool> {
+        let bell = state.lanes.bell();
+        let Some(connection) = &state.connection else { return Ok(false) };
+        let bell = bell.as_ref().map(|bell| bell.as_fd());
+        let ready = connection.wait_or_ring(Interest::Readable, bell, deadline)?;
+        Ok(ready.is_some_and(|ready| ready.readable))
     }
+
+    /// Waits for lanes alone, while there is no daemon. The keeper, which finds the next one, needs the state.
+    fn wait_without_daemon<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        wait: Wait,
+    ) -> Result<MutexGuard<'a, State>, NoMessage> {
+        if !state.begin_wait() {
+            return Ok(state);
+        }
+        let Some(bell) = state.lanes.bell() else { return Ok(state) };
+        drop(state);
+        let until = Instant::now() + DAEMON_LOOK;
+        bell.wait(wait.deadline().map_or(until, |deadline| deadline.min(until)));
+        let mut state = lock(&self.state);
+        state.lanes.end_wait();
+        if is_late(wait) && !state.has_news() { Err(NoMessage::Timeout) } else { Ok(state) }
+    }
+
+    /// Lets the keeper in, once for each tick, while there is no daemon: lanes may keep this thread at work.
+    pub(super) fn let_the_keeper_in<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        let now = CoarseTime::now();
+        if std::mem::replace(&mut state.read_at, now) == now {
+            return state;
+        }
+        drop(state);
+        std::thread::sleep(KEEPER_TURN);
+        lock(&self.state)
+    }
+}
+
+fn is_late(wait: Wait) -> bool {
+    wait.deadline().is_some_and(|deadline| Instant::now() >= deadline)
 }

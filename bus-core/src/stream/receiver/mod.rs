@@ -98,6 +98,8 @@ struct State {
     filled_due: u64,
     /// The run of the daemon that it was last connected to.
     daemon: u64,
+    /// When it looked last whether a lane has come to its end.
+    ended_at: CoarseTime,
 }
 
 impl StreamReceiver {
@@ -114,6 +116,7 @@ impl StreamReceiver {
             lane_loan: LaneLoan::default(),
             filled_due: 0,
             daemon: 0,
+            ended_at: CoarseTime::default(),
         };
         let receiver = Arc::new(Self {
             options,
@@ -165,6 +168,9 @@ impl StreamReceiver {
                 self.lose_link(&mut state);
             }
             if !state.lanes.is_empty() || state.receiving.inbox.has_lane_news() {
+                if state.connection.is_none() {
+                    state = self.let_the_keeper_in(state);
+                }
                 match self.choose(&mut state) {
                     Next::Lane(index) if self.lend_from_lane(&mut state, index) => {
                         return Ok(Loan::of_lane(self, state));

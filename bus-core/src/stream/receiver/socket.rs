@@ -4,6 +4,8 @@ use std::io::{self, IoSlice};
 use std::sync::{MutexGuard, PoisonError};
 use std::time::Instant;
 
+use crate::error::Ended;
+
 use super::{CoarseTime, Link, NoMessage, State, StreamReceiver, Wait};
 use crate::stream::inbox::Fill;
 use crate::stream::keeper;
@@ -167,8 +169,8 @@ impl StreamReceiver {
         state.note_lanes();
         match state.receiving.ended() {
             // What is in them is another's, or nobody's.
-            Some(_) => state.lanes.clear(),
-            None => state.lanes.disconnected(),
+            Some(Ended::Kicked | Ended::Deleted | Ended::Refused(_)) => state.lanes.clear(),
+            Some(Ended::Disconnected) | None => state.lanes.disconnected(),
         }
         *lock(&self.link) = if state.receiving.ended().is_some() { Link::Over } else { Link::Away };
         keeper::wake();

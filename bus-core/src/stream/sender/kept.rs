@@ -18,7 +18,10 @@ impl Kept for StreamSender {
         let state = lock(&self.state);
         match &state.link {
             Link::Up(connection) => {
-                Standing::Up { connection: Arc::clone(connection), wants_room: state.sending.has_output_of_its_own() }
+                let wants_room = state.sending.has_output_of_its_own();
+                // What the daemon says of lanes is not for later: somebody else waits for it.
+                let wants_news = state.lane.is_some();
+                Standing::Up { connection: Arc::clone(connection), wants_room, wants_news }
             }
             Link::Away => Standing::Away,
             Link::Closed => Standing::Over,
@@ -29,6 +32,16 @@ impl Kept for StreamSender {
         let mut state = lock(&self.state);
         self.write(&mut state);
         self.wake_others(&state);
+    }
+
+    fn news(&self) -> bool {
+        let state = lock(&self.state);
+        let free = !state.reading && !state.tending;
+        if free {
+            let state = self.look_around(state);
+            self.wake_others(&state);
+        }
+        free
     }
 
     fn tend(&self) -> Tended {

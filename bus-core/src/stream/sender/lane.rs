@@ -19,7 +19,7 @@ use crate::stream::keeper;
 use crate::stream::outbox::Outgoing;
 use crate::stream::session::{exactly, wall_clock_ns};
 use crate::transport::Connection;
-use crate::wire::{CursorGiven, Flags, Kind, LaneHello, LaneId, LaneNamed, LaneOffered, LaneStart, Turned};
+use crate::wire::{CursorGiven, Flags, Kind, LaneHello, LaneId, LaneNamed, LaneOffered, Turned};
 
 /// How much of a ring is used at first, in bytes: it stays in the cache of a processor.
 const FIRST_BYTES: u64 = 256 * 1024;
@@ -57,6 +57,8 @@ pub(super) struct SenderLane {
     sequence: u64,
     /// The daemon keeps what is sent here.
     kept: bool,
+    /// Something that was sent before by the stream is not acknowledged.
+    owes_stream: bool,
     looked_at_ns: u64,
 }
 
@@ -111,6 +113,7 @@ impl SenderLane {
             ringer: None,
             sequence,
             kept: false,
+            owes_stream: true,
             looked_at_ns: 0,
         })
     }
@@ -178,21 +181,19 @@ impl SenderLane {
     }
 
     /// Turns to another receiver, or to nobody.
-    fn turn(&mut self, cursor: Cursor, ringer: Option<Ringer>, generation: u64) -> Result<Start, NotWritten> {
-        let start = self.writer.turn(cursor, generation)?;
+    fn turn(&mut self, cursor: Cursor, ringer: Option<Ringer>, generation: u64) {
+        self.writer.turn(cursor, generation);
         self.ringer = ringer;
         // What was published before this receiver could say that it sleeps.
         if let Some(ringer) = &self.ringer {
             ringer.ring();
         }
-        Ok(start)
     }
 
     /// Turns to nobody. Returns where the receiver stood.
     fn turn_to_nobody(&mut self) -> Start {
         self.ringer = None;
-        // Of a receiver that has scribbled nothing is known but what was honoured: the rest may have been seen.
-        self.writer.turn(Cursor::Nobody, NOBODY).unwrap_or_else(|_| self.writer.honoured())
+        self.writer.turn(Cursor::Nobody, NOBODY)
     }
 
     /// Reads back what lies behind `start`.
@@ -217,7 +218,8 @@ impl SenderLane {
                 sent_at_ns: record.header.stamp_ns.wrapping_add(wall_clock_offset_ns),
                 codec: record.header.codec,
                 confirm: false,
-                redelivered: at.messages <= start.taken,
+                // The daemon may have given the lane to a receiver of which nobody has told this end.
+                redelivered: true,
                 header_block: &block,
                 payload: &payload,
             });
@@ -226,21 +228,29 @@ impl SenderLane {
     }
 }
 
+/// What came of a message that was to go through the lane.
+pub(super) enum InLane<'a> {
+    Sent(u64),
+    /// There is no lane any more: it goes by the stream.
+    Gone(MutexGuard<'a, State>),
+}
+
 impl StreamSender {
-    /// Sends a message through the lane, or waits for room there.
+    /// Sends a message through the lane, and waits for room there.
     pub(super) fn push_in_lane<'a>(
         &'a self,
         mut state: MutexGuard<'a, State>,
         message: Encoded<'_>,
         wait: Wait,
-    ) -> Result<u64, PushError> {
+    ) -> Result<InLane<'a>, PushError> {
         let mut waits = false;
         let outcome = loop {
             if matches!(state.link, Link::Closed) || self.lacks_receiver(&state) {
                 break Err(PushError::Disconnected);
             }
             let on_stream = state.sending.unacknowledged() as u64;
-            let Some(lane) = &mut state.lane else { break Err(PushError::Away) };
+            // While this thread waited all of it was folded back.
+            let Some(lane) = &mut state.lane else { return Ok(InLane::Gone(state)) };
             let stamp_ns = now_ns();
             match lane.write_within(message, stamp_ns, on_stream) {
                 Ok(sequence) => {
@@ -256,7 +266,7 @@ impl StreamSender {
                         lane.looked_at_ns = stamp_ns;
                         state = self.look_around(state);
                     }
-                    break Ok(sequence);
+                    break Ok(InLane::Sent(sequence));
                 }
                 Err(NotWritten::Full) => {}
                 // As long as its receiver acknowledges nothing nothing is lost; that it lies is its own loss.
@@ -275,8 +285,9 @@ impl StreamSender {
                 Wait::Until(_) | Wait::Forever => {}
             }
             state = match state.link {
-                Link::Up(_) => self.wait_for_news(state, wait.deadline()),
-                Link::Away | Link::Closed => self.wait_for_bell(state, wait.deadline()),
+                Link::Up(_) if !state.reading => self.wait_for_news(state, wait.deadline()),
+                // Whoever reads may not listen to the bell.
+                Link::Up(_) | Link::Away | Link::Closed => self.wait_for_bell(state, wait.deadline()),
             };
             if let Some(lane) = &mut state.lane {
                 lane.bell.take();
@@ -303,6 +314,11 @@ impl StreamSender {
     /// Reads what the daemon says, and does what it says of lanes.
     pub(super) fn look_around<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
         self.pump(&mut state);
+        let owes = state.sending.unacknowledged() > 0;
+        if let Some(lane) = state.lane.as_mut().filter(|lane| lane.owes_stream && !owes) {
+            lane.owes_stream = false;
+            lane.writer.settle_stream();
+        }
         if state.sending.lanes.is_empty() {
             return state;
         }
@@ -356,19 +372,24 @@ impl StreamSender {
 
     /// Goes on in the lane that is mapped, once the stream has taken everything before it, and that.
     pub(super) fn move_to_lane(&self, state: &mut State) {
-        let Link::Up(connection) = &state.link else {
+        let Link::Up(_) = &state.link else {
             // The next daemon offers another.
             state.mapped = None;
             return;
         };
-        let busy = state.writing || state.sending.has_output() || state.sending.wants_room();
-        if busy {
+        if state.writing || state.sending.wants_room() {
             return;
         }
+        if self.write(state) != Written::All {
+            return;
+        }
+        let Link::Up(connection) = &state.link else { return };
         let Some(mut lane) = state.mapped.take() else { return };
         if named(connection, lane.id) {
             lane.sequence = state.sending.last_sequence();
             state.lane = Some(lane);
+            // From now on it listens for this end.
+            keeper::wake();
         } else {
             state.mapped = Some(lane);
         }
@@ -388,12 +409,9 @@ impl StreamSender {
         let Ok(fetched) = fetched else { return state };
         let Some(lane) = state.lane.as_mut().filter(|lane| lane.id == id) else { return state };
         let (cursor, ringer) = fetched.map_or((Cursor::Nobody, None), |(map, ringer)| (Cursor::Map(map), Some(ringer)));
-        if let Ok(start) = lane.turn(cursor, ringer, generation) {
-            let Start { logical, place, messages, taken } = start;
-            let start = LaneStart { logical, place, messages };
-            state.sending.say(Kind::Turned, &Turned { lane: id, generation, start, taken });
-            self.write(&mut state);
-        }
+        lane.turn(cursor, ringer, generation);
+        state.sending.say(Kind::Turned, &Turned { lane: id, generation });
+        self.write(&mut state);
         state
     }
 

@@ -14,7 +14,7 @@ mod sending;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
-use self::lane::SenderLane;
+use self::lane::{InLane, SenderLane};
 use self::room::{Entering, Room};
 use self::sending::{Sending, Withdrawn};
 use super::inbox::Inbox;
@@ -161,7 +161,10 @@ impl StreamSender {
             return Err(PushError::TooLarge { bytes, limit });
         }
         if state.lane.is_some() {
-            return self.push_in_lane(state, message, wait);
+            state = match self.push_in_lane(state, message, wait)? {
+                InLane::Sent(sequence) => return Ok(sequence),
+                InLane::Gone(state) => state,
+            };
         }
         let sent_at_ns = wall_clock_ns();
         if sent_at_ns.abs_diff(state.looked_at_ns) >= LOOK_INTERVAL_NS || self.options.require_receiver {
@@ -170,14 +173,18 @@ impl StreamSender {
         }
         if state.mapped.is_some() {
             self.move_to_lane(&mut state);
-            if state.lane.is_some() {
-                return self.push_in_lane(state, message, wait);
-            }
         }
-        state = match self.await_room(state, Entering { bytes, wait, until })? {
-            Room::Here(state) => state,
-            Room::Dropped { last_sequence } => return Ok(last_sequence),
-        };
+        if state.lane.is_none() {
+            state = match self.await_room(state, Entering { bytes, wait, until })? {
+                Room::Here(state) => state,
+                Room::Dropped { last_sequence } => return Ok(last_sequence),
+            };
+        }
+        if state.lane.is_some() {
+            // Now, or by another thread while this one looked or waited.
+            drop(state);
+            return self.push(message, wait, until);
+        }
         let confirm = until == Until::Confirmable;
         let sequence = state.sending.push(message, sent_at_ns, confirm);
         // Room that was granted is used at once.

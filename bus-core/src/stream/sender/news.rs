@@ -76,6 +76,10 @@ impl StreamSender {
         let mut state = lock(&self.state);
         // A failure shows in reading and in writing.
         let ready = ready.unwrap_or(Some(Ready { readable: true, writable: true }));
+        if let (Some(bell), Some(Ready { readable: false, writable: false })) = (&bell, ready) {
+            // Who waits for it looks for itself.
+            bell.take();
+        }
         let is_ready = |what: fn(&Ready) -> bool| ready.as_ref().is_some_and(what);
         if reads {
             state.reading = false;
@@ -92,7 +96,7 @@ impl StreamSender {
             state = self.wait_for_others(state, Some(deadline.map_or(soon, |deadline| deadline.min(soon))));
         }
         self.wake_others(&state);
-        state
+        if state.sending.lanes.is_empty() { state } else { self.tend_lane(state) }
     }
 
     /// Lets those look who wait for what this thread has changed.
