@@ -114,9 +114,11 @@ impl OpenError {
             RefusedCode::Denied => Self::Denied { text },
             RefusedCode::Limit => Self::Limit { text },
             RefusedCode::Version => Self::Connect(ConnectError::Protocol { address: address.clone(), text }),
-            RefusedCode::Protocol | RefusedCode::NoSuchChannel | RefusedCode::Exists | RefusedCode::ShuttingDown => {
-                Self::Refused { text }
-            }
+            RefusedCode::Protocol
+            | RefusedCode::NoSuchChannel
+            | RefusedCode::Exists
+            | RefusedCode::LaneUnknown
+            | RefusedCode::ShuttingDown => Self::Refused { text },
         }
     }
 }

@@ -58,7 +58,6 @@ fn frames_of_greeting_are_as_they_always_were() {
         when_full: WhenFull::DropOldest,
         settled: Settled { accepted: 3, acked: 2, dropped: 1 },
         receivers: 1,
-        knows_lane: true,
     };
     control("welcome_sender", Kind::Welcome, welcome(WelcomeRole::Sender(sender)));
     let refused = Refused { code: RefusedCode::ReceiverTaken, text: "taken by pid 12".into() };

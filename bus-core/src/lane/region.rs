@@ -236,9 +236,25 @@ impl Map {
         Ok(())
     }
 
+    /// The words that hold so many bytes.
+    #[inline]
+    fn part(&self, word: usize, bytes: usize) -> &[AtomicU64] {
+        let words = bytes.div_ceil(WORD_BYTES);
+        let length = self.bytes / WORD_BYTES;
+        assert!(words <= length && word <= length - words, "the bytes lie in the map");
+        // SAFETY: within the map, as for one word; atomics may be shared with whoever stores there.
+        unsafe { std::slice::from_raw_parts(self.base.as_ptr().add(word), words) }
+    }
+
+    #[inline(never)]
+    fn copy_long(&self, word: usize, bytes: &mut [u8]) {
+        copy_words(self.part(word, bytes.len()), bytes);
+    }
+
     #[inline]
     fn word(&self, word: usize) -> &AtomicU64 {
-        assert!(word < self.bytes / WORD_BYTES, "word {word} lies in the map");
+        // Without the figure, which would cost each access a place on the stack.
+        assert!(word < self.bytes / WORD_BYTES, "the word lies in the map");
         // SAFETY: within the map, which lives as long as `self`, and aligned as pages are. Whoever else
         // writes there is another process, or this one by the same atomics or by `copy_in`, never both at
         // once.
@@ -272,6 +288,16 @@ impl Memory for Map {
     }
 
     #[inline]
+    fn copy_out(&self, word: usize, bytes: &mut [u8]) {
+        // A loop of its own: within a large caller it would keep its pointers in memory.
+        if bytes.len() <= SHORT_BYTES {
+            copy_words(self.part(word, bytes.len()), bytes)
+        } else {
+            self.copy_long(word, bytes)
+        }
+    }
+
+    #[inline]
     fn copy_in(&self, word: usize, bytes: &[u8]) {
         if bytes.is_empty() {
             return;
@@ -283,6 +309,22 @@ impl Memory for Map {
         unsafe {
             ptr::copy_nonoverlapping(bytes.as_ptr(), self.base.as_ptr().add(word).cast::<u8>(), bytes.len());
         }
+    }
+}
+
+/// What is copied where it is asked for, in bytes.
+const SHORT_BYTES: usize = 256;
+
+/// Copies words out, each loaded once.
+#[inline]
+fn copy_words(words: &[AtomicU64], bytes: &mut [u8]) {
+    let mut chunks = bytes.chunks_exact_mut(WORD_BYTES);
+    for (chunk, word) in (&mut chunks).zip(words) {
+        chunk.copy_from_slice(&word.load(Ordering::Relaxed).to_ne_bytes());
+    }
+    let rest = chunks.into_remainder();
+    if let (false, Some(last)) = (rest.is_empty(), words.last()) {
+        rest.copy_from_slice(&last.load(Ordering::Relaxed).to_ne_bytes()[..rest.len()]);
     }
 }
 
@@ -315,6 +357,11 @@ mod tests {
         let reader = reader_of(&file).map_readable().unwrap();
         writer.store(17, 42);
         writer.copy_in(18, b"eight by eight, and more");
+        for length in 0..24 {
+            let mut some = vec![0; length];
+            reader.copy_out(18, &mut some);
+            assert_eq!(some, b"eight by eight, and more"[..length]);
+        }
         let mut bytes = [0; 24];
         reader.copy_out(18, &mut bytes);
         assert_eq!((reader.load(17), &bytes), (42, b"eight by eight, and more"));

@@ -257,7 +257,7 @@ pub(super) fn exactly<const N: usize>(descriptors: Vec<OwnedFd>) -> io::Result<[
 /// Whether another attempt would be refused as well.
 pub(super) fn is_final(code: RefusedCode) -> bool {
     match code {
-        RefusedCode::ShuttingDown | RefusedCode::Limit => false,
+        RefusedCode::ShuttingDown | RefusedCode::Limit | RefusedCode::LaneUnknown => false,
         RefusedCode::Version
         | RefusedCode::Protocol
         | RefusedCode::Denied

@@ -148,8 +148,6 @@ pub struct SenderWelcome {
     pub settled: Settled,
     /// Receivers at the channel.
     pub receivers: u32,
-    /// The daemon knows the lane that the sender has.
-    pub knows_lane: bool,
 }
 
 /// For a receiver.
@@ -197,6 +195,8 @@ pub enum RefusedCode {
     Exists,
     /// The daemon is closing.
     ShuttingDown,
+    /// The daemon does not know the lane that the sender has: it may come without.
+    LaneUnknown,
 }
 
 /// What the daemon has of a sender; both are cumulative.

@@ -75,7 +75,6 @@ pub(crate) fn sender_welcome() -> WelcomeRole {
         when_full: WhenFull::Block,
         settled: Settled::default(),
         receivers: 0,
-        knows_lane: false,
     })
 }
 

@@ -69,6 +69,8 @@ impl Broker {
                 (resume.sender, resume.next_sequence.max(1))
             }
         };
+        // Before anybody counts it: it comes again at once.
+        self.check_lane(&hello.channel, sender, hello.lane)?;
         let channel_id = self.enter_channel(id, &hello.channel, hello.declares)?;
         let token = self.token(sender, hello.channel.as_str(), uid);
         let channel = self.channel_mut(channel_id);
@@ -109,9 +111,7 @@ impl Broker {
             when_full: channel.bounds.when_full,
             settled,
             receivers: channel.receivers(),
-            knows_lane: false,
         };
-        let welcome = SenderWelcome { knows_lane: self.knows_lane(channel_id, account_id, hello.lane), ..welcome };
         let requires_receiver = hello.require_receiver;
         if let Some(peer) = self.peer_mut(id) {
             peer.role = PeerRole::Sender { channel: channel_id, account: account_id, requires_receiver };

@@ -84,10 +84,10 @@ impl Broker {
                 read(Kind::Turned, body).map(|turned| self.turned(channel, account, turned))
             }
             (PeerRole::Receiver { channel, .. }, Kind::Watching) => {
-                read(Kind::Watching, body).map(|watching| self.watching(channel, watching))
+                read(Kind::Watching, body).map(|watching| self.watching(id, channel, watching))
             }
             (PeerRole::Receiver { channel, .. }, Kind::LaneDone) => {
-                read(Kind::LaneDone, body).and_then(|done| self.lane_done(channel, done))
+                read(Kind::LaneDone, body).and_then(|done| self.lane_done(id, channel, done))
             }
             (PeerRole::Control, Kind::Request) => {
                 read::<Request>(Kind::Request, body).map(|request| self.carry_out(id, request))

@@ -6,12 +6,12 @@
 
 use std::time::Duration;
 
-use bus_core::Ledger;
 use bus_core::lane::ring::Counts;
 use bus_core::wire::{
     CursorGiven, Kind, LaneAttempts, LaneDone, LaneGiven, LaneHello, LaneId, LaneNamed, LaneOffered, LaneStart,
     LaneWish, RefusedCode, Turned, Watching,
 };
+use bus_core::{ChannelName, Ledger};
 
 use super::account::AccountId;
 use super::channel::{Channel, ChannelId};
@@ -145,11 +145,15 @@ const TICKETS_MAX: usize = 1024;
 
 impl Broker {
     /// Whether a sender that comes back finds the lane that it had.
-    pub(super) fn knows_lane(&self, channel_id: ChannelId, account: AccountId, wish: LaneWish) -> bool {
-        let LaneWish::Has(id) = wish else { return false };
-        let channel = self.channel(channel_id);
-        let sender = channel.account(account).sender;
-        channel.lanes.iter().any(|lane| lane.id == id && lane.sender == sender && !lane.sender_gone)
+    pub(super) fn check_lane(&self, name: &ChannelName, sender: u64, wish: LaneWish) -> Result<(), Refusal> {
+        let LaneWish::Has(id) = wish else { return Ok(()) };
+        let channel = self.by_name.get(name).map(|channel| self.channel(*channel));
+        let mut lanes = channel.iter().flat_map(|channel| &channel.lanes);
+        if lanes.any(|lane| lane.id == id && lane.sender == sender && !lane.sender_gone) {
+            return Ok(());
+        }
+        let text = format!("lane {} of channel {name} is of an earlier daemon: come without it", id.0);
+        Err(Refusal::new(RefusedCode::LaneUnknown, text))
     }
 
     /// A sender is let in that wishes a lane, or had one before its connection broke.
@@ -167,7 +171,7 @@ impl Broker {
                     self.give_cursor(channel_id, id);
                 }
             }
-            // It dials again, without.
+            // Was refused.
             (LaneWish::Has(_), _) | (LaneWish::Never, None) => {}
             (LaneWish::Never, Some(lane)) if lane.state != State::Offered => {}
             (LaneWish::AtOnce, Some(lane)) if lane.state != State::Offered => {}
@@ -347,7 +351,10 @@ impl Broker {
     }
 
     /// A receiver has a lane mapped.
-    pub(super) fn watching(&mut self, channel_id: ChannelId, watching: Watching) {
+    pub(super) fn watching(&mut self, id: PeerId, channel_id: ChannelId, watching: Watching) {
+        if self.seated_at(id) != Some(channel_id) {
+            return;
+        }
         let found = self.channel_mut(channel_id).lanes.iter_mut().find(|lane| lane.id == watching.lane);
         // An earlier receiver's word counts no more.
         if let Some(lane) =
@@ -395,7 +402,12 @@ impl Broker {
     }
 
     /// The receiver that had the seat has left it: where it stood in its lanes is to be found out.
-    pub(super) fn leave_lanes(&mut self, channel_id: ChannelId) {
+    pub(super) fn leave_lanes(&mut self, id: PeerId, channel_id: ChannelId) {
+        // What was kept for it nobody else is to have.
+        self.tickets.retain(|ticket| match ticket.part {
+            LanePart::ForReceiver(receiver) | LanePart::Cursor(receiver) => receiver != id,
+            LanePart::ForSender => true,
+        });
         for index in 0..self.channel(channel_id).lanes.len() {
             let lane = &mut self.channel_mut(channel_id).lanes[index];
             if matches!(lane.state, State::Given(_)) {
@@ -439,8 +451,18 @@ impl Broker {
     /// It is known where the last receiver stood.
     fn rests(&mut self, lane: LaneId, at_rest: AtRest) {
         let Some((channel_id, index)) = self.find_lane(lane) else { return };
+        let published = self.counts_of(channel_id, lane);
         let found = &mut self.channel_mut(channel_id).lanes[index];
         found.state = State::Unread;
+        // A receiver can write anything there. Then the next begins where that one did, and all it may have
+        // seen is marked.
+        let possible = |start: &LaneStart| {
+            (found.start.messages..=published).contains(&start.messages) && at_rest.taken <= published
+        };
+        let at_rest = match at_rest.start {
+            Some(start) if !possible(&start) => AtRest { start: None, taken: published, given_back: 0 },
+            _ => at_rest,
+        };
         let start = at_rest.start.unwrap_or(found.start);
         found.start = start;
         found.attempts.push(LaneAttempts { before: at_rest.taken, times: 1 });
@@ -498,7 +520,10 @@ impl Broker {
     }
 
     /// A receiver has read a lane to its end, or gives it up.
-    pub(super) fn lane_done(&mut self, channel_id: ChannelId, done: LaneDone) -> Result<(), Fault> {
+    pub(super) fn lane_done(&mut self, id: PeerId, channel_id: ChannelId, done: LaneDone) -> Result<(), Fault> {
+        if self.seated_at(id) != Some(channel_id) {
+            return Ok(());
+        }
         let channel = self.channel_mut(channel_id);
         let Some(lane) = channel.lanes.iter().find(|lane| lane.id == done.lane) else { return Ok(()) };
         let (account, gone) = (lane.account, lane.sender_gone);

@@ -124,7 +124,7 @@ impl Broker {
             }
             let claimed = self.channel_mut(channel_id).vacate(certain);
             self.remove_recalled(channel_id, claimed);
-            self.leave_lanes(channel_id);
+            self.leave_lanes(id, channel_id);
             self.seat_next(channel_id, false);
             // What was on its way to it can be dropped again.
             self.give_room(channel_id);

@@ -7,7 +7,7 @@ use super::{Link, StreamSender, hello};
 use crate::address::Address;
 use crate::stream::keeper::{Kept, Reattached, Standing, Tended};
 use crate::stream::session::{DialError, Session, is_final, lock};
-use crate::wire::{Kind, LaneNamed, LaneWish, Role, WelcomeRole};
+use crate::wire::{Kind, LaneNamed, LaneWish, Refused, RefusedCode, Role, WelcomeRole};
 
 impl Kept for StreamSender {
     fn address(&self) -> &Address {
@@ -67,6 +67,13 @@ impl Kept for StreamSender {
         let role = Role::Sender(hello(&self.options, Some(resume), wish));
         let session = match self.options.dialer.dial(&role) {
             Ok(session) => session,
+            Err(DialError::Refused(Refused { code: RefusedCode::LaneUnknown, .. })) => {
+                // It dials again, with all that by the stream.
+                let mut state = lock(&self.state);
+                self.fold_lane(&mut state);
+                self.wake_others(&state);
+                return Reattached::NotNow;
+            }
             Err(DialError::Refused(refused)) if is_final(refused.code) => {
                 let mut state = lock(&self.state);
                 state.link = Link::Closed;
@@ -80,12 +87,6 @@ impl Kept for StreamSender {
         let Session { connection, inbox, welcome } = session;
         let WelcomeRole::Sender(rules) = welcome.role else { return Reattached::NotNow };
         let mut state = lock(&self.state);
-        if had_lane.is_some() && !rules.knows_lane {
-            // What it sends next over the stream is not what it has just said: it dials again.
-            self.fold_lane(&mut state);
-            self.wake_others(&state);
-            return Reattached::NotNow;
-        }
         if state.lane.as_ref().map(SenderLane::id) != had_lane {
             return Reattached::NotNow;
         }

@@ -350,11 +350,18 @@ impl StreamSender {
         hello: LaneHello,
     ) -> (MutexGuard<'a, State>, io::Result<Vec<OwnedFd>>) {
         state.tending = true;
+        let connection = |state: &State| match &state.link {
+            Link::Up(connection) => Some(Arc::as_ptr(connection)),
+            Link::Away | Link::Closed => None,
+        };
+        let (before, deaths) = (connection(&state), state.deaths);
         drop(state);
         let fetched = self.options.dialer.fetch(hello);
         let mut state = crate::stream::session::lock(&self.state);
         state.tending = false;
-        (state, fetched)
+        // What a daemon gave that is gone is nothing to another.
+        let same = before.is_some() && connection(&state) == before && state.deaths == deaths;
+        (state, if same { fetched } else { Err(io::ErrorKind::ConnectionReset.into()) })
     }
 
     fn take_lane<'a>(&'a self, state: MutexGuard<'a, State>, offered: LaneOffered) -> MutexGuard<'a, State> {

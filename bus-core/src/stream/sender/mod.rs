@@ -102,6 +102,8 @@ struct State {
     lane: Option<SenderLane>,
     /// A thread fetches descriptors.
     tending: bool,
+    /// Connections that were lost.
+    deaths: u64,
 }
 
 #[derive(Debug)]
@@ -141,6 +143,7 @@ impl StreamSender {
             mapped: None,
             lane: None,
             tending: false,
+            deaths: 0,
         };
         let sender = Arc::new(Self { options, state: Mutex::new(state), changed: Condvar::new() });
         let weak: Weak<Self> = Arc::downgrade(&sender);
@@ -314,7 +317,13 @@ impl StreamSender {
         loop {
             // A message may have been taken back since.
             let awaited = ticket.sequence.min(state.last_sequence());
-            state = self.tend_lane(state);
+            if state.lane.is_some() {
+                // Also whether the channel is there at all.
+                state = self.look_around(state);
+                if matches!(state.link, Link::Closed) {
+                    return Err(FlushError::Disconnected { refused: state.sending.refused_count() });
+                }
+            }
             let accepted = match &state.lane {
                 // Before that was said everything before it was accepted.
                 Some(lane) if lane.is_kept() => lane.sequence(),

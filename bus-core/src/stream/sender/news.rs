@@ -173,6 +173,7 @@ impl StreamSender {
             connection.hang_up();
             state.link = Link::Away;
             state.lost = true;
+            state.deaths += 1;
             state.inbox.clear();
             state.sending.disconnected();
             // A daemon that did not hear of it knows nothing of what is mapped only.

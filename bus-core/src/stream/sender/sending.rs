@@ -439,7 +439,6 @@ mod tests {
             when_full: WhenFull::Block,
             settled: Settled::default(),
             receivers: 0,
-            knows_lane: false,
         })
     }
 

@@ -1,0 +1,173 @@
+//! Lanes beside what disturbs them: daemons that are killed, receivers that go, orders.
+//!
+//! Each test here was a fault once.
+
+// The functions are tests, whatever the lint sees of it: a failure is to point at its line.
+#![allow(clippy::unwrap_used)]
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bus_core::{Bus, Receiver, Sender};
+use bus_tests::processes::{Dice, Stage};
+use bus_tests::{PATIENCE, Route, watch};
+
+/// The receiver handed out what was in the lane before what the sender still had for the stream, and the sender
+/// took that for acknowledged.
+#[test]
+fn a_lane_does_not_overtake_its_senders_stream_when_daemons_are_killed() {
+    on_stage("overtaken", |stage, bus| {
+        let sender = lane_sender(bus, "jobs");
+        let mut sent = send_many(&sender, 0, 1_500);
+        stage.kill_daemon();
+        stage.start_daemon();
+        sender.flush().unwrap();
+        sent = send_slowly(&sender, sent, 20);
+        let receiver: Receiver<Vec<u8>> = bus.receiver("jobs").open().unwrap();
+        let mut received = vec![number(&receiver.recv_timeout(PATIENCE).unwrap())];
+        stage.kill_daemon();
+        let begin = Instant::now();
+        while begin.elapsed() < Duration::from_millis(200) {
+            received.extend(receiver.try_recv().map(|bytes| number(&bytes)));
+        }
+        stage.start_daemon();
+        while received.last() != Some(&(sent - 1)) {
+            received.push(number(&receiver.recv_timeout(PATIENCE).unwrap()));
+        }
+        assert!(received.into_iter().eq(0..sent));
+    });
+}
+
+/// What was purged was due for ever, and the lane was never looked at again.
+#[test]
+fn a_purge_of_the_stream_leaves_what_is_in_the_lane() {
+    on_stage("purged", |stage, bus| {
+        let sender = lane_sender(bus, "jobs");
+        let mut sent = send_many(&sender, 0, 1_500);
+        stage.kill_daemon();
+        stage.start_daemon();
+        sender.flush().unwrap();
+        sent = send_slowly(&sender, sent, 20);
+        let receiver: Receiver<Vec<u8>> = bus.receiver("jobs").open().unwrap();
+        assert_eq!(number(&receiver.recv_timeout(PATIENCE).unwrap()), 0);
+        bus.purge("jobs").unwrap();
+        loop {
+            if number(&receiver.recv_timeout(PATIENCE).unwrap()) == sent - 1 {
+                break;
+            }
+        }
+        sender.send(parcel(sent)).unwrap();
+        assert_eq!(number(&receiver.recv_timeout(PATIENCE).unwrap()), sent);
+    });
+}
+
+/// The sender rang for the receiver that was gone, and the next slept.
+#[test]
+fn a_message_sent_while_the_receiver_changes_wakes_the_next() {
+    on_stage("changed", |_, bus| {
+        for round in 0..100 {
+            let channel = format!("jobs.{round}");
+            let sender = lane_sender(bus, &channel);
+            let first: Receiver<Vec<u8>> = bus.receiver(&channel).open().unwrap();
+            let next: Receiver<Vec<u8>> = bus.receiver(&channel).standby().open().unwrap();
+            into_lane(&sender, &first);
+            let waiting = thread::spawn(move || next.recv_timeout(PATIENCE));
+            drop(first);
+            let pause = Duration::from_micros(round * 37 % 1_500);
+            let begin = Instant::now();
+            while begin.elapsed() < pause {
+                std::hint::spin_loop();
+            }
+            sender.send(parcel(99)).unwrap();
+            assert_eq!(number(&waiting.join().unwrap().unwrap()), 99, "after {pause:?}");
+        }
+    });
+}
+
+/// A sender that came back without its lane was counted as one that had left.
+#[test]
+fn a_restart_does_not_end_a_receiver_whose_sender_lives() {
+    on_stage("restarted", |stage, bus| {
+        for round in 0..8 {
+            let channel = format!("jobs.{round}");
+            let sender = lane_sender(bus, &channel);
+            let receiver: Receiver<Vec<u8>> = bus.receiver(&channel).until_disconnected().open().unwrap();
+            into_lane(&sender, &receiver);
+            let waiting = thread::spawn(move || receiver.recv_timeout(PATIENCE));
+            stage.kill_daemon();
+            stage.start_daemon();
+            sender.flush().unwrap();
+            sender.send(parcel(77)).unwrap();
+            assert_eq!(number(&waiting.join().unwrap().unwrap()), 77);
+        }
+    });
+}
+
+/// A receiver whose daemon was gone listened to a bell that nobody could ring any more, again and again, and
+/// never let the keeper in.
+#[test]
+fn an_idle_receiver_comes_back_to_the_next_daemon() {
+    on_stage("back", |stage, bus| {
+        let sender = lane_sender(bus, "jobs");
+        let receiver: Receiver<Vec<u8>> = bus.receiver("jobs").open().unwrap();
+        into_lane(&sender, &receiver);
+        let waiting = thread::spawn(move || receiver.recv_timeout(3 * PATIENCE));
+        stage.kill_daemon();
+        stage.start_daemon();
+        let seated = || bus.show("jobs").is_ok_and(|info| info.receiver.is_some());
+        let begin = Instant::now();
+        while !seated() {
+            assert!(begin.elapsed() < PATIENCE, "the receiver does not come back");
+            thread::sleep(Duration::from_millis(1));
+        }
+        sender.send(parcel(1)).unwrap();
+        assert_eq!(number(&waiting.join().unwrap().unwrap()), 1);
+    });
+}
+
+fn on_stage(name: &str, test: fn(&mut Stage, &Bus)) {
+    let body = move || {
+        let mut stage = Stage::new(Dice::from_environment(), Route::Lane);
+        let bus = stage.bus();
+        test(&mut stage, &bus);
+    };
+    watch(name, body, || ());
+}
+
+fn lane_sender(bus: &Bus, channel: &str) -> Sender<Vec<u8>> {
+    bus.sender(channel).lane().open().unwrap()
+}
+
+/// Large enough that a few are as much as the daemon sends ahead.
+fn parcel(number: u64) -> Vec<u8> {
+    let mut bytes = vec![0; 8 * 1024];
+    bytes[..8].copy_from_slice(&number.to_le_bytes());
+    bytes
+}
+
+fn number(bytes: &[u8]) -> u64 {
+    u64::from_le_bytes(*bytes.first_chunk().unwrap())
+}
+
+fn send_many(sender: &Sender<Vec<u8>>, from: u64, count: u64) -> u64 {
+    (from..from + count).for_each(|number| sender.send(parcel(number)).unwrap());
+    from + count
+}
+
+/// Slowly enough that the sender looks around between two of them, and finds its lane.
+fn send_slowly(sender: &Sender<Vec<u8>>, from: u64, count: u64) -> u64 {
+    for number in from..from + count {
+        thread::sleep(Duration::from_millis(2));
+        sender.send(parcel(number)).unwrap();
+    }
+    from + count
+}
+
+/// Sends and receives until the sender has its lane, and knows its receiver.
+fn into_lane(sender: &Sender<Vec<u8>>, receiver: &Receiver<Vec<u8>>) {
+    for number in 0..4 {
+        thread::sleep(Duration::from_millis(2));
+        sender.send(parcel(number)).unwrap();
+        assert_eq!(self::number(&receiver.recv_timeout(PATIENCE).unwrap()), number);
+    }
+}
