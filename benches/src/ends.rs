@@ -17,6 +17,8 @@ pub(crate) enum Route {
     Relay,
     /// The stream route through a daemon.
     Bus,
+    /// A lane beside the daemon.
+    Lane,
 }
 
 /// Channels that a scenario uses, by number: the relay knows no names.
@@ -33,6 +35,7 @@ impl Outlet {
         match route {
             Route::Relay => Ok(Self::Relay(RelaySender::connect(socket, channel)?)),
             Route::Bus => Ok(Self::Bus(Box::new(bus(socket)?.raw_sender(name(channel)).open()?))),
+            Route::Lane => Ok(Self::Bus(Box::new(bus(socket)?.raw_sender(name(channel)).lane().open()?))),
         }
     }
 
@@ -70,7 +73,7 @@ impl Inlet {
     pub(crate) fn open(route: Route, socket: &Path, channel: Channel) -> Result<Self> {
         match route {
             Route::Relay => Ok(Self::Relay(RelayReceiver::connect(socket, channel)?)),
-            Route::Bus => Ok(Self::Bus(bus(socket)?.raw_receiver(name(channel)).standby().open()?)),
+            Route::Bus | Route::Lane => Ok(Self::Bus(bus(socket)?.raw_receiver(name(channel)).standby().open()?)),
         }
     }
 

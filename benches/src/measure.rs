@@ -152,7 +152,7 @@ fn lines_from_pipe(server: &Server, lines: u64) -> Result<Consumed> {
 fn line_producer(place: Place, input: Stdio) -> Result<Player> {
     match place.route {
         Route::Relay => Player::start_with(&Role::ProduceLines(ProduceLines { place }), input),
-        Route::Bus => {
+        Route::Bus | Route::Lane => {
             let mut command = Command::new(program("bus")?);
             command.arg("--socket").arg(&place.socket).arg("publish").arg(name(FORTH)).stdin(input);
             Player::spawn("bus publish", command)

@@ -32,6 +32,8 @@ const SLEEPING: Sides = Sides { floor: Kind::SleepingRelay, subject: Kind::Sleep
 const POLLING: Sides = Sides { floor: Kind::PollingRelay, subject: Kind::PollingDaemon };
 /// The daemon does as it does when nothing is configured.
 const USUAL: Sides = Sides { floor: Kind::PollingRelay, subject: Kind::Daemon };
+/// The same ends, on the stream and in a lane.
+const LANE: Sides = Sides { floor: Kind::Daemon, subject: Kind::DaemonWithLanes };
 
 #[rustfmt::skip]
 const SCENARIOS: &[Scenario] = &[
@@ -47,6 +49,13 @@ const SCENARIOS: &[Scenario] = &[
     scenario("feed 64 B, four to one", USUAL, flow(4, 64, Form::Feed), Need::AtLeast(4.5)),
     scenario("send 64 KiB", USUAL, flow(1, 64 * 1024, Form::Send), Need::RatioAtLeast(0.90)),
     scenario("send 1 MiB", USUAL, flow(1, 1024 * 1024, Form::Send), Need::RatioAtLeast(0.90)),
+    scenario("lane beside stream, latency paced", LANE, PACED, Need::Nothing),
+    scenario("lane beside stream, latency ping-pong", LANE, Traffic::PingPong, Need::Nothing),
+    scenario("lane beside stream, send 64 B", LANE, flow(1, 64, Form::Send), Need::RatioAtLeast(1.0)),
+    scenario("lane beside stream, send 64 B, four to one", LANE, flow(4, 64, Form::Send), Need::RatioAtLeast(1.0)),
+    scenario("lane beside stream, send 1 KiB", LANE, flow(1, 1024, Form::Send), Need::RatioAtLeast(1.0)),
+    scenario("lane beside stream, send 64 KiB", LANE, flow(1, 64 * 1024, Form::Send), Need::RatioAtLeast(1.0)),
+    scenario("lane beside stream, send 1 MiB", LANE, flow(1, 1024 * 1024, Form::Send), Need::RatioAtLeast(1.0)),
     scenario("publish lines of 64 B", USUAL, Traffic::Lines, Need::AtLeast(5.0)),
 ];
 

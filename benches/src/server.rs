@@ -29,6 +29,8 @@ pub(crate) enum Kind {
     PollingDaemon,
     /// A daemon that nobody has configured.
     Daemon,
+    /// The same, with senders that ask for lanes.
+    DaemonWithLanes,
 }
 
 /// One that runs; dropping it ends it.
@@ -49,7 +51,7 @@ impl Server {
             Kind::PollingRelay => Player::start(&Role::Relay { socket: socket.clone(), poll_us: POLL_US })?,
             Kind::SleepingDaemon => start_daemon(&socket, Some(0))?,
             Kind::PollingDaemon => start_daemon(&socket, Some(POLL_US))?,
-            Kind::Daemon => start_daemon(&socket, None)?,
+            Kind::Daemon | Kind::DaemonWithLanes => start_daemon(&socket, None)?,
         };
         Ok(Self { kind, player, socket, _folder: folder })
     }
@@ -59,6 +61,7 @@ impl Server {
         let route = match self.kind {
             Kind::SleepingRelay | Kind::PollingRelay => Route::Relay,
             Kind::SleepingDaemon | Kind::PollingDaemon | Kind::Daemon => Route::Bus,
+            Kind::DaemonWithLanes => Route::Lane,
         };
         Place { route, socket: self.socket.clone() }
     }
