@@ -125,6 +125,37 @@ fn an_idle_receiver_comes_back_to_the_next_daemon() {
     });
 }
 
+/// A ticket that nobody had used gave the ends of a receiver that was gone another life.
+#[test]
+fn descriptors_and_maps_of_lanes_are_given_back_whoever_leaves_first() {
+    on_stage("given back", |stage, bus| {
+        let before = stage.daemon_holds();
+        for round in 0..30 {
+            let sender = lane_sender(bus, "jobs");
+            let receiver: Receiver<Vec<u8>> = bus.receiver("jobs").open().unwrap();
+            if round % 3 > 0 {
+                into_lane(&sender, &receiver);
+            }
+            if round % 2 == 0 {
+                drop(sender);
+                drop(receiver);
+            } else {
+                drop(receiver);
+                drop(sender);
+            }
+        }
+        // What the last left in their lanes is somebody's, until it is received.
+        let rest: Receiver<Vec<u8>> = bus.receiver("jobs").until_disconnected().open().unwrap();
+        rest.try_iter().for_each(drop);
+        drop(rest);
+        let begin = Instant::now();
+        while stage.daemon_holds() != before {
+            assert!(begin.elapsed() < PATIENCE, "{before:?} before, and now {:?}", stage.daemon_holds());
+            thread::sleep(Duration::from_millis(1));
+        }
+    });
+}
+
 fn on_stage(name: &str, test: fn(&mut Stage, &Bus)) {
     let body = move || {
         let mut stage = Stage::new(Dice::from_environment(), Route::Lane);

@@ -71,6 +71,18 @@ impl Stage {
         self.daemon = Some(Process::start(0, command));
     }
 
+    /// What the daemon holds: its descriptors, and its maps of memory files.
+    ///
+    /// # Panics
+    /// When there is no daemon.
+    #[must_use]
+    pub fn daemon_holds(&self) -> (usize, usize) {
+        let pid = self.daemon.as_ref().expect("a daemon").child.id();
+        let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
+        let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count);
+        (descriptors, maps.lines().filter(|map| map.contains("memfd:")).count())
+    }
+
     /// Kills the daemon.
     pub fn kill_daemon(&mut self) {
         drop(self.daemon.take());
