@@ -20,11 +20,16 @@ use crate::wire::{Kind, LaneDone, LaneGiven, LaneHello, LaneId, LaneNamed, Watch
 #[derive(Debug, Default)]
 pub(super) struct LaneLoan {
     lent: Vec<(Lent, Range<usize>)>,
+    /// Of which the first bytes are used; written over and over, and not cleared for that.
     content: Vec<u8>,
+    used: usize,
 }
 
 /// How much is copied out of lanes at once, for one batch, in bytes: what a processor keeps at hand.
 const BATCH_BYTES: usize = 128 * 1024;
+
+/// What may stay allocated when messages are small again, in bytes.
+const KEPT_BYTES: usize = 2 * 1024 * 1024;
 
 /// How long a receiver whose lanes are busy looks again and again before it sleeps. Waking a processor that
 /// sleeps costs about as much.
@@ -42,6 +47,20 @@ const DAEMON_LOOK: Duration = Duration::from_millis(20);
 impl LaneLoan {
     pub(super) fn is_empty(&self) -> bool {
         self.lent.is_empty()
+    }
+
+    /// Room for the content of one more message.
+    fn take_room(&mut self, bytes: usize) -> Range<usize> {
+        let room = self.used..self.used + bytes;
+        if room.start == 0 && room.end <= BATCH_BYTES && self.content.len() > KEPT_BYTES {
+            // One large message must not keep its memory for ever.
+            self.content = Vec::new();
+        }
+        if self.content.len() < room.end {
+            self.content.resize(room.end, 0);
+        }
+        self.used = room.end;
+        room
     }
 
     pub(super) fn frames(&self) -> impl Iterator<Item = LentFrame<'_>> {
@@ -88,12 +107,10 @@ impl State {
         }
         let header = &lent.record.header;
         let block_bytes = header.header_block_bytes as usize;
-        let start = self.lane_loan.content.len();
-        self.lane_loan.content.resize(start + block_bytes + header.payload_bytes as usize, 0);
-        let (block, payload) = self.lane_loan.content[start..].split_at_mut(block_bytes);
+        let content = self.lane_loan.take_room(block_bytes + header.payload_bytes as usize);
+        let (block, payload) = self.lane_loan.content[content.clone()].split_at_mut(block_bytes);
         self.lanes.copy(index, &lent.record, block, payload);
-        let end = self.lane_loan.content.len();
-        self.lane_loan.lent.push((lent, start..end));
+        self.lane_loan.lent.push((lent, content));
         Ok(true)
     }
 }
@@ -247,7 +264,7 @@ impl StreamReceiver {
 
     /// Lends the head of a lane. `false` when there is nothing to lend there after all.
     pub(super) fn lend_from_lane(&self, state: &mut State, index: usize) -> bool {
-        state.lane_loan.content.clear();
+        state.lane_loan.used = 0;
         match state.lend_head(index) {
             Ok(lent) => lent,
             Err(lane) => {
@@ -262,7 +279,7 @@ impl StreamReceiver {
 
     /// Lends more, as long as the next message comes by a lane.
     pub(super) fn lend_more_from_lanes(&self, state: &mut State, most: usize) {
-        while state.lane_loan.lent.len() < most && state.lane_loan.content.len() < BATCH_BYTES {
+        while state.lane_loan.lent.len() < most && state.lane_loan.used < BATCH_BYTES {
             let Next::Lane(index) = self.choose(state) else { return };
             // What is not lent now shows again with the next message.
             if !matches!(state.lend_head(index), Ok(true)) {
