@@ -88,6 +88,8 @@ impl LaneStore {
     /// What the system says.
     pub(crate) fn new_cursor(&mut self, lane: LaneId) -> io::Result<()> {
         if let Some(files) = self.lanes.get_mut(&lane) {
+            // What the last receiver had is nothing for the next: without a new one it fetches nothing.
+            files.cursor = None;
             let cursor = MemoryFile::create("bus-cursor", PAGE_BYTES)?;
             if let Some(heads) = self.books.lock().get_mut(&lane) {
                 heads.cursor = Some(cursor.watch_head()?);
