@@ -2,4 +2,5 @@
 
 pub use crate::stream::control_queue::ControlQueue;
 pub use crate::stream::inbox::Inbox;
-pub use crate::stream::receiver::receiving::{Broken, Head, LentFrame, Receiving};
+pub use crate::stream::receiver::LentFrame;
+pub use crate::stream::receiver::receiving::{Broken, Head, Receiving};

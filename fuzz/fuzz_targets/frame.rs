@@ -45,6 +45,13 @@ fn read(header: FrameHeader, content: &[u8]) {
         Kind::Receivers => read_body::<Receivers>(header.kind, content),
         Kind::Reply => read_body::<Reply>(header.kind, content),
         Kind::Closing => read_body::<Closing>(header.kind, content),
+        Kind::Moved | Kind::Nudge | Kind::LaneKept | Kind::SenderGone => read_body::<LaneNamed>(header.kind, content),
+        Kind::Watching => read_body::<Watching>(header.kind, content),
+        Kind::Turned => read_body::<Turned>(header.kind, content),
+        Kind::LaneDone => read_body::<LaneDone>(header.kind, content),
+        Kind::LaneOffered => read_body::<LaneOffered>(header.kind, content),
+        Kind::LaneGiven => read_body::<LaneGiven>(header.kind, content),
+        Kind::CursorGiven => read_body::<CursorGiven>(header.kind, content),
         Kind::Watch | Kind::Confirm | Kind::Recall | Kind::Seated | Kind::Ended => {
             read_body::<()>(header.kind, content);
         }

@@ -17,12 +17,7 @@ use bus_tests::{PATIENCE, Route, watch};
 #[test]
 fn a_lane_does_not_overtake_its_senders_stream_when_daemons_are_killed() {
     on_stage("overtaken", |stage, bus| {
-        let sender = lane_sender(bus, "jobs");
-        let mut sent = send_many(&sender, 0, 1_500);
-        stage.kill_daemon();
-        stage.start_daemon();
-        sender.flush().unwrap();
-        sent = send_slowly(&sender, sent, 20);
+        let (_sender, sent) = with_both_ways_in_use(stage, bus);
         let receiver: Receiver<Vec<u8>> = bus.receiver("jobs").open().unwrap();
         let mut received = vec![number(&receiver.recv_timeout(PATIENCE).unwrap())];
         stage.kill_daemon();
@@ -42,12 +37,7 @@ fn a_lane_does_not_overtake_its_senders_stream_when_daemons_are_killed() {
 #[test]
 fn a_purge_of_the_stream_leaves_what_is_in_the_lane() {
     on_stage("purged", |stage, bus| {
-        let sender = lane_sender(bus, "jobs");
-        let mut sent = send_many(&sender, 0, 1_500);
-        stage.kill_daemon();
-        stage.start_daemon();
-        sender.flush().unwrap();
-        sent = send_slowly(&sender, sent, 20);
+        let (sender, sent) = with_both_ways_in_use(stage, bus);
         let receiver: Receiver<Vec<u8>> = bus.receiver("jobs").open().unwrap();
         assert_eq!(number(&receiver.recv_timeout(PATIENCE).unwrap()), 0);
         bus.purge("jobs").unwrap();
@@ -191,25 +181,41 @@ fn number(bytes: &[u8]) -> u64 {
     u64::from_le_bytes(*bytes.first_chunk().unwrap())
 }
 
-fn send_many(sender: &Sender<Vec<u8>>, from: u64, count: u64) -> u64 {
-    (from..from + count).for_each(|number| sender.send(parcel(number)).unwrap());
-    from + count
+/// A sender with 1,500 parcels that a restart has folded into its stream, and some in its next lane. Returns how
+/// many there are.
+fn with_both_ways_in_use(stage: &mut Stage, bus: &Bus) -> (Sender<Vec<u8>>, u64) {
+    let sender = lane_sender(bus, "jobs");
+    let mut sent = 0;
+    let mut send = |sender: &Sender<Vec<u8>>| {
+        sender.send(parcel(sent)).unwrap();
+        sent += 1;
+    };
+    (0..1_500).for_each(|_| send(&sender));
+    stage.kill_daemon();
+    stage.start_daemon();
+    sender.flush().unwrap();
+    until("the sender has its next lane", || {
+        send(&sender);
+        sender.has_lane()
+    });
+    (sender, sent)
 }
 
-/// Slowly enough that the sender looks around between two of them, and finds its lane.
-fn send_slowly(sender: &Sender<Vec<u8>>, from: u64, count: u64) -> u64 {
-    for number in from..from + count {
-        thread::sleep(Duration::from_millis(2));
-        sender.send(parcel(number)).unwrap();
+fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let begin = Instant::now();
+    while !condition() {
+        assert!(begin.elapsed() < PATIENCE, "never came true: {what}");
+        thread::yield_now();
     }
-    from + count
 }
 
 /// Sends and receives until the sender has its lane, and knows its receiver.
 fn into_lane(sender: &Sender<Vec<u8>>, receiver: &Receiver<Vec<u8>>) {
-    for number in 0..4 {
-        thread::sleep(Duration::from_millis(2));
-        sender.send(parcel(number)).unwrap();
-        assert_eq!(self::number(&receiver.recv_timeout(PATIENCE).unwrap()), number);
-    }
+    let mut sent = 0;
+    until("the sender has its lane, and knows its receiver", || {
+        sender.send(parcel(sent)).unwrap();
+        assert_eq!(number(&receiver.recv_timeout(PATIENCE).unwrap()), sent);
+        sent += 1;
+        sender.is_in_lane()
+    });
 }

@@ -415,6 +415,26 @@ impl<T: Send + 'static> Sender<T> {
         &self.channel
     }
 
+    /// Whether what is sent next goes through a lane.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn has_lane(&self) -> bool {
+        match &self.route {
+            Route::Stream(stream) => stream.0.has_lane(),
+            Route::Local(_) => false,
+        }
+    }
+
+    /// Whether what is sent next goes through a lane whose receiver it can wake itself.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn is_in_lane(&self) -> bool {
+        match &self.route {
+            Route::Stream(stream) => stream.0.is_in_lane(),
+            Route::Local(_) => false,
+        }
+    }
+
     /// How many messages of this sender are not acknowledged.
     ///
     /// ```

@@ -6,6 +6,7 @@ use super::tests::{Memories, bounds, header};
 use super::*;
 use crate::lane::layout::{cursor, data};
 use crate::lane::memory::Memory;
+use crate::lane::memory::tests::Heap;
 
 const RING_BYTES: u64 = 4096;
 
@@ -40,6 +41,14 @@ fn steps(words: impl Strategy<Value = usize>) -> impl Strategy<Value = Vec<Step>
     prop::collection::vec(step, 1..200)
 }
 
+fn send(writer: &mut Writer<&Heap, &Heap>, sequence: &mut u64, bytes: usize) -> Result<(), NotWritten> {
+    *sequence += 1;
+    let payload = vec![1; bytes];
+    writer.write(&header(*sequence, b"", &payload), b"", &payload)?;
+    writer.publish();
+    Ok(())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
@@ -55,11 +64,8 @@ proptest! {
         for step in steps {
             match step {
                 Step::Send(bytes) => {
-                    sequence += 1;
-                    let payload = vec![1; bytes];
-                    if writer.write(&header(sequence, b"", &payload), b"", &payload).is_ok() {
-                        writer.publish();
-                    }
+                    // What does not fit is not sent.
+                    let _ = send(&mut writer, &mut sequence, bytes);
                 }
                 Step::Receive(most) => {
                     if reader.look().is_err() {
@@ -96,11 +102,8 @@ proptest! {
         for step in steps {
             match step {
                 Step::Send(bytes) => {
-                    sequence += 1;
-                    let payload = vec![1; bytes];
-                    match writer.write(&header(sequence, b"", &payload), b"", &payload) {
-                        Ok(()) => writer.publish(),
-                        Err(NotWritten::Full) => {}
+                    match send(&mut writer, &mut sequence, bytes) {
+                        Ok(()) | Err(NotWritten::Full) => {}
                         Err(NotWritten::Broken(_)) => return Ok(()),
                         Err(NotWritten::TooLarge) => prop_assert!(false, "it fits into an empty ring"),
                     }
@@ -117,14 +120,12 @@ proptest! {
             }
         }
         let start = writer.turn(&memories.cursor, 1);
-        {
-            prop_assert!(start.messages <= start.taken && start.taken <= writer.messages());
-            // Another receiver begins there, and finds records or a fault.
-            let limits = Limits { ring_bytes: RING_BYTES, message_max_bytes: 4096 };
-            let mut next = Reader::new(&memories.data, &memories.cursor, limits, 1, start);
-            if next.look().is_ok() {
-                let _ = next.record(next.head());
-            }
+        prop_assert!(start.messages <= start.taken && start.taken <= writer.messages());
+        // Another receiver begins there, and finds records or a fault.
+        let limits = Limits { ring_bytes: RING_BYTES, message_max_bytes: 4096 };
+        let mut next = Reader::new(&memories.data, &memories.cursor, limits, 1, start);
+        if next.look().is_ok() {
+            let _ = next.record(next.head());
         }
     }
 }

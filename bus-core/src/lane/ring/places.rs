@@ -62,11 +62,6 @@ impl Places {
         self.place
     }
 
-    /// How much of the ring is used.
-    pub(super) fn soft_end(&self) -> u64 {
-        self.soft_end
-    }
-
     /// Whether `bytes` fit where the last record ended, and a jump behind them.
     #[inline]
     pub(super) fn fits(&self, bytes: u64) -> bool {
@@ -256,7 +251,7 @@ mod tests {
             assert!(model.write(96));
             model.acknowledge(model.records.len().saturating_sub(10));
         }
-        assert_eq!(model.places.soft_end(), 4096);
+        assert_eq!(model.places.soft_end, 4096);
     }
 
     #[test]

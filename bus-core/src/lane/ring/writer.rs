@@ -246,11 +246,6 @@ impl<D: Memory, C: Memory> Writer<D, C> {
         self.acknowledged
     }
 
-    /// How much of the ring is used, in bytes.
-    pub fn used_bytes(&self) -> u64 {
-        self.places.soft_end()
-    }
-
     /// The memory it writes to.
     pub fn data(&self) -> &D {
         &self.data

@@ -196,9 +196,10 @@ impl Lane {
         record.header.stamp_ns.max(self.not_before_ns).min(clock_ns)
     }
 
-    fn attempt(&self, message: u64, given_back: u32) -> u32 {
+    /// How often a message was handed out by earlier receivers, this time included.
+    fn attempt(&self, message: u64) -> u32 {
         let earlier = self.attempts.iter().filter(|seen| message <= seen.before).map(|seen| seen.times);
-        1 + given_back + earlier.sum::<u32>()
+        1 + earlier.sum::<u32>()
     }
 }
 
@@ -380,7 +381,7 @@ impl Lanes {
         }
         let place = (record.next.messages - 1 - lane.messages()) as usize;
         let given_back = lane.given_back.get(place).copied().unwrap_or(0);
-        let attempt = lane.attempt(record.next.messages, 0);
+        let attempt = lane.attempt(record.next.messages);
         let accepted_at_ns = record.header.stamp_ns;
         let origin = Origin { sender: lane.sender, accepted_at_ns, pid: lane.pid, attempt };
         let sent_at_ns = record.header.stamp_ns.wrapping_add(wall_clock_offset_ns);

@@ -9,11 +9,10 @@
 use std::collections::{HashMap, VecDeque};
 
 use super::known::KnownSenders;
-use super::lanes::Lent;
+use super::lent_frame::LentFrame;
 use crate::channel::Peers;
 use crate::error::Ended;
 use crate::limits::{CLAIM_MESSAGES, MESSAGE_MAX_BYTES_MAX, REPLY_MAX_BYTES};
-use crate::message::MessageInfo;
 use crate::stream::control_queue::ControlQueue;
 use crate::stream::inbox::Inbox;
 use crate::wire::{
@@ -601,56 +600,10 @@ impl Receiving {
     }
 }
 
-/// A message in the inbox.
-#[derive(Clone, Copy, Debug)]
-pub struct LentFrame<'a> {
-    header: FrameHeader,
-    origin: Origin,
-    /// How often this receiver has given it back.
-    given_back: u32,
-    /// Its headers, encoded.
-    pub header_block: &'a [u8],
-    /// Its content.
-    pub payload: &'a [u8],
-}
-
 impl Head {
     /// When the daemon accepted it, in nanoseconds of `CLOCK_MONOTONIC`.
     pub(crate) fn accepted_at_ns(&self) -> u64 {
         self.origin.accepted_at_ns
-    }
-}
-
-impl<'a> LentFrame<'a> {
-    /// Of a message that came by a lane.
-    pub(super) fn of_lane(lent: &Lent, header_block: &'a [u8], payload: &'a [u8]) -> Self {
-        let header = FrameHeader {
-            kind: Kind::Deliver,
-            flags: lent.record.header.flags,
-            codec: lent.record.header.codec,
-            sequence: lent.record.header.sequence,
-            sent_at_ns: lent.sent_at_ns,
-            body_bytes: payload.len() as u32,
-            header_block_bytes: header_block.len() as u32,
-        };
-        Self { header, origin: lent.origin, given_back: lent.given_back, header_block, payload }
-    }
-}
-
-impl LentFrame<'_> {
-    /// What the bus knows of it.
-    #[must_use]
-    pub fn info(&self) -> MessageInfo {
-        let attempt = self.origin.attempt.saturating_add(self.given_back);
-        MessageInfo::from_wire(
-            self.origin.sender,
-            self.origin.pid,
-            self.header.sequence,
-            self.header.sent_at_ns,
-            attempt,
-            attempt > 1 || self.header.flags.has(Flags::REDELIVERED),
-            self.header.codec,
-        )
     }
 }
 

@@ -126,6 +126,10 @@ impl SenderLane {
         self.sequence
     }
 
+    pub(super) fn knows_receiver(&self) -> bool {
+        self.ringer.is_some()
+    }
+
     pub(super) fn is_kept(&self) -> bool {
         self.kept
     }

@@ -357,6 +357,15 @@ impl StreamSender {
         if matches!(state.link, Link::Closed) { state.sending.refused().collect() } else { Vec::new() }
     }
 
+    pub(crate) fn has_lane(&self) -> bool {
+        lock(&self.state).lane.is_some()
+    }
+
+    pub(crate) fn is_in_lane(&self) -> bool {
+        let state = self.look_around(lock(&self.state));
+        state.lane.as_ref().is_some_and(SenderLane::knows_receiver)
+    }
+
     pub(crate) fn unacknowledged(&self) -> usize {
         let mut state = self.look_around(lock(&self.state));
         let in_lane = state.lane.as_mut().map_or(0, SenderLane::unacknowledged);

@@ -4,81 +4,26 @@
 //! what the last one left behind is looked at when its memory is proved to be at rest, and until then nobody
 //! has the seat.
 
+mod books;
+mod orders;
+mod tickets;
+
 use std::time::Duration;
 
-use bus_core::lane::ring::Counts;
+use bus_core::ChannelName;
 use bus_core::wire::{
-    CursorGiven, Kind, LaneAttempts, LaneDone, LaneGiven, LaneHello, LaneId, LaneNamed, LaneOffered, LaneStart,
-    LaneWish, RefusedCode, Turned, Watching,
+    CursorGiven, Kind, LaneAttempts, LaneDone, LaneGiven, LaneId, LaneNamed, LaneOffered, LaneStart, LaneWish,
+    RefusedCode, Turned, Watching,
 };
-use bus_core::{ChannelName, Ledger};
 
 use super::account::AccountId;
 use super::channel::{Channel, ChannelId};
-use super::peer::{PeerId, PeerRole};
+use super::peer::PeerId;
 use super::{Action, Broker, Fault, Refusal, millis};
 
-/// What the event loop does with the memory of lanes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LaneAction {
-    /// Make *data*, and tell by [`Broker::lane_made`] whether that was possible.
-    Make(LaneId, LaneSize),
-    /// Answer a fetch with these descriptors.
-    HandOver(PeerId, LaneId, LanePart),
-    /// Its sender has mapped *data*: nobody else may.
-    SealData(LaneId),
-    /// There is to be a *cursor* for another receiver.
-    NewCursor(LaneId),
-    /// Its receiver has mapped *cursor*: nobody else may.
-    SealCursor(LaneId),
-    /// Freeze *cursor*, and tell by [`Broker::cursor_at_rest`] where it stands.
-    FreezeCursor(LaneId),
-    /// Tell by [`Broker::cursor_at_rest`] where *cursor* stands: its receiver takes nothing more.
-    ReadCursor(LaneId),
-    /// Freeze *data*, and tell by [`Broker::data_at_rest`].
-    FreezeData(LaneId),
-    /// Wake this receiver.
-    Ring(PeerId),
-    /// Nobody needs it any more.
-    Free(LaneId),
-}
-
-/// What a fetch gets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LanePart {
-    /// *Data*, writable, and the sender's bell.
-    ForSender,
-    /// *Data*, *cursor*, what rings the sender, and this receiver's bell and board.
-    ForReceiver(PeerId),
-    /// *Cursor*, and what rings this receiver.
-    Cursor(PeerId),
-}
-
-/// How large a lane is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LaneSize {
-    /// Length of its ring, in bytes.
-    pub ring_bytes: u64,
-    /// Largest message, in bytes.
-    pub message_max_bytes: u32,
-}
-
-/// Where a receiver stood when it went.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AtRest {
-    /// How far it has acknowledged; `None` when it had not begun.
-    pub start: Option<LaneStart>,
-    /// How many messages it may have handed out.
-    pub taken: u64,
-    /// How often it gave the head back.
-    pub given_back: u32,
-}
-
-/// Who knows how many messages there are in a lane.
-pub trait LaneBooks: std::fmt::Debug + Send {
-    /// At this moment.
-    fn counts(&self, lane: LaneId) -> Counts;
-}
+pub use self::books::LaneBooks;
+pub use self::orders::{AtRest, LaneAction, LanePart, LaneSize};
+pub(super) use self::tickets::Ticket;
 
 /// One lane.
 #[derive(Debug)]
@@ -115,16 +60,6 @@ enum State {
     Leaving,
 }
 
-/// What waits to be fetched.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Ticket {
-    key: [u8; 16],
-    lane: LaneId,
-    channel: ChannelId,
-    part: LanePart,
-    uid: u32,
-}
-
 /// How long the ring of a lane is at least, in bytes: the window of a sender.
 const RING_BYTES: u64 = 64 * 1024 * 1024;
 
@@ -139,9 +74,6 @@ pub(super) const FREEZE_AGAIN_MS: u64 = 20;
 
 /// How many different numbers of attempts are remembered of a lane.
 const ATTEMPTS_MAX: usize = 16;
-
-/// How many tickets wait at most, for all: the oldest is forgotten.
-const TICKETS_MAX: usize = 1024;
 
 impl Broker {
     /// Whether a sender that comes back finds the lane that it had.
@@ -253,7 +185,7 @@ impl Broker {
         let peer = account.and_then(|account| channel.account(account).peer);
         match peer.filter(|_| made) {
             Some(id) => {
-                let ticket = self.ticket(lane, channel_id, LanePart::ForSender, id);
+                let ticket = self.ticket(lane, LanePart::ForSender, id);
                 let ring_bytes = size.ring_bytes;
                 self.put(id, Kind::LaneOffered, &LaneOffered { lane, ticket, ring_bytes, window_messages });
             }
@@ -262,32 +194,6 @@ impl Broker {
                 self.free_lane(channel_id, lane);
             }
         }
-    }
-
-    /// Somebody fetches what a ticket stands for.
-    pub(super) fn fetch_lane(&mut self, id: PeerId, hello: LaneHello) -> Result<(), Refusal> {
-        let uid = self.peer(id).map_or(0, |peer| peer.credentials.uid);
-        let fits = |ticket: &Ticket| ticket.key == hello.ticket && ticket.lane == hello.lane && ticket.uid == uid;
-        let Some(index) = self.tickets.iter().position(fits) else {
-            let text = format!("no descriptors of lane {} wait for this ticket", hello.lane.0);
-            return Err(Refusal::new(RefusedCode::Denied, text));
-        };
-        let Ticket { lane, part, .. } = self.tickets.remove(index).expect("it was found there");
-        if let Some(peer) = self.peer_mut(id) {
-            peer.role = PeerRole::Control;
-        }
-        self.actions.push_back(Action::Lane(LaneAction::HandOver(id, lane, part)));
-        Ok(())
-    }
-
-    fn ticket(&mut self, lane: LaneId, channel: ChannelId, part: LanePart, holder: PeerId) -> [u8; 16] {
-        let uid = self.peer(holder).map_or(0, |peer| peer.credentials.uid);
-        let key = self.next_ticket(lane.0);
-        self.tickets.push_back(Ticket { key, lane, channel, part, uid });
-        if self.tickets.len() > TICKETS_MAX {
-            self.tickets.pop_front();
-        }
-        key
     }
 
     /// A sender goes on in its lane.
@@ -345,7 +251,7 @@ impl Broker {
                 sender_gone: lane.sender_gone,
             };
             self.actions.push_back(Action::Lane(LaneAction::NewCursor(id)));
-            let ticket = self.ticket(id, channel_id, LanePart::ForReceiver(receiver), receiver);
+            let ticket = self.ticket(id, LanePart::ForReceiver(receiver), receiver);
             self.put(receiver, Kind::LaneGiven, &LaneGiven { ticket, ..given });
         }
     }
@@ -373,7 +279,7 @@ impl Broker {
         let generation = found.generation;
         let receiver = channel.seat.as_ref().map(|seat| seat.peer);
         if let (Some(sender), Some(receiver)) = (sender, receiver) {
-            let ticket = Some(self.ticket(lane, channel_id, LanePart::Cursor(receiver), sender));
+            let ticket = Some(self.ticket(lane, LanePart::Cursor(receiver), sender));
             self.put(sender, Kind::CursorGiven, &CursorGiven { lane, generation, ticket });
         }
     }
@@ -403,11 +309,7 @@ impl Broker {
 
     /// The receiver that had the seat has left it: where it stood in its lanes is to be found out.
     pub(super) fn leave_lanes(&mut self, id: PeerId, channel_id: ChannelId) {
-        // What was kept for it nobody else is to have.
-        self.tickets.retain(|ticket| match ticket.part {
-            LanePart::ForReceiver(receiver) | LanePart::Cursor(receiver) => receiver != id,
-            LanePart::ForSender => true,
-        });
+        self.forget_tickets_to(id);
         for index in 0..self.channel(channel_id).lanes.len() {
             let lane = &mut self.channel_mut(channel_id).lanes[index];
             if matches!(lane.state, State::Given(_)) {
@@ -451,7 +353,7 @@ impl Broker {
     /// It is known where the last receiver stood.
     fn rests(&mut self, lane: LaneId, at_rest: AtRest) {
         let Some((channel_id, index)) = self.find_lane(lane) else { return };
-        let published = self.counts_of(channel_id, lane);
+        let published = self.published(channel_id, lane);
         let found = &mut self.channel_mut(channel_id).lanes[index];
         found.state = State::Unread;
         // A receiver can write anything there. Then the next begins where that one did, and all it may have
@@ -531,11 +433,13 @@ impl Broker {
         if !gone && done.fault.is_none() {
             return Err(Fault(format!("lane {} has not ended: its sender is there", done.lane.0)));
         }
+        let published = self.published(channel_id, done.lane);
+        let acknowledged = done.messages.min(published);
         // Of one that is broken its sender sends again what is not acknowledged, if it lives.
-        let lost = if gone { self.counts_of(channel_id, done.lane).saturating_sub(done.messages) } else { 0 };
+        let lost = if gone { published - acknowledged } else { 0 };
         let channel = self.channel_mut(channel_id);
-        channel.tally.accepted += done.messages + lost;
-        channel.tally.acknowledged += done.messages;
+        channel.tally.accepted += acknowledged + lost;
+        channel.tally.acknowledged += acknowledged;
         channel.tally.dropped += lost;
         self.free_lane(channel_id, done.lane);
         if let (Some(sender), Some(fault)) = (sender, done.fault) {
@@ -549,49 +453,11 @@ impl Broker {
 
     fn free_lane(&mut self, channel_id: ChannelId, lane: LaneId) {
         self.channel_mut(channel_id).lanes.retain(|other| other.id != lane);
-        self.tickets.retain(|ticket| ticket.lane != lane);
+        self.forget_tickets_of(lane);
         self.actions.push_back(Action::Lane(LaneAction::Free(lane)));
         if self.channel(channel_id).lanes.is_empty() {
             self.laned.retain(|other| *other != channel_id);
         }
-    }
-
-    /// Who is asked how many messages there are in lanes.
-    pub fn set_lane_books(&mut self, books: Box<dyn LaneBooks>) {
-        self.lane_books = Some(books);
-    }
-
-    fn counts(&self, lane: &Lane) -> Counts {
-        let counts = self.lane_books.as_ref().map(|books| books.counts(lane.id)).unwrap_or_default();
-        // A receiver that has not begun says nothing yet.
-        let acknowledged = counts.acknowledged.max(lane.start.messages).min(counts.published);
-        Counts { acknowledged, taken: counts.taken.max(acknowledged), ..counts }
-    }
-
-    fn counts_of(&self, channel_id: ChannelId, id: LaneId) -> u64 {
-        let lane = self.channel(channel_id).lanes.iter().find(|lane| lane.id == id);
-        lane.map_or(0, |lane| self.counts(lane).published)
-    }
-
-    /// The ledger of a channel, with what is in its lanes.
-    pub(super) fn ledger(&self, channel_id: ChannelId) -> Ledger {
-        let channel = self.channel(channel_id);
-        let mut ledger = channel.ledger();
-        for lane in &channel.lanes {
-            let counts = self.counts(lane);
-            ledger.accepted += counts.published;
-            ledger.acknowledged += counts.acknowledged;
-            ledger.in_delivery += counts.taken - counts.acknowledged;
-            ledger.queued += counts.published - counts.taken;
-        }
-        ledger
-    }
-
-    /// How many messages of a channel nobody has acknowledged.
-    pub(super) fn held(&self, channel_id: ChannelId) -> u64 {
-        let channel = self.channel(channel_id);
-        let in_lanes = channel.lanes.iter().map(|lane| self.counts(lane));
-        channel.log.len() + in_lanes.map(|counts| counts.published - counts.acknowledged).sum::<u64>()
     }
 
     /// A channel goes, and its lanes with it.
@@ -600,7 +466,6 @@ impl Broker {
         for lane in lanes {
             self.free_lane(channel_id, lane);
         }
-        self.tickets.retain(|ticket| ticket.channel != channel_id);
     }
 
     fn find_lane(&self, lane: LaneId) -> Option<(ChannelId, usize)> {

@@ -1,0 +1,56 @@
+//! How many messages there are in lanes, for the ledger: read where their ends write it, and told by nobody.
+
+use bus_core::Ledger;
+use bus_core::lane::ring::Counts;
+use bus_core::wire::LaneId;
+
+use super::Lane;
+use crate::broker::Broker;
+use crate::broker::channel::ChannelId;
+
+/// Who knows how many messages there are in a lane.
+pub trait LaneBooks: std::fmt::Debug + Send {
+    /// At this moment.
+    fn counts(&self, lane: LaneId) -> Counts;
+}
+
+impl Broker {
+    /// Who is asked how many messages there are in lanes.
+    pub fn set_lane_books(&mut self, books: Box<dyn LaneBooks>) {
+        self.lane_books = Some(books);
+    }
+
+    fn counts(&self, lane: &Lane) -> Counts {
+        let counts = self.lane_books.as_ref().map(|books| books.counts(lane.id)).unwrap_or_default();
+        // A receiver that has not begun says nothing yet.
+        let acknowledged = counts.acknowledged.max(lane.start.messages).min(counts.published);
+        Counts { acknowledged, taken: counts.taken.max(acknowledged), ..counts }
+    }
+
+    /// How many messages its sender has published.
+    pub(in crate::broker) fn published(&self, channel_id: ChannelId, id: LaneId) -> u64 {
+        let lane = self.channel(channel_id).lanes.iter().find(|lane| lane.id == id);
+        lane.map_or(0, |lane| self.counts(lane).published)
+    }
+
+    /// The ledger of a channel, with what is in its lanes.
+    pub(in crate::broker) fn ledger(&self, channel_id: ChannelId) -> Ledger {
+        let channel = self.channel(channel_id);
+        let mut ledger = channel.ledger();
+        for lane in &channel.lanes {
+            let counts = self.counts(lane);
+            ledger.accepted += counts.published;
+            ledger.acknowledged += counts.acknowledged;
+            ledger.in_delivery += counts.taken - counts.acknowledged;
+            ledger.queued += counts.published - counts.taken;
+        }
+        ledger
+    }
+
+    /// How many messages of a channel nobody has acknowledged.
+    pub(in crate::broker) fn held(&self, channel_id: ChannelId) -> u64 {
+        let channel = self.channel(channel_id);
+        let in_lanes = channel.lanes.iter().map(|lane| self.counts(lane));
+        channel.log.len() + in_lanes.map(|counts| counts.published - counts.acknowledged).sum::<u64>()
+    }
+}

@@ -1,0 +1,61 @@
+//! Tickets: descriptors that wait to be fetched, each once, by the user that they are for.
+
+use bus_core::wire::{LaneHello, LaneId, RefusedCode};
+
+use super::{LaneAction, LanePart};
+use crate::broker::peer::{PeerId, PeerRole};
+use crate::broker::{Action, Broker, Refusal};
+
+/// What waits to be fetched.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::broker) struct Ticket {
+    key: [u8; 16],
+    lane: LaneId,
+    part: LanePart,
+    uid: u32,
+}
+
+/// How many tickets wait at most, for all: the oldest is forgotten.
+const TICKETS_MAX: usize = 1024;
+
+impl Broker {
+    /// Somebody fetches what a ticket stands for.
+    pub(in crate::broker) fn fetch_lane(&mut self, id: PeerId, hello: LaneHello) -> Result<(), Refusal> {
+        let uid = self.peer(id).map_or(0, |peer| peer.credentials.uid);
+        let fits = |ticket: &Ticket| ticket.key == hello.ticket && ticket.lane == hello.lane && ticket.uid == uid;
+        let found = self.tickets.iter().position(fits).and_then(|index| self.tickets.remove(index));
+        let Some(Ticket { lane, part, .. }) = found else {
+            let text = format!("no descriptors of lane {} wait for this ticket", hello.lane.0);
+            return Err(Refusal::new(RefusedCode::Denied, text));
+        };
+        if let Some(peer) = self.peer_mut(id) {
+            peer.role = PeerRole::Control;
+        }
+        self.actions.push_back(Action::Lane(LaneAction::HandOver(id, lane, part)));
+        Ok(())
+    }
+
+    /// Something waits to be fetched, by the user of `holder`.
+    pub(super) fn ticket(&mut self, lane: LaneId, part: LanePart, holder: PeerId) -> [u8; 16] {
+        let uid = self.peer(holder).map_or(0, |peer| peer.credentials.uid);
+        let key = self.next_ticket(lane.0);
+        self.tickets.push_back(Ticket { key, lane, part, uid });
+        if self.tickets.len() > TICKETS_MAX {
+            self.tickets.pop_front();
+        }
+        key
+    }
+
+    /// What was kept for a receiver that goes nobody else is to have.
+    pub(super) fn forget_tickets_to(&mut self, id: PeerId) {
+        self.tickets.retain(|ticket| match ticket.part {
+            LanePart::ForReceiver(receiver) | LanePart::Cursor(receiver) => receiver != id,
+            LanePart::ForSender => true,
+        });
+    }
+
+    /// A lane is free again.
+    pub(super) fn forget_tickets_of(&mut self, lane: LaneId) {
+        self.tickets.retain(|ticket| ticket.lane != lane);
+    }
+}
