@@ -54,6 +54,10 @@ pub const HELLO_TIMEOUT_MS: u64 = 5_000;
 /// How long a new daemon counts the senders and receivers of the old one as present, in ms.
 pub const RESUME_GRACE_MS: u64 = 10_000;
 
+/// How long new receivers wait when a daemon has died and the next one starts, in milliseconds: more than the
+/// longest pause between two attempts to reconnect (256), so that whoever had a channel has it again.
+pub const FORMER_RECEIVERS_MS: u64 = 300;
+
 /// How many departed senders a channel remembers, so that messages sent again are recognised.
 pub const DEPARTED_SENDERS_MAX: usize = 10_000;
 

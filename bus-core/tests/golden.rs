@@ -98,7 +98,8 @@ fn frames_of_lanes_are_as_they_always_were() {
     let fetches = Role::Lane(LaneHello { lane, ticket: TOKEN });
     control("hello_lane", Kind::Hello, Hello { name: "worker".into(), pid: 4_711, role: fetches });
     control("welcome_lane", Kind::Welcome, Welcome { daemon: 77, role: WelcomeRole::Lane });
-    let offered = LaneOffered { lane, ticket: TOKEN, ring_bytes: 64 << 20, window_messages: 65_536 };
+    let proof = LaneProof { uid: 1_000, token: TOKEN };
+    let offered = LaneOffered { lane, ticket: TOKEN, ring_bytes: 64 << 20, window_messages: 65_536, proof };
     control("lane_offered", Kind::LaneOffered, offered);
     for (name, kind) in [
         ("moved", Kind::Moved),
@@ -119,12 +120,30 @@ fn frames_of_lanes_are_as_they_always_were() {
         start,
         attempts: vec![LaneAttempts { before: 70_003, times: 2 }],
         sender_gone: true,
+        brought: true,
+        proof,
     };
     control("lane_given", Kind::LaneGiven, given);
     control("watching", Kind::Watching, Watching { lane, generation: 2 });
     control("cursor_given", Kind::CursorGiven, CursorGiven { lane, generation: 2, ticket: Some(TOKEN) });
     control("turned", Kind::Turned, Turned { lane, generation: 2 });
     let fault = Some("its sender has written an impossible tail".into());
+    let brought = LaneBrought {
+        lane,
+        proof,
+        channel: "jobs".parse().unwrap(),
+        sender: u64::MAX,
+        pid: 4_711,
+        by: LaneEnd::Receiver,
+        ring_bytes: 64 << 20,
+        generation: 2,
+        not_before_ns: 1 << 50,
+        start,
+        attempts: vec![LaneAttempts { before: 70_003, times: 2 }],
+    };
+    let brings = Role::LaneBrought(Box::new(brought));
+    control("hello_lane_brought", Kind::Hello, Hello { name: "worker".into(), pid: 4_711, role: brings });
+    control("brought", Kind::Brought, ());
     control("lane_done", Kind::LaneDone, LaneDone { lane, messages: 70_000, fault });
 }
 

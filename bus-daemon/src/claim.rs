@@ -60,6 +60,12 @@ impl Claim {
         &self.address
     }
 
+    /// Whether an earlier daemon died at this address: its ends may come back.
+    #[must_use]
+    pub(crate) fn follows_death(&self) -> bool {
+        self.socket.follows_death()
+    }
+
     /// What the tokens of senders are signed with.
     #[must_use]
     pub(crate) fn key(&self) -> &TokenKey {

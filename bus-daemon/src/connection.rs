@@ -13,7 +13,8 @@ use bus_core::DaemonEnd;
 use bus_core::wire::{FrameError, FrameHeader, FrameLimits, HEADER_BYTES};
 use rustix::io::retry_on_intr;
 use rustix::net::{
-    RecvAncillaryBuffer, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recv, recvmsg, send, sendmsg,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recv,
+    recvmsg, send, sendmsg,
 };
 
 use crate::broker::{Announced, Content, Handled, LARGE_BYTES};
@@ -49,6 +50,9 @@ pub(crate) struct Connection {
     rest: Rest,
     large: Option<LargeFrame>,
     last_was_large: bool,
+    /// Descriptors come with what is read next; those that came.
+    expects_descriptors: bool,
+    descriptors: Vec<OwnedFd>,
     /// How much is read at once.
     reading_bytes: usize,
     /// The other side sends no more: what it sent is read to its end.
@@ -121,6 +125,8 @@ impl Connection {
             rest: Rest::default(),
             large: None,
             last_was_large: false,
+            expects_descriptors: false,
+            descriptors: Vec::new(),
             reading_bytes: READING_BYTES,
             hung_up: false,
             deserted: false,
@@ -146,6 +152,35 @@ impl Connection {
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
         let sent = retry_on_intr(|| sendmsg(socket, &[IoSlice::new(bytes)], &mut ancillary, flags))?;
         if sent == bytes.len() { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) }
+    }
+
+    /// Descriptors may come with what is read next, and nothing else is to be on its way.
+    pub(crate) fn expect_descriptors(&mut self) {
+        self.expects_descriptors = true;
+    }
+
+    /// Those that came.
+    pub(crate) fn take_descriptors(&mut self) -> Vec<OwnedFd> {
+        std::mem::take(&mut self.descriptors)
+    }
+
+    fn receive_descriptors(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let Stream::Socket(socket) = &self.stream else { return self.stream.receive(buffer) };
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
+        let received = retry_on_intr(|| recvmsg(socket, &mut [IoSliceMut::new(buffer)], &mut ancillary, flags))
+            .inspect_err(|_| {
+                // Nothing has come yet.
+                self.expects_descriptors = true;
+            })?;
+        // Those that are too many the kernel has closed.
+        for message in ancillary.drain() {
+            if let RecvAncillaryMessage::ScmRights(passed) = message {
+                self.descriptors.extend(passed);
+            }
+        }
+        Ok(received.bytes)
     }
 
     /// Reads and hands on what has come, up to this turn's share.
@@ -189,7 +224,10 @@ impl Connection {
         let end = buffer.len().min(begun + most);
         buffer[..begun].copy_from_slice(self.rest.bytes());
         let (asked, began) = (end - begun, Instant::now());
-        let bytes = self.stream.receive(&mut buffer[begun..end])?;
+        let bytes = match std::mem::take(&mut self.expects_descriptors) {
+            false => self.stream.receive(&mut buffer[begun..end])?,
+            true => self.receive_descriptors(&mut buffer[begun..end])?,
+        };
         if bytes == asked && began.elapsed() < BULK_PACE * (bytes / 1024) as u32 {
             self.reading_bytes = buffer.len().min(2 * self.reading_bytes);
         } else if bytes == asked || bytes < self.reading_bytes / 4 {

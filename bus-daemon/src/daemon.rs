@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bus_core::lane::stamp::now_ns;
-use bus_core::{Address, Bus, ConnectError, Door};
+use bus_core::{Address, Bus, ConnectError, Door, limits};
 use rustix::process::{Resource, getrlimit};
 
 use crate::broker::{Broker, Rules};
@@ -177,6 +177,7 @@ fn rules(config: &Config, claim: &Claim, connections_max: u32) -> io::Result<Rul
         user_bytes_max: config.per_user.queued_bytes_max,
         hello_timeout_ms: config.hello_timeout_ms,
         resume_grace_ms: config.resume_grace_ms,
+        former_receivers_ms: if claim.follows_death() { limits::FORMER_RECEIVERS_MS } else { 0 },
         departed_senders_max: config.departed_senders_max,
         departed_senders_ttl_ms: config.departed_senders_ttl_ms,
         started_at_ns: now_ns(),

@@ -12,9 +12,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bus_core::lane::board::Board;
 use bus_core::lane::doorbell::{Doorbell, Ringer, doorbell};
 use bus_core::lane::layout::PAGE_BYTES;
-use bus_core::lane::region::{Map, MemoryFile};
+use bus_core::lane::region::{Access, Map, MemoryFile};
 use bus_core::lane::ring::{Counts, at_rest, counts};
-use bus_core::wire::{LaneId, LaneStart};
+use bus_core::wire::{LaneEnd, LaneId, LaneStart};
 
 use crate::broker::{AtRest, LaneBooks, LanePart, LaneSize, PeerId};
 
@@ -55,7 +55,8 @@ struct Files {
     data: MemoryFile,
     /// Of the present receiver.
     cursor: Option<MemoryFile>,
-    bell: Doorbell,
+    /// Until its sender has it.
+    bell: Option<Doorbell>,
     ringer: Ringer,
 }
 
@@ -72,14 +73,49 @@ impl LaneStore {
     ///
     /// # Errors
     /// What the system says: no descriptors left, or memory files forbidden.
-    pub(crate) fn make(&mut self, lane: LaneId, size: LaneSize) -> io::Result<()> {
+    pub(crate) fn make(&mut self, lane: LaneId, size: LaneSize) -> io::Result<u64> {
         let data = MemoryFile::create("bus-lane", PAGE_BYTES + size.ring_bytes as usize)?;
         // Whoever reads it gets it by another descriptor, and nowhere without.
         let head = data.watch_head()?;
         let (bell, ringer) = doorbell()?;
-        self.lanes.insert(lane, Files { data, cursor: None, bell, ringer });
+        let number = data.number()?;
+        self.lanes.insert(lane, Files { data, cursor: None, bell: Some(bell), ringer });
         self.books.lock().insert(lane, Heads { data: head, cursor: None });
-        Ok(())
+        Ok(number)
+    }
+
+    /// Takes the memory of a lane that an earlier daemon made. Returns the number of its file, or `None` when the
+    /// lane is here already.
+    ///
+    /// # Errors
+    /// When it is not what it has to be, or what the system says.
+    pub(crate) fn adopt(
+        &mut self,
+        lane: LaneId,
+        by: LaneEnd,
+        ring_bytes: u64,
+        descriptors: Vec<OwnedFd>,
+    ) -> io::Result<Option<u64>> {
+        if self.lanes.contains_key(&lane) {
+            return Ok(None);
+        }
+        let came = descriptors.len();
+        let [data, ringer] = <[OwnedFd; 2]>::try_from(descriptors)
+            .map_err(|_| io::Error::other(format!("{came} descriptors came with it, and 2 were to come")))?;
+        let bytes = PAGE_BYTES + usize::try_from(ring_bytes).map_err(io::Error::other)?;
+        let data = match by {
+            LaneEnd::Sender => MemoryFile::open_checked(data, bytes, Access::Write).map_err(io::Error::other)?,
+            // What is sealed against writing can be opened for that, so that it can be frozen.
+            LaneEnd::Receiver => {
+                MemoryFile::open_checked(data, bytes, Access::Read).map_err(io::Error::other)?.reopen_writable()?
+            }
+        };
+        data.forbid_new_writers()?;
+        let head = data.watch_head()?;
+        let number = data.number()?;
+        self.lanes.insert(lane, Files { data, cursor: None, bell: None, ringer: Ringer::new(ringer) });
+        self.books.lock().insert(lane, Heads { data: head, cursor: None });
+        Ok(Some(number))
     }
 
     /// There is to be a cursor for another receiver.
@@ -118,7 +154,10 @@ impl LaneStore {
         let ends = |receiver: &PeerId| self.receivers.get(receiver).ok_or_else(gone);
         let own = |fd: std::os::fd::BorrowedFd<'_>| fd.try_clone_to_owned();
         Ok(match &part {
-            LanePart::ForSender => vec![own(files.data.as_fd())?, own(files.bell.as_fd())?],
+            LanePart::ForSender => {
+                let bell = files.bell.as_ref().ok_or_else(gone)?;
+                vec![own(files.data.as_fd())?, own(bell.as_fd())?, own(files.ringer.as_fd())?]
+            }
             LanePart::ForReceiver(receiver) => {
                 let ends = ends(receiver)?;
                 vec![

@@ -22,6 +22,7 @@ pub(crate) struct SocketFile {
     name: OsString,
     device: u64,
     inode: u64,
+    follows_death: bool,
 }
 
 /// Who may connect, as far as the file system decides it.
@@ -44,7 +45,7 @@ impl SocketFile {
         access: Access,
         lock: &Lock,
     ) -> Result<(Self, Listener), SocketError> {
-        clear(folder, name, lock)?;
+        let follows_death = clear(folder, name, lock)?;
         let path = folder.path().join(name);
         let bind_error = |source| SocketError::Bind { path: path.clone(), source };
 
@@ -64,12 +65,17 @@ impl SocketFile {
             Some(stat) if is_socket(&stat) => stat,
             _ => return Err(SocketError::FolderSwapped { path: folder.path().to_owned() }),
         };
-        let socket = Self { name: name.to_owned(), device: stat.st_dev, inode: stat.st_ino };
+        let socket = Self { name: name.to_owned(), device: stat.st_dev, inode: stat.st_ino, follows_death };
         if let Err(errno) = open_up(folder, name, access) {
             socket.remove(folder, lock);
             return Err(SocketError::Access { path, access, source: errno.into() });
         }
         Ok((socket, listener))
+    }
+
+    /// Whether an earlier daemon had died here, and left its own.
+    pub(crate) fn follows_death(&self) -> bool {
+        self.follows_death
     }
 
     /// Removes the name, if it is still that of the socket which was bound.
@@ -87,11 +93,11 @@ impl SocketFile {
     }
 }
 
-/// Makes the name free, or says why it is not.
-fn clear(folder: &RuntimeDir, name: &OsStr, _lock: &Lock) -> Result<(), SocketError> {
+/// Makes the name free, or says why it is not. Returns whether a daemon had died there.
+fn clear(folder: &RuntimeDir, name: &OsStr, _lock: &Lock) -> Result<bool, SocketError> {
     let path = folder.path().join(name);
     let probe_error = |source| SocketError::Probe { path: path.clone(), source };
-    let Some(stat) = look(folder, name).map_err(probe_error)? else { return Ok(()) };
+    let Some(stat) = look(folder, name).map_err(probe_error)? else { return Ok(false) };
     if !is_socket(&stat) {
         return Err(SocketError::Foreign { kind: kind(&stat), path });
     }
@@ -100,7 +106,7 @@ fn clear(folder: &RuntimeDir, name: &OsStr, _lock: &Lock) -> Result<(), SocketEr
     }
     tracing::info!(socket = %path.display(), "a daemon died here: its socket is removed");
     match rustix::fs::unlinkat(folder, name, AtFlags::empty()) {
-        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Ok(()) | Err(Errno::NOENT) => Ok(true),
         Err(errno) => Err(probe_error(errno.into())),
     }
 }

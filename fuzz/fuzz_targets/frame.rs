@@ -52,7 +52,7 @@ fn read(header: FrameHeader, content: &[u8]) {
         Kind::LaneOffered => read_body::<LaneOffered>(header.kind, content),
         Kind::LaneGiven => read_body::<LaneGiven>(header.kind, content),
         Kind::CursorGiven => read_body::<CursorGiven>(header.kind, content),
-        Kind::Watch | Kind::Confirm | Kind::Recall | Kind::Seated | Kind::Ended => {
+        Kind::Watch | Kind::Confirm | Kind::Brought | Kind::Recall | Kind::Seated | Kind::Ended => {
             read_body::<()>(header.kind, content);
         }
     }

@@ -28,15 +28,12 @@ macro_rules! over_both_routes {
     };
 }
 
-// Not over lanes yet: what a dead sender left in a lane goes with its receiver when the daemon died between
-// the two, because receivers do not hand lanes to the next daemon.
-over!(Stream as stream_only: whoever_is_killed_nothing_is_lost_that_anybody_held);
-
 over_both_routes! {
     senders_that_are_killed_lose_nothing_that_they_had_sent
     a_receiver_that_is_killed_loses_nothing_to_the_next
     a_receiver_that_is_killed_loses_nothing_to_its_standby
     a_daemon_that_is_killed_loses_nothing_that_living_senders_sent
+    whoever_is_killed_nothing_is_lost_that_anybody_held
 }
 
 fn senders_that_are_killed_lose_nothing_that_they_had_sent(route: Route) {

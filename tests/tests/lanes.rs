@@ -115,6 +115,75 @@ fn an_idle_receiver_comes_back_to_the_next_daemon() {
     });
 }
 
+/// What a sender had left in its lane went with its receiver when the daemon had died between the two.
+#[test]
+fn what_a_dead_sender_left_in_a_lane_outlives_daemon_and_receiver() {
+    on_stage("outlived", |stage, bus| {
+        let (sender, receiver) = connected_by_a_lane(bus);
+        (100..200).for_each(|number| sender.send(parcel(number)).unwrap());
+        drop(sender);
+        for round in 0..2 {
+            stage.kill_daemon();
+            assert_eq!(number(&receiver.recv_timeout(PATIENCE).unwrap()), 100 + round);
+            stage.start_daemon();
+            until("the receiver has brought the lane", || bus.show("jobs").is_ok_and(|info| info.ledger.queued > 0));
+            // It takes it up again by itself.
+            until("the receiver reads the lane", || receiver.len() > 0);
+        }
+        drop(receiver);
+        let next: Receiver<Vec<u8>> = bus.receiver("jobs").open().unwrap();
+        let rest: Vec<u64> = (102..200).map(|_| number(&next.recv_timeout(PATIENCE).unwrap())).collect();
+        assert!(rest.into_iter().eq(102..200));
+    });
+}
+
+/// Each restart sent everything that was in the lane by the stream.
+#[test]
+fn a_lane_goes_on_over_restarts_of_the_daemon() {
+    on_stage("going on", |stage, bus| {
+        let (sender, receiver) = connected_by_a_lane(bus);
+        let mut sent = 100;
+        let mut send_and_receive = |most: u64| {
+            (0..most).for_each(|more| sender.send(parcel(sent + more)).unwrap());
+            (0..most).for_each(|more| assert_eq!(number(&receiver.recv_timeout(PATIENCE).unwrap()), sent + more));
+            sent += most;
+        };
+        for _ in 0..5 {
+            send_and_receive(10);
+            stage.kill_daemon();
+            send_and_receive(10);
+            stage.start_daemon();
+            send_and_receive(1_000);
+            until("the lane is known to the next daemon", || sender.is_in_lane());
+        }
+        assert_eq!(bus.show("jobs").unwrap().held_bytes, 0, "nothing went by the stream");
+    });
+}
+
+/// The receiver was gone with the daemon, and the sender alone has the lane.
+#[test]
+fn a_sender_brings_its_lane_for_the_next_receiver() {
+    on_stage("brought", |stage, bus| {
+        let (sender, receiver) = connected_by_a_lane(bus);
+        (100..200).for_each(|number| sender.send(parcel(number)).unwrap());
+        assert_eq!(number(&receiver.recv_timeout(PATIENCE).unwrap()), 100);
+        stage.kill_daemon();
+        drop(receiver);
+        stage.start_daemon();
+        sender.flush().unwrap();
+        let mut next: Receiver<Vec<u8>> = bus.receiver("jobs").open().unwrap();
+        for expected in 101..200 {
+            let delivery = next.next_delivery_deadline(Instant::now() + PATIENCE).unwrap();
+            assert_eq!(number(&delivery), expected);
+            assert!(delivery.info().redelivered, "nobody knows any more what was handed out");
+            delivery.ack();
+        }
+        sender.send(parcel(200)).unwrap();
+        let delivery = next.next_delivery_deadline(Instant::now() + PATIENCE).unwrap();
+        assert_eq!((number(&delivery), delivery.info().redelivered), (200, false));
+    });
+}
+
 /// A ticket that nobody had used gave the ends of a receiver that was gone another life.
 #[test]
 fn descriptors_and_maps_of_lanes_are_given_back_whoever_leaves_first() {
@@ -181,8 +250,8 @@ fn number(bytes: &[u8]) -> u64 {
     u64::from_le_bytes(*bytes.first_chunk().unwrap())
 }
 
-/// A sender with 1,500 parcels that a restart has folded into its stream, and some in its next lane. Returns how
-/// many there are.
+/// A sender with 1,500 parcels in its stream, where they came from a lane that a daemon would not take, and some in
+/// its next lane. Returns how many there are.
 fn with_both_ways_in_use(stage: &mut Stage, bus: &Bus) -> (Sender<Vec<u8>>, u64) {
     let sender = lane_sender(bus, "jobs");
     let mut sent = 0;
@@ -191,6 +260,11 @@ fn with_both_ways_in_use(stage: &mut Stage, bus: &Bus) -> (Sender<Vec<u8>>, u64)
         sent += 1;
     };
     (0..1_500).for_each(|_| send(&sender));
+    stage.kill_daemon();
+    // Where the capacity is exact there are no lanes.
+    stage.start_daemon_with("[channels.jobs]\ncapacity = 5000\n");
+    sender.flush().unwrap();
+    assert!(!sender.has_lane());
     stage.kill_daemon();
     stage.start_daemon();
     sender.flush().unwrap();
@@ -207,6 +281,15 @@ fn until(what: &str, mut condition: impl FnMut() -> bool) {
         assert!(begin.elapsed() < PATIENCE, "never came true: {what}");
         thread::yield_now();
     }
+}
+
+/// Both ends of a channel, with nothing under way.
+fn connected_by_a_lane(bus: &Bus) -> (Sender<Vec<u8>>, Receiver<Vec<u8>>) {
+    let sender = lane_sender(bus, "jobs");
+    let receiver: Receiver<Vec<u8>> = bus.receiver("jobs").open().unwrap();
+    into_lane(&sender, &receiver);
+    until("everything is acknowledged", || sender.is_empty());
+    (sender, receiver)
 }
 
 /// Sends and receives until the sender has its lane, and knows its receiver.

@@ -162,6 +162,24 @@ impl MemoryFile {
         Ok(open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
     }
 
+    /// The same file, opened for writing: so that it can be frozen, where nobody can write to it any more but its
+    /// writer.
+    ///
+    /// # Errors
+    /// What the system says: it is another user's.
+    pub fn reopen_writable(&self) -> io::Result<Self> {
+        let path = format!("/proc/self/fd/{}", self.fd.as_raw_fd());
+        Ok(Self { fd: open(path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?, bytes: self.bytes })
+    }
+
+    /// What tells it from other memory files, until it is gone.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn number(&self) -> io::Result<u64> {
+        Ok(fstat(&self.fd)?.st_ino)
+    }
+
     /// Maps it for writing. Refused once [new writers are forbidden](Self::forbid_new_writers).
     ///
     /// # Errors

@@ -5,6 +5,7 @@
 //! [`keeper`] brings idle endpoints back after the daemon's death.
 
 pub(crate) mod control_queue;
+mod handover;
 pub(crate) mod inbox;
 mod keeper;
 mod outbox;

@@ -2,22 +2,18 @@
 
 use std::ffi::OsString;
 use std::io::{self, Read as _};
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::inbox::{CONTROL_READ_BYTES, Fill, Inbox};
+use super::inbox::{Fill, Inbox};
 use crate::address::Address;
 use crate::error::{ConnectError, OpenError};
 use crate::limits::{HELLO_TIMEOUT_MS, MESSAGE_MAX_BYTES, REPLY_MAX_BYTES};
 use crate::name::ChannelName;
 use crate::transport::{ClientEnd, Connection, Interest};
-use crate::wire::{
-    FrameHeader, FrameLimits, Hello, Kind, LaneHello, LaneWish, Refused, RefusedCode, Role, Welcome, put_control,
-    read_control,
-};
+use crate::wire::{FrameLimits, Hello, Kind, LaneWish, Refused, RefusedCode, Role, Welcome, put_control, read_control};
 
 /// Whether to start a daemon where none answers.
 ///
@@ -117,42 +113,6 @@ impl Dialer {
         Ok(Session { connection, inbox, welcome })
     }
 
-    /// Fetches descriptors of a lane, by a connection of their own.
-    ///
-    /// # Errors
-    /// Above all that there are none any more: whoever they were for is late.
-    pub(crate) fn fetch(&self, hello: LaneHello) -> io::Result<Vec<OwnedFd>> {
-        let deadline = Instant::now() + FETCH_PATIENCE;
-        let connection = Connection::open(self.address.path(), FETCH_PATIENCE)?;
-        let hello = Hello { name: self.name.clone(), pid: std::process::id(), role: Role::Lane(hello) };
-        let mut bytes = Vec::new();
-        put_control(Kind::Hello, &hello, &mut bytes);
-        connection.send_all(&bytes, deadline)?;
-        let (mut answer, mut descriptors) = (Vec::new(), Vec::new());
-        loop {
-            let limits = FrameLimits { message_max_bytes: 0, control_max_bytes: CONTROL_READ_BYTES as u32 };
-            match FrameHeader::decode(&answer, limits).map_err(io::Error::other)? {
-                Some(header) if header.kind == Kind::Welcome && answer.len() >= header.frame_bytes() => {
-                    return Ok(descriptors);
-                }
-                Some(header) if header.kind != Kind::Welcome => {
-                    return Err(io::Error::other("the daemon hands the lane to nobody"));
-                }
-                Some(_) | None => {}
-            }
-            if connection.wait(Interest::Readable, Some(deadline))?.is_none() {
-                return Err(io::ErrorKind::TimedOut.into());
-            }
-            let mut part = [0; 256];
-            let (bytes, passed) = connection.receive_descriptors(&mut part)?;
-            descriptors.extend(passed);
-            answer.extend_from_slice(&part[..bytes]);
-            if bytes == 0 {
-                return Err(io::ErrorKind::ConnectionReset.into());
-            }
-        }
-    }
-
     /// Connects an end of `channel`; starts a daemon first where none answers and that is wished.
     pub(crate) fn dial_end(&self, role: &Role, channel: &ChannelName) -> Result<Session, OpenError> {
         match self.dial(role) {
@@ -247,13 +207,6 @@ impl Dialer {
     }
 }
 
-/// As many descriptors as are needed.
-pub(super) fn exactly<const N: usize>(descriptors: Vec<OwnedFd>) -> io::Result<[OwnedFd; N]> {
-    let came = descriptors.len();
-    let wrong = |_| io::Error::other(format!("{came} descriptors came, and {N} were announced"));
-    descriptors.try_into().map_err(wrong)
-}
-
 /// Whether another attempt would be refused as well.
 pub(super) fn is_final(code: RefusedCode) -> bool {
     match code {
@@ -330,9 +283,6 @@ impl Backoff {
         delay
     }
 }
-
-/// How long a fetch of descriptors may take: a daemon that serves answers at once.
-const FETCH_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How long a started daemon may take to answer.
 const START_PATIENCE: Duration = Duration::from_secs(10);

@@ -91,6 +91,14 @@ impl Connection {
         }
     }
 
+    /// Writes all of it, and passes descriptors with the first byte; to a connection whose socket is empty.
+    pub(crate) fn send_descriptors(&self, slices: &[IoSlice<'_>], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+        match self {
+            Self::Socket(socket) => socket.send_descriptors(slices, descriptors),
+            Self::Memory(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
     /// Reads, and takes the descriptors that come with it.
     pub(crate) fn receive_descriptors(&self, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
         match self {

@@ -12,8 +12,8 @@ use interprocess::local_socket::traits::Stream as _;
 use interprocess::local_socket::{ConnectOptions, GenericFilePath, Stream, ToFsName};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendFlags, recv, recvmsg,
-    send, sendmsg,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, recv, recvmsg, send, sendmsg,
 };
 
 /// How many descriptors come at once, at most.
@@ -57,6 +57,19 @@ impl Socket {
     /// Reads what is there; 0 means that the other side has closed.
     pub(super) fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
         self.receive_with(buffer, RecvFlags::DONTWAIT)
+    }
+
+    /// Writes all of it, and passes descriptors with the first byte.
+    pub(super) fn send_descriptors(&self, slices: &[IoSlice<'_>], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        if !ancillary.push(SendAncillaryMessage::ScmRights(descriptors)) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        let sent = rustix::io::retry_on_intr(|| sendmsg(&self.socket, slices, &mut ancillary, flags))?;
+        let all: usize = slices.iter().map(|slice| slice.len()).sum();
+        if sent == all { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) }
     }
 
     /// Reads, and takes the descriptors that come with it. Those that are too many the kernel closes, and the

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::channel::{ChannelInfo, ChannelOptions, ChannelSummary, Removed, WhenFull};
 use crate::codec::{Codec, decode_control, encode_control};
 use crate::name::ChannelName;
-use crate::wire::{FrameHeader, HEADER_BYTES, Kind, LaneHello, LaneWish};
+use crate::wire::{FrameHeader, HEADER_BYTES, Kind, LaneBrought, LaneHello, LaneWish};
 
 /// The first frame of a connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +29,8 @@ pub enum Role {
     Control,
     /// Descriptors of a lane.
     Lane(LaneHello),
+    /// A lane of an earlier daemon.
+    LaneBrought(Box<LaneBrought>),
 }
 
 /// The type that an end declares.

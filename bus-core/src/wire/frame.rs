@@ -49,6 +49,8 @@ pub enum Kind {
     LaneDone = 14,
     /// A sender that cannot ring its receiver yet has sent something in its lane: [`LaneNamed`](super::LaneNamed).
     Nudge = 15,
+    /// The descriptors of a lane of an earlier daemon come with this: see [`LaneBrought`](super::LaneBrought).
+    Brought = 16,
 
     /// Answers [`Kind::Hello`]: [`Welcome`](super::Welcome).
     Welcome = 128,
@@ -90,7 +92,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 34] = [
         Self::Hello,
         Self::Data,
         Self::Want,
@@ -119,6 +121,7 @@ impl Kind {
         Self::Turned,
         Self::LaneDone,
         Self::Nudge,
+        Self::Brought,
         Self::LaneOffered,
         Self::LaneKept,
         Self::LaneGiven,

@@ -20,11 +20,23 @@
 //!                                  |<------------------ LaneDone -|
 //! ```
 //!
+//! After the daemon's death each end brings its lanes to the next one, which goes on with them:
+//!
+//! ```text
+//!   an end                      the next daemon
+//!     |- Hello, role LaneBrought ->|
+//!     |<----------------- Welcome -|
+//!     |- Brought, with data ------>|   checks what it is, and whose
+//!     |<---------------- LaneKept -|
+//! ```
+//!
 //! A descriptor is *fetched*: by a connection of its own, whose Hello has the role
 //! [`Lane`](super::Role::Lane) and the ticket of the frame that announced it, and whose Welcome carries the
 //! descriptors. So no other connection ever has to look for descriptors among its bytes.
 
 use serde::{Deserialize, Serialize};
+
+use crate::name::ChannelName;
 
 /// Names a lane for as long as its daemon runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -51,8 +63,17 @@ pub struct LaneHello {
     pub ticket: [u8; 16],
 }
 
-/// To a sender: there is a lane for it. Its Welcome carries *data*, writable, and the doorbell at which the
-/// sender waits for room.
+/// Proves to a later daemon that an earlier one made a lane, for whom and with which memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LaneProof {
+    /// The user of its sender.
+    pub uid: u32,
+    /// A keyed hash over that, the lane, its sender, its channel and the number of its memory file.
+    pub token: [u8; 16],
+}
+
+/// To a sender: there is a lane for it. Its Welcome carries *data*, writable, the doorbell at which the
+/// sender waits for room, and what rings that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LaneOffered {
     /// Which one.
@@ -63,6 +84,8 @@ pub struct LaneOffered {
     pub ring_bytes: u64,
     /// How many messages it may have unacknowledged there.
     pub window_messages: u32,
+    /// For the next daemon.
+    pub proof: LaneProof,
 }
 
 /// From a sender: it has the lane mapped, and sends all that follows through it
@@ -103,6 +126,10 @@ pub struct LaneGiven {
     pub attempts: Vec<LaneAttempts>,
     /// Nobody writes to it any more.
     pub sender_gone: bool,
+    /// An earlier daemon made it: what its sender sent before by the stream may be sent again, and comes first.
+    pub brought: bool,
+    /// For the next daemon.
+    pub proof: LaneProof,
 }
 
 /// Where a receiver of a lane stands.
@@ -164,4 +191,41 @@ pub struct LaneDone {
     pub messages: u64,
     /// What its sender has written that no sender writes.
     pub fault: Option<String>,
+}
+
+/// Brings a lane of an earlier daemon. Who does so takes nothing more from it, if it is the receiver, and as the
+/// sender writes to no place that its receiver had not given up by `start`, until it is told of another receiver.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LaneBrought {
+    /// Which one.
+    pub lane: LaneId,
+    /// From the frame that announced it.
+    pub proof: LaneProof,
+    /// The channel.
+    pub channel: ChannelName,
+    /// The sender's id.
+    pub sender: u64,
+    /// The sender's process.
+    pub pid: u32,
+    /// Who brings it.
+    pub by: LaneEnd,
+    /// How long its ring is, in bytes.
+    pub ring_bytes: u64,
+    /// The last receiver that whoever brings it knows of.
+    pub generation: u64,
+    /// See [`LaneGiven`].
+    pub not_before_ns: u64,
+    /// How far its receiver was, at least.
+    pub start: LaneStart,
+    /// How often messages were handed out before, as far as that is known.
+    pub attempts: Vec<LaneAttempts>,
+}
+
+/// One end of a lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LaneEnd {
+    /// It writes.
+    Sender,
+    /// It reads.
+    Receiver,
 }

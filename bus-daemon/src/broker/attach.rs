@@ -19,7 +19,7 @@ use super::{Broker, Refusal};
 impl Broker {
     pub(super) fn greet(&mut self, id: PeerId, hello: Hello) {
         let Some(peer) = self.peer_mut(id) else { return };
-        peer.name = cut(hello.name, ENDPOINT_NAME_MAX_BYTES);
+        peer.name = cut(hello.name.clone(), ENDPOINT_NAME_MAX_BYTES);
         let kernel_pid = peer.credentials.pid;
         if kernel_pid == 0 {
             // Another pid namespace: what it says of itself is better than nothing, and only shown.
@@ -34,8 +34,15 @@ impl Broker {
             Role::Sender(_) | Role::Receiver(_) if self.shutting_down => {
                 Err(Refusal::new(RefusedCode::ShuttingDown, "the daemon is ending: no new ends are let in"))
             }
+            Role::LaneBrought(_) if self.shutting_down => {
+                Err(Refusal::new(RefusedCode::ShuttingDown, "the daemon is ending: no lanes are taken"))
+            }
             Role::Lane(hello) => self.fetch_lane(id, hello),
+            Role::LaneBrought(brought) => self.hear_of_lane(id, *brought),
             Role::Sender(hello) => self.greet_sender(id, kernel_pid, hello),
+            Role::Receiver(ReceiverHello { returning: None, .. }) if self.now_ms < self.rules.former_receivers_ms => {
+                return self.let_wait(id, hello);
+            }
             Role::Receiver(receiver) => {
                 let pids = if kernel_pid == hello.pid { Pids::Ours } else { Pids::Foreign };
                 self.greet_receiver(id, pids, receiver)
@@ -46,7 +53,23 @@ impl Broker {
         }
     }
 
-    fn welcome(&mut self, id: PeerId, role: WelcomeRole) {
+    /// A new receiver comes when the daemon before has just died. Whoever it had seated comes back before long, and
+    /// first: it may hold a message that nobody else is to have meanwhile.
+    fn let_wait(&mut self, id: PeerId, hello: Hello) {
+        self.early.push((id, hello));
+        self.due(self.rules.former_receivers_ms);
+    }
+
+    /// Lets those in that had to wait.
+    pub(super) fn greet_early(&mut self) {
+        if self.now_ms >= self.rules.former_receivers_ms {
+            for (id, hello) in std::mem::take(&mut self.early) {
+                self.greet(id, hello);
+            }
+        }
+    }
+
+    pub(super) fn welcome(&mut self, id: PeerId, role: WelcomeRole) {
         let daemon = self.rules.seed;
         self.put(id, Kind::Welcome, &Welcome { daemon, role });
     }
@@ -276,7 +299,7 @@ impl Broker {
     }
 
     /// The channel of an end, made where there is none; checks the limits and the type.
-    fn enter_channel(
+    pub(super) fn enter_channel(
         &mut self,
         id: PeerId,
         name: &bus_core::ChannelName,
@@ -319,7 +342,6 @@ impl Broker {
         hasher.finish128().h1.max(1)
     }
 
-    /// Proves that a sender is the one that was welcomed under this id.
     /// What a fetch of descriptors has to name: nobody can guess it.
     pub(super) fn next_ticket(&mut self, lane: u64) -> [u8; 16] {
         self.tickets_made += 1;
@@ -331,6 +353,19 @@ impl Broker {
         hasher.finish128().as_bytes()
     }
 
+    /// Proves that a daemon of this bus made a lane.
+    pub(super) fn lane_token(&self, lane: u64, sender: u64, channel: &str, uid: u32, memory: u64) -> [u8; 16] {
+        let mut hasher = SipHasher24::new_with_key(&self.rules.token_key);
+        hasher.write(b"lane proof");
+        hasher.write_u64(lane);
+        hasher.write_u64(sender);
+        hasher.write_u64(memory);
+        hasher.write_u32(uid);
+        hasher.write(channel.as_bytes());
+        hasher.finish128().as_bytes()
+    }
+
+    /// Proves that a sender is the one that was welcomed under this id.
     fn token(&self, sender: u64, channel: &str, uid: u32) -> [u8; 16] {
         let mut hasher = SipHasher24::new_with_key(&self.rules.token_key);
         hasher.write(b"sender token");

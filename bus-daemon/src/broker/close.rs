@@ -91,6 +91,7 @@ impl Broker {
         let role = match peer.role {
             PeerRole::Greeting { .. } => "connection",
             PeerRole::Control => "former end",
+            PeerRole::Bringing => "former end of a lane",
             PeerRole::Sender { .. } => "sender",
             PeerRole::FormerSender { .. } => "former connection of sender",
             PeerRole::Receiver { .. } => "receiver",

@@ -125,9 +125,11 @@ impl Broker {
                 let seat = self.channel(channel).seat.as_ref()?;
                 (seat.peer == id).then_some(channel)
             }
-            PeerRole::Greeting { .. } | PeerRole::Control | PeerRole::Sender { .. } | PeerRole::FormerSender { .. } => {
-                None
-            }
+            PeerRole::Greeting { .. }
+            | PeerRole::Control
+            | PeerRole::Bringing
+            | PeerRole::Sender { .. }
+            | PeerRole::FormerSender { .. } => None,
         }
     }
 

@@ -89,6 +89,7 @@ impl Broker {
             (PeerRole::Receiver { channel, .. }, Kind::LaneDone) => {
                 read(Kind::LaneDone, body).and_then(|done| self.lane_done(id, channel, done))
             }
+            (PeerRole::Bringing, Kind::Brought) => self.lane_comes(id),
             (PeerRole::Control, Kind::Request) => {
                 read::<Request>(Kind::Request, body).map(|request| self.carry_out(id, request))
             }

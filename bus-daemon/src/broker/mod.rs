@@ -39,7 +39,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
 use bus_core::ChannelName;
-use bus_core::wire::{FrameLimits, Kind, RefusedCode};
+use bus_core::wire::{FrameLimits, Hello, Kind, LaneBrought, RefusedCode};
 use slab::Slab;
 
 pub use self::lanes::{AtRest, LaneAction, LaneBooks, LanePart, LaneSize};
@@ -130,6 +130,10 @@ pub struct Broker {
     /// Descriptors that wait to be fetched.
     tickets: VecDeque<Ticket>,
     tickets_made: u64,
+    /// New receivers that wait for former ones.
+    early: Vec<(PeerId, Hello)>,
+    /// Lanes of an earlier daemon whose descriptors are to come.
+    brought: Vec<(PeerId, LaneBrought)>,
     lanes_made: u64,
     /// The system gives memory for lanes.
     lanes_possible: bool,
@@ -180,6 +184,8 @@ impl Broker {
             laned: Vec::new(),
             tickets: VecDeque::new(),
             tickets_made: 0,
+            early: Vec::new(),
+            brought: Vec::new(),
             lanes_made: 0,
             lanes_possible: true,
             lane_books: None,
@@ -243,7 +249,9 @@ impl Broker {
             PeerRole::Sender { channel, account, .. } => self.sender_leaves(id, channel, account, false),
             PeerRole::FormerSender { channel, account } => self.former_sender_leaves(id, channel, account),
             PeerRole::Receiver { channel, .. } => self.receiver_leaves(id, channel, true),
-            PeerRole::Greeting { .. } | PeerRole::Control => {}
+            PeerRole::Bringing => self.brought.retain(|(peer, _)| *peer != id),
+            PeerRole::Greeting { .. } => self.early.retain(|(peer, _)| *peer != id),
+            PeerRole::Control => {}
         }
         let peer = self.peers.remove(id.slot as usize);
         self.discharge(uid, peer.charge);

@@ -54,6 +54,8 @@ pub(super) enum PeerRole {
         since_ms: u64,
     },
     Control,
+    /// Has a lane of an earlier daemon.
+    Bringing,
     Sender {
         channel: ChannelId,
         account: AccountId,

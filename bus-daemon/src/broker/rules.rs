@@ -31,6 +31,9 @@ pub struct Rules {
     pub hello_timeout_ms: u64,
     /// How long senders of an earlier daemon count as present, in milliseconds.
     pub resume_grace_ms: u64,
+    /// How long after the daemon's start new receivers wait, because those that an earlier daemon had seated come
+    /// first, in milliseconds; 0 where there was none.
+    pub former_receivers_ms: u64,
     /// How many departed senders a channel remembers.
     pub departed_senders_max: usize,
     /// How long a departed sender is remembered, in milliseconds.
@@ -66,6 +69,7 @@ impl Default for Rules {
             user_bytes_max: 1024 * 1024 * 1024,
             hello_timeout_ms: limits::HELLO_TIMEOUT_MS,
             resume_grace_ms: limits::RESUME_GRACE_MS,
+            former_receivers_ms: 0,
             departed_senders_max: limits::DEPARTED_SENDERS_MAX,
             departed_senders_ttl_ms: limits::DEPARTED_SENDERS_TTL_MS,
             started_at_ns: 0,

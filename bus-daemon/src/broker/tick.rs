@@ -36,6 +36,7 @@ impl Broker {
 
     fn look_after_channels(&mut self) {
         self.records.shrink();
+        self.greet_early();
         self.time_out_greetings();
         let channels: Vec<ChannelId> = self.channels.iter().map(|(slot, _)| ChannelId(slot as u32)).collect();
         for channel in channels {
@@ -47,7 +48,8 @@ impl Broker {
             _ => None,
         });
         let channels = self.channels.iter().filter_map(|(_, channel)| self.next_channel_tick(channel));
-        self.due_ms = greetings.chain(channels).min();
+        let early = (!self.early.is_empty()).then_some(self.rules.former_receivers_ms);
+        self.due_ms = greetings.chain(channels).chain(early).min();
     }
 
     /// When [`Self::tick`] may have something to do next.

@@ -17,7 +17,19 @@ impl<O: Outside> EventLoop<O> {
                     // Said once: the broker asks no more.
                     tracing::warn!(%error, "the system gives no memory for lanes: all senders stay on the stream");
                 }
-                self.broker.lane_made(lane, made.is_ok());
+                self.broker.lane_made(lane, made.ok());
+            }
+            LaneAction::Expect(peer) => {
+                let Some(key) = self.slot_of(peer) else { return };
+                self.connections[key].connection.expect_descriptors();
+            }
+            LaneAction::Adopt(peer, lane, by, ring_bytes) => {
+                let Some(key) = self.slot_of(peer) else { return };
+                let descriptors = self.connections[key].connection.take_descriptors();
+                let adopted = self.lanes.adopt(lane, by, ring_bytes, descriptors);
+                if !self.broker.lane_adopted(now, peer, adopted) {
+                    self.lanes.free(lane);
+                }
             }
             LaneAction::HandOver(peer, lane, part) => self.hand_over(peer, lane, part),
             LaneAction::SealData(lane) => log(lane, "seal its data", self.lanes.seal_data(lane)),
@@ -35,10 +47,15 @@ impl<O: Outside> EventLoop<O> {
                 self.broker.cursor_at_rest(now, lane, Some(at_rest));
             }
             LaneAction::FreezeData(lane) => {
-                let frozen = self.lanes.freeze_data(lane).unwrap_or_else(|error| {
+                let mut frozen = self.lanes.freeze_data(lane).unwrap_or_else(|error| {
                     log(lane, "freeze its data", Err(error));
                     false
                 });
+                if frozen {
+                    // What its sender did before its end counts: it may have come back.
+                    self.accept();
+                    frozen = self.accept_again_at.is_none();
+                }
                 self.broker.data_at_rest(now, lane, frozen);
             }
             LaneAction::Ring(receiver) => self.lanes.ring(receiver),

@@ -44,8 +44,6 @@ impl Stage {
     pub fn new(dice: Dice, route: Route) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let address = Address::new(folder.path().join("bus.sock")).expect("a short path");
-        let channels = format!("[channels.{CHANNEL}]\nwindow = 256\n[channels.{NARROW}]\ncapacity = 2\n");
-        fs::write(folder.path().join("busd.toml"), channels).expect("a file");
         let mut stage = Self {
             dice,
             lanes: route == Route::Lane,
@@ -63,6 +61,16 @@ impl Stage {
 
     /// Starts a daemon at the address. Whoever needs it waits for it.
     pub fn start_daemon(&mut self) {
+        self.start_daemon_with("");
+    }
+
+    /// As [`start_daemon`](Self::start_daemon), with more channels, as its config has them.
+    ///
+    /// # Panics
+    /// When there is no room for the config.
+    pub fn start_daemon_with(&mut self, channels: &str) {
+        let ours = format!("[channels.{CHANNEL}]\nwindow = 256\n[channels.{NARROW}]\ncapacity = 2\n");
+        fs::write(self.path("busd.toml"), ours + channels).expect("a file");
         let log = File::options().append(true).create(true).open(self.path("busd.log")).expect("a log file");
         let mut command = Command::new(program("busd"));
         command.arg("--socket").arg(self.address.path()).arg("--config").arg(self.path("busd.toml"));

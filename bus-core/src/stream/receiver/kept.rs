@@ -1,12 +1,14 @@
 //! A receiver in the keeper's care.
 
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
+use std::time::{Duration, Instant};
 
-use super::{CoarseTime, Link, StreamReceiver, hello};
+use super::{CoarseTime, Link, State, StreamReceiver, hello};
 use crate::address::Address;
 use crate::stream::inbox::Fill;
 use crate::stream::keeper::{Kept, Reattached, Standing, Tended};
 use crate::stream::session::{DialError, is_final, lock};
+use crate::transport::Interest;
 use crate::wire::Role;
 
 impl Kept for StreamReceiver {
@@ -92,6 +94,37 @@ impl Kept for StreamReceiver {
         let Ok(mut state) = self.state.try_lock() else { return Reattached::NotNow };
         let adopted = state.connection.is_some() || self.adopt(&mut state);
         self.changed.notify_all();
-        if adopted { Reattached::Done } else { Reattached::NotNow }
+        if !adopted {
+            return Reattached::NotNow;
+        }
+        self.take_lanes_back(state);
+        Reattached::Done
     }
 }
+
+impl StreamReceiver {
+    /// Takes up the lanes that were handed in, where that takes no time: its user may do something else for long,
+    /// and should this daemon die meanwhile they are to go on.
+    fn take_lanes_back<'a>(&'a self, mut state: MutexGuard<'a, State>) {
+        let until = Instant::now() + LANES_BACK;
+        while state.lanes.are_handed_in() && Instant::now() < until {
+            let Some(connection) = state.connection.clone() else { return };
+            // What fails shows again where more is read.
+            let _ = state.receiving.inbox.fill(&connection);
+            self.take_up_lanes(&mut state);
+            if !state.lanes.are_handed_in() {
+                return;
+            }
+            drop(state);
+            let _ = connection.wait(Interest::Readable, Some(until));
+            state = match self.state.try_lock() {
+                Ok(state) => state,
+                // Somebody uses it, and takes them up.
+                Err(_) => return,
+            };
+        }
+    }
+}
+
+/// How long lanes are waited for that were handed in to a new daemon.
+const LANES_BACK: Duration = Duration::from_millis(20);

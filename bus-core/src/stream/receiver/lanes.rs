@@ -7,7 +7,7 @@
 //! the first look is left: whatever was sent before that, the second look cannot have missed.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use crate::lane::board::Board;
@@ -17,13 +17,17 @@ use crate::lane::region::{Access, Map, MemoryFile};
 use crate::lane::ring::{Broken, Limits, Position, Reader, Record, Start};
 use crate::lane::stamp::now_ns;
 use crate::limits::CLAIM_MESSAGES;
-use crate::stream::session::exactly;
-use crate::wire::{LaneAttempts, LaneGiven, LaneId, LaneStart, Origin};
+use crate::name::ChannelName;
+use crate::stream::handover::exactly;
+use crate::wire::{LaneAttempts, LaneBrought, LaneEnd, LaneGiven, LaneId, LaneProof, LaneStart, Origin};
 
 /// All lanes of one receiver.
 #[derive(Debug, Default)]
 pub(super) struct Lanes {
     lanes: Vec<Lane>,
+    /// Lanes that the daemon has from this receiver and is to give to it again. Nothing is taken from them, and
+    /// should the daemon die before, the next one has them from here.
+    handed_in: Vec<Lane>,
     /// Where it waits, and what the daemon shows it; the same for all its lanes.
     ends: Option<(Arc<Doorbell>, Option<Board<Map>>)>,
     round: Round,
@@ -38,15 +42,25 @@ pub(super) struct Lanes {
 #[derive(Debug)]
 pub(super) struct Lane {
     pub(super) id: LaneId,
+    /// Where it lies, for the next daemon.
+    file: MemoryFile,
+    proof: LaneProof,
+    /// Of this receiver.
+    generation: u64,
     reader: Reader<Map, Map>,
     ringer: Ringer,
     sender: u64,
     pid: u32,
     not_before_ns: u64,
     attempts: Vec<LaneAttempts>,
+    /// All up to this sequence this receiver has acknowledged before the lane was given to it, perhaps again.
+    pub(super) known_through: u64,
     sender_gone: bool,
-    /// The daemon that gave it is gone. Its sender sends again by the next one what is not acknowledged here.
+    /// The daemon that gave it is gone, and the next one does not take it. Its sender sends again by the stream
+    /// what is not acknowledged here.
     orphaned: bool,
+    /// The daemon that gave it had it from an earlier one.
+    brought: bool,
     /// The first message that is not handed out.
     next: Position,
     /// That message, once it is looked at.
@@ -105,6 +119,8 @@ pub(super) struct Lent {
     pub(super) origin: Origin,
     pub(super) given_back: u32,
     pub(super) sent_at_ns: u64,
+    /// This receiver has acknowledged it before.
+    pub(super) known: bool,
 }
 
 /// A sleep as short as this would have been spared by looking a little longer, in nanoseconds.
@@ -119,15 +135,18 @@ impl Lane {
     ) -> io::Result<(Self, (Doorbell, Board<Map>))> {
         let [data, cursor, ringer, bell, board] = exactly(descriptors)?;
         let ring = usize::try_from(given.ring_bytes).map_err(io::Error::other)?;
-        let data = MemoryFile::open_checked(data, PAGE_BYTES + ring, Access::Read).map_err(io::Error::other)?;
+        let file = MemoryFile::open_checked(data, PAGE_BYTES + ring, Access::Read).map_err(io::Error::other)?;
         let cursor = MemoryFile::open_checked(cursor, PAGE_BYTES, Access::Write).map_err(io::Error::other)?;
         let board = MemoryFile::open_checked(board, PAGE_BYTES, Access::Read).map_err(io::Error::other)?;
         let LaneStart { logical, place, messages } = given.start;
         let start = Start { logical, place, messages, taken: messages };
         let limits = Limits { ring_bytes: given.ring_bytes, message_max_bytes };
-        let reader = Reader::new(data.map_readable()?, cursor.map_writable()?, limits, given.generation, start);
+        let reader = Reader::new(file.map_readable()?, cursor.map_writable()?, limits, given.generation, start);
         let mut lane = Self {
             id: given.lane,
+            file,
+            proof: given.proof,
+            generation: given.generation,
             next: reader.head(),
             first_tail: reader.tail(),
             reader,
@@ -136,8 +155,10 @@ impl Lane {
             pid: given.pid,
             not_before_ns: given.not_before_ns,
             attempts: given.attempts,
-            sender_gone: given.sender_gone,
+            known_through: 0,
+            sender_gone: false,
             orphaned: false,
+            brought: given.brought,
             head: None,
             given_back: Vec::new(),
             sequence: 0,
@@ -145,6 +166,9 @@ impl Lane {
             ring_at: None,
         };
         let _ = lane.reader.look();
+        if given.sender_gone {
+            lane.sender_is_gone();
+        }
         Ok((lane, (Doorbell::new(bell), Board::new(board.map_readable()?))))
     }
 
@@ -165,6 +189,10 @@ impl Lane {
     /// Nobody writes any more: what a look shows from now on is all there will be.
     pub(super) fn sender_is_gone(&mut self) {
         self.sender_gone = true;
+        if self.brought && !self.reader.stream_is_settled() {
+            // All that it had sent before by the stream the daemon has accepted by now.
+            self.not_before_ns = now_ns();
+        }
         // What cannot be shows again where messages are looked for.
         let _ = self.reader.look();
     }
@@ -185,11 +213,44 @@ impl Lane {
     /// Whether its messages wait for what its sender sent before by the stream: the daemon that has it is gone, and
     /// the sender sends it again.
     fn waits_for_stream(&mut self, is_up: bool) -> bool {
-        if is_up && !self.orphaned || self.released {
+        if is_up && !self.orphaned && !self.brought || self.released {
             return false;
         }
-        self.released = self.reader.stream_is_settled() || self.ringer.is_deserted();
+        let deserted = || (!is_up || self.orphaned) && self.ringer.is_deserted();
+        if self.reader.stream_is_settled() || self.sender_gone {
+            self.released = true;
+        } else if deserted() {
+            // Without a daemon that could tell. What of the stream is here comes first.
+            (self.released, self.not_before_ns) = (true, now_ns());
+        }
         !self.released
+    }
+
+    /// What the next daemon has to know; nothing when another receiver has it. This one takes nothing more.
+    pub(super) fn brought(&self, channel: &ChannelName) -> Option<LaneBrought> {
+        let head = self.reader.head();
+        let mut attempts = self.attempts.clone();
+        // The claim counts one attempt.
+        let given_back = self.given_back.first().map_or(0, |times| times.saturating_sub(1));
+        attempts.push(LaneAttempts { before: head.messages + 1, times: given_back });
+        self.reader.is_honoured().then(|| LaneBrought {
+            lane: self.id,
+            proof: self.proof,
+            channel: channel.clone(),
+            sender: self.sender,
+            pid: self.pid,
+            by: LaneEnd::Receiver,
+            ring_bytes: (self.file.bytes() - PAGE_BYTES) as u64,
+            generation: self.generation,
+            not_before_ns: self.not_before_ns,
+            start: LaneStart { logical: head.logical, place: head.place, messages: head.messages },
+            attempts,
+        })
+    }
+
+    /// What goes to the next daemon with that.
+    pub(super) fn descriptors(&self) -> [BorrowedFd<'_>; 2] {
+        [self.file.as_fd(), self.ringer.as_fd()]
     }
 
     fn stamp_ns(&self, record: &Record, clock_ns: u64) -> u64 {
@@ -228,18 +289,32 @@ impl Lanes {
 
     /// Lets a lane go. Returns its sender, its process and the last sequence that was acknowledged.
     pub(super) fn remove(&mut self, id: LaneId) -> Option<Lane> {
+        self.handed_in.retain(|lane| lane.id != id);
         let index = self.lanes.iter().position(|lane| lane.id == id)?;
         Some(self.lanes.remove(index))
     }
 
-    /// Another daemon serves now.
-    pub(super) fn orphan(&mut self) {
+    /// Another daemon serves now. Takes all lanes out, to be brought there.
+    pub(super) fn take_all(&mut self) -> Vec<Lane> {
         // Its board is of the daemon before.
         if let Some((_, board)) = &mut self.ends {
             *board = None;
         }
-        self.lanes.iter_mut().for_each(|lane| lane.orphaned = true);
         self.end_round();
+        let mut all = std::mem::take(&mut self.lanes);
+        all.append(&mut self.handed_in);
+        all
+    }
+
+    /// A lane that the daemon has taken, and gives to this receiver again.
+    pub(super) fn keep_handed_in(&mut self, lane: Lane) {
+        self.handed_in.push(lane);
+    }
+
+    /// A lane that the daemon does not take.
+    pub(super) fn keep_orphan(&mut self, mut lane: Lane) {
+        lane.orphaned = true;
+        self.lanes.push(lane);
     }
 
     /// One that has come to its end.
@@ -247,14 +322,21 @@ impl Lanes {
         self.lanes.iter_mut().find_map(|lane| lane.is_over().then_some(lane.id))
     }
 
-    /// Whether there are some of a daemon that is gone.
-    pub(super) fn has_orphans(&self) -> bool {
-        self.lanes.iter().any(|lane| lane.orphaned)
+    /// Whether there are some of a daemon that is gone: nobody tells when their senders turn away, or have nothing
+    /// more to come by the stream.
+    pub(super) fn are_to_be_watched(&self) -> bool {
+        self.lanes.iter().any(|lane| lane.orphaned || (lane.brought && !lane.released))
+    }
+
+    /// Whether some are to be given again.
+    pub(super) fn are_handed_in(&self) -> bool {
+        !self.handed_in.is_empty()
     }
 
     /// Lets all go: what is in them is another receiver's.
     pub(super) fn clear(&mut self) {
         self.lanes.clear();
+        self.handed_in.clear();
         self.ends = None;
     }
 
@@ -385,7 +467,8 @@ impl Lanes {
         let accepted_at_ns = record.header.stamp_ns;
         let origin = Origin { sender: lane.sender, accepted_at_ns, pid: lane.pid, attempt };
         let sent_at_ns = record.header.stamp_ns.wrapping_add(wall_clock_offset_ns);
-        Some(Lent { lane: lane.id, record, origin, given_back, sent_at_ns })
+        let known = record.header.sequence <= lane.known_through;
+        Some(Lent { lane: lane.id, record, origin, given_back, sent_at_ns, known })
     }
 
     /// Copies the header block and the payload of a message out, each byte once.
@@ -408,7 +491,14 @@ impl Lanes {
     /// Acknowledges a message that is the first of its lane. `false` when that is gone.
     pub(super) fn acknowledge(&mut self, lent: &Lent) -> bool {
         let Some(lane) = self.get_mut(lent.lane) else { return false };
+        if lent.record.next.logical <= lane.reader.head().logical {
+            return true;
+        }
         lane.reader.acknowledge(lent.record.next);
+        if lane.next.logical < lent.record.next.logical {
+            // It was lent before the lane was given again.
+            (lane.next, lane.head) = (lent.record.next, None);
+        }
         lane.sequence = lent.record.header.sequence;
         if !lane.given_back.is_empty() {
             lane.given_back.remove(0);

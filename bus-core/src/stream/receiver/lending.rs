@@ -12,7 +12,7 @@ use crate::error::Ended;
 use super::{CoarseTime, LentFrame, NoMessage, State, StreamReceiver, Wait};
 use crate::lane::ring::Broken;
 use crate::stream::inbox::Fill;
-use crate::stream::session::{lock, wall_clock_ns};
+use crate::stream::session::{DialError, lock, wall_clock_ns};
 use crate::transport::Interest;
 use crate::wire::{Kind, LaneDone, LaneGiven, LaneHello, LaneId, LaneNamed, Watching, read_control};
 
@@ -100,7 +100,9 @@ impl State {
     fn lend_head(&mut self, index: usize) -> Result<bool, LaneId> {
         let Some(lent) = self.lanes.claim(index) else { return Err(self.lanes.id(index)) };
         self.lanes.pass(index);
-        if lent.origin.attempt > 1 && self.receiving.knows(lent.origin.sender, lent.record.header.sequence) {
+        let sequence = lent.record.header.sequence;
+        let is_known = lent.known || lent.origin.attempt > 1 && self.receiving.knows(lent.origin.sender, sequence);
+        if is_known {
             // Acknowledged here before the lane was given again.
             self.lanes.acknowledge(&lent);
             return Ok(false);
@@ -117,15 +119,32 @@ impl State {
 
 impl StreamReceiver {
     /// Another connection is there: what becomes of the lanes that it had.
-    pub(super) fn find_lanes_orphaned(&self, state: &mut State, daemon: u64) {
+    pub(super) fn find_lanes_orphaned(&self, state: &mut State, daemon: u64, seated: bool) {
         state.note_lanes();
         if std::mem::replace(&mut state.daemon, daemon) == daemon {
             // They are given again.
             state.lanes.clear();
         } else {
-            state.lanes.orphan();
+            self.bring_lanes(state, seated);
         }
         state.filled_due = 0;
+    }
+
+    /// Brings the lanes of an earlier daemon to the present one, which gives them to whoever has the seat.
+    fn bring_lanes(&self, state: &mut State, seated: bool) {
+        let mut answers = true;
+        for lane in state.lanes.take_all() {
+            let Some(brought) = lane.brought(&self.options.channel) else { continue };
+            let taken = if answers { self.options.dialer.bring(brought, &lane.descriptors()) } else { Err(gone()) };
+            match taken {
+                Ok(()) if seated => state.lanes.keep_handed_in(lane),
+                Ok(()) => {}
+                Err(error) => {
+                    answers &= matches!(error, DialError::Refused(_));
+                    state.lanes.keep_orphan(lane);
+                }
+            }
+        }
     }
 
     /// Which message comes next, from lanes or stream.
@@ -215,8 +234,13 @@ impl StreamReceiver {
         let fetched = self.options.dialer.fetch(LaneHello { lane, ticket });
         let limit = state.receiving.message_max_bytes();
         match fetched.and_then(|descriptors| Lane::new(given, limit, descriptors)) {
-            Ok((new, ends)) => {
+            Ok((mut new, ends)) => {
                 state.receiving.note_sender();
+                if let Some(former) = state.lanes.remove(lane) {
+                    // It was here before, and the daemon has it from elsewhere by now.
+                    state.receiving.note(former.origin(), former.last_sequence());
+                }
+                new.known_through = state.receiving.known_of(new.origin().sender);
                 state.lanes.set_clock(wall_clock_ns());
                 state.lanes.add(new, ends);
                 state.receiving.control.push(Kind::Watching, &Watching { lane, generation });
@@ -364,7 +388,7 @@ impl StreamReceiver {
             return Ok(state);
         }
         // Nobody tells that the sender of an orphan has turned away.
-        let look_again = state.lanes.has_orphans().then(|| Instant::now() + DAEMON_LOOK);
+        let look_again = state.lanes.are_to_be_watched().then(|| Instant::now() + DAEMON_LOOK);
         let until = [wait.deadline(), look_again].into_iter().flatten().min();
         let slept = self.sleep(&state, until);
         state.lanes.end_wait();
@@ -437,6 +461,10 @@ impl StreamReceiver {
         std::thread::sleep(KEEPER_TURN);
         lock(&self.state)
     }
+}
+
+fn gone() -> DialError {
+    DialError::Unreachable(io::ErrorKind::ConnectionReset.into())
 }
 
 fn is_late(wait: Wait) -> bool {

@@ -142,7 +142,7 @@ impl StreamReceiver {
         let Some(Session { connection, inbox, welcome }) = lock(&self.arrived).take() else { return false };
         let daemon = welcome.daemon;
         let WelcomeRole::Receiver(welcome) = welcome.role else { return false };
-        self.find_lanes_orphaned(state, daemon);
+        self.find_lanes_orphaned(state, daemon, welcome.place_in_line == 0);
         state.receiving.connected(welcome, inbox);
         let connection = Arc::new(connection);
         state.connection = Some(Arc::clone(&connection));

@@ -451,6 +451,11 @@ impl Receiving {
         self.known.sequence(sender) >= sequence
     }
 
+    /// The last message of a sender that was acknowledged here.
+    pub fn known_of(&self, sender: u64) -> u64 {
+        self.known.sequence(sender)
+    }
+
     /// A message was acknowledged that came by another way.
     pub fn note(&mut self, origin: Origin, sequence: u64) {
         if !self.knows(origin.sender, sequence) {

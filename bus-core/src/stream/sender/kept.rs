@@ -67,13 +67,7 @@ impl Kept for StreamSender {
         let role = Role::Sender(hello(&self.options, Some(resume), wish));
         let session = match self.options.dialer.dial(&role) {
             Ok(session) => session,
-            Err(DialError::Refused(Refused { code: RefusedCode::LaneUnknown, .. })) => {
-                // It dials again, with all that by the stream.
-                let mut state = lock(&self.state);
-                self.fold_lane(&mut state);
-                self.wake_others(&state);
-                return Reattached::NotNow;
-            }
+            Err(DialError::Refused(Refused { code: RefusedCode::LaneUnknown, .. })) => return self.bring_or_fold(),
             Err(DialError::Refused(refused)) if is_final(refused.code) => {
                 let mut state = lock(&self.state);
                 state.link = Link::Closed;
@@ -100,7 +94,27 @@ impl Kept for StreamSender {
             state.sending.say(Kind::Moved, &LaneNamed { lane });
         }
         self.write(&mut state);
+        let state = self.look_around(state);
         self.wake_others(&state);
         Reattached::Done
+    }
+}
+
+impl StreamSender {
+    /// The daemon does not know the lane: it is brought there; where that cannot be, what is in it goes by the
+    /// stream.
+    fn bring_or_fold(&self) -> Reattached {
+        match self.bring_lane() {
+            // It knows it now.
+            Ok(()) => {}
+            Err(DialError::Unreachable(_)) => return Reattached::NobodyThere,
+            Err(DialError::Refused(Refused { code: RefusedCode::ShuttingDown, .. })) => {}
+            Err(DialError::Refused(_) | DialError::Protocol(_)) => {
+                let mut state = lock(&self.state);
+                self.fold_lane(&mut state);
+                self.wake_others(&state);
+            }
+        }
+        Reattached::NotNow
     }
 }

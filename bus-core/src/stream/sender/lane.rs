@@ -4,7 +4,7 @@
 //! gone. What the receiver has not acknowledged then is sent again over the stream.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -15,11 +15,16 @@ use crate::lane::memory::{Fence, Memory};
 use crate::lane::region::{Access, Map, MemoryFile};
 use crate::lane::ring::{Bounds, Limits, NotWritten, Reader, Start, Writer};
 use crate::lane::stamp::now_ns;
+use crate::name::ChannelName;
+use crate::stream::handover::exactly;
 use crate::stream::keeper;
 use crate::stream::outbox::Outgoing;
-use crate::stream::session::{exactly, wall_clock_ns};
+use crate::stream::session::{DialError, wall_clock_ns};
 use crate::transport::Connection;
-use crate::wire::{CursorGiven, Flags, Kind, LaneHello, LaneId, LaneNamed, LaneOffered, Turned};
+use crate::wire::{
+    CursorGiven, Flags, Kind, LaneBrought, LaneEnd, LaneHello, LaneId, LaneNamed, LaneOffered, LaneProof, LaneStart,
+    Turned,
+};
 
 /// How much of a ring is used at first, in bytes: it stays in the cache of a processor.
 const FIRST_BYTES: u64 = 256 * 1024;
@@ -48,10 +53,17 @@ impl LaneNews {
 #[derive(Debug)]
 pub(super) struct SenderLane {
     id: LaneId,
+    /// Where it lies, for the next daemon.
+    file: MemoryFile,
+    proof: LaneProof,
     writer: Writer<Map, Cursor>,
+    /// The receiver that it honours, or has honoured last.
+    generation: u64,
     ring_bytes: u64,
     window_messages: u64,
     bell: Arc<Doorbell>,
+    /// What rings that, for the next daemon.
+    bell_ringer: OwnedFd,
     ringer: Option<Ringer>,
     /// Of the message that was sent last.
     sequence: u64,
@@ -98,18 +110,23 @@ impl Memory for Cursor {
 impl SenderLane {
     fn new(offered: &LaneOffered, descriptors: Vec<OwnedFd>, sequence: u64) -> io::Result<Self> {
         let bytes = PAGE_BYTES + usize::try_from(offered.ring_bytes).map_err(io::Error::other)?;
-        let [data, bell] = exactly(descriptors)?;
-        let data = MemoryFile::open_checked(data, bytes, Access::Write).map_err(io::Error::other)?.map_writable()?;
+        let [data, bell, bell_ringer] = exactly(descriptors)?;
+        let file = MemoryFile::open_checked(data, bytes, Access::Write).map_err(io::Error::other)?;
+        let data = file.map_writable()?;
         // Else the first messages would pay for it; what fails here is tried again by them.
         let _ = data.populate(0, PAGE_BYTES + FIRST_BYTES as usize);
         let (ring_bytes, window_messages) = (offered.ring_bytes, u64::from(offered.window_messages));
         let bounds = Bounds { first_bytes: FIRST_BYTES, ring_bytes, window_messages };
         Ok(Self {
             id: offered.lane,
+            file,
+            proof: offered.proof,
+            generation: 0,
             writer: Writer::new(data, Cursor::Nobody, bounds),
             ring_bytes,
             window_messages,
             bell: Arc::new(Doorbell::new(bell)),
+            bell_ringer,
             ringer: None,
             sequence,
             kept: false,
@@ -187,7 +204,7 @@ impl SenderLane {
     /// Turns to another receiver, or to nobody.
     fn turn(&mut self, cursor: Cursor, ringer: Option<Ringer>, generation: u64) {
         self.writer.turn(cursor, generation);
-        self.ringer = ringer;
+        (self.generation, self.ringer) = (generation, ringer);
         // What was published before this receiver could say that it sleeps.
         if let Some(ringer) = &self.ringer {
             ringer.ring();
@@ -198,6 +215,26 @@ impl SenderLane {
     fn turn_to_nobody(&mut self) -> Start {
         self.ringer = None;
         self.writer.turn(Cursor::Nobody, NOBODY)
+    }
+
+    /// Looks at its receiver no more, without saying so: nothing that it may not have read is written over.
+    /// Returns what the next daemon has to know.
+    fn stand_still(&mut self, channel: &ChannelName, sender: u64) -> LaneBrought {
+        self.ringer = None;
+        let Start { logical, place, messages, .. } = self.writer.turn(Cursor::Nobody, self.generation);
+        LaneBrought {
+            lane: self.id,
+            proof: self.proof,
+            channel: channel.clone(),
+            sender,
+            pid: std::process::id(),
+            by: LaneEnd::Sender,
+            ring_bytes: self.ring_bytes,
+            generation: self.generation,
+            not_before_ns: 0,
+            start: LaneStart { logical, place, messages },
+            attempts: Vec::new(),
+        }
     }
 
     /// Reads back what lies behind `start`.
@@ -260,10 +297,12 @@ impl StreamSender {
                 Ok(sequence) => {
                     let named = LaneNamed { lane: lane.id };
                     if lane.ringer.is_none() {
-                        // Whoever reads it may sleep, and only the daemon can wake it.
-                        state.sending.say(Kind::Nudge, &named);
-                        if self.write(&mut state) == Written::SocketFull {
-                            keeper::wake();
+                        // Whoever reads it may sleep, and only the daemon can wake it, if there is one.
+                        if matches!(state.link, Link::Up(_)) {
+                            state.sending.say(Kind::Nudge, &named);
+                            if self.write(&mut state) == Written::SocketFull {
+                                keeper::wake();
+                            }
                         }
                         state = self.look_around(state);
                     } else if stamp_ns.abs_diff(lane.looked_at_ns) >= LOOK_INTERVAL_NS {
@@ -398,6 +437,7 @@ impl StreamSender {
         let Some(mut lane) = state.mapped.take() else { return };
         if named(connection, lane.id) {
             lane.sequence = state.sending.last_sequence();
+            state.sending.is_in_lane(true);
             state.lane = Some(lane);
             // From now on it listens for this end.
             keeper::wake();
@@ -426,6 +466,19 @@ impl StreamSender {
         state
     }
 
+    /// Brings the lane to a daemon that does not know it.
+    pub(super) fn bring_lane(&self) -> Result<(), DialError> {
+        let mut state = crate::stream::session::lock(&self.state);
+        let sender = state.sending.rules().sender;
+        let Some(lane) = &mut state.lane else { return Ok(()) };
+        let brought = lane.stand_still(&self.options.channel, sender);
+        let own = |fd: BorrowedFd<'_>| fd.try_clone_to_owned();
+        let descriptors = own(lane.file.as_fd()).and_then(|data| Ok([data, own(lane.bell_ringer.as_fd())?]));
+        drop(state);
+        let [data, ringer] = descriptors.map_err(DialError::Unreachable)?;
+        self.options.dialer.bring(brought, &[data.as_fd(), ringer.as_fd()])
+    }
+
     /// Goes back to the stream, with everything that the receiver has not acknowledged.
     pub(super) fn fold_lane(&self, state: &mut State) {
         state.mapped = None;
@@ -437,6 +490,7 @@ impl StreamSender {
             state.sending.settle_through(first - 1);
         }
         let sending = &mut state.sending;
+        sending.is_in_lane(false);
         lane.read_back(start, |message| sending.fold(message));
     }
 

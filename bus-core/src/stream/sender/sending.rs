@@ -41,6 +41,8 @@ pub(super) struct Sending {
     /// Not everything is written again yet over a new connection.
     resending: bool,
     closed: bool,
+    /// What follows goes through a lane.
+    in_lane: bool,
     /// What the daemon said of lanes, and nobody has looked at.
     pub(super) lanes: LaneNews,
 }
@@ -92,6 +94,7 @@ impl Sending {
             watching: false,
             resending: false,
             closed: false,
+            in_lane: false,
             lanes: LaneNews::default(),
             rules,
         }
@@ -168,6 +171,11 @@ impl Sending {
         self.last_sequence = message.sequence;
         self.earlier_written_through = message.sequence;
         self.outbox.push(message);
+    }
+
+    /// Whether what follows the last message goes through a lane.
+    pub(super) fn is_in_lane(&mut self, in_lane: bool) {
+        self.in_lane = in_lane;
     }
 
     /// Says something.
@@ -361,7 +369,12 @@ impl Sending {
         }
     }
 
-    fn settle(&mut self, told: Settled) -> Result<(), Broken> {
+    fn settle(&mut self, mut told: Settled) -> Result<(), Broken> {
+        if self.in_lane {
+            // A daemon knows from a receiver of messages that went through the lane.
+            told.accepted = told.accepted.min(self.last_sequence);
+            told.acked = told.acked.min(self.last_sequence);
+        }
         if told.acked > told.accepted || told.accepted > self.last_sequence || told.acked < self.settled.acked {
             return Err(Broken);
         }

@@ -23,8 +23,9 @@ impl Broker {
     fn counts(&self, lane: &Lane) -> Counts {
         let counts = self.lane_books.as_ref().map(|books| books.counts(lane.id)).unwrap_or_default();
         // A receiver that has not begun says nothing yet.
-        let acknowledged = counts.acknowledged.max(lane.start.messages).min(counts.published);
-        Counts { acknowledged, taken: counts.taken.max(acknowledged), ..counts }
+        let published = counts.published.max(lane.counted_from);
+        let acknowledged = counts.acknowledged.max(lane.start.messages).min(published);
+        Counts { acknowledged, taken: counts.taken.max(acknowledged), published }
     }
 
     /// How many messages its sender has published.
@@ -39,8 +40,8 @@ impl Broker {
         let mut ledger = channel.ledger();
         for lane in &channel.lanes {
             let counts = self.counts(lane);
-            ledger.accepted += counts.published;
-            ledger.acknowledged += counts.acknowledged;
+            ledger.accepted += counts.published - lane.counted_from;
+            ledger.acknowledged += counts.acknowledged - lane.counted_from;
             ledger.in_delivery += counts.taken - counts.acknowledged;
             ledger.queued += counts.published - counts.taken;
         }

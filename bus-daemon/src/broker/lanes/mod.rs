@@ -1,10 +1,11 @@
 //! Lanes: who gets one, who reads it, and when it is free again. Messages pass none of this.
 //!
-//! A lane is in one of four states, and belongs to one sender for all its life. Its receiver may change:
+//! A lane is in one of five states, and belongs to one sender for all its life. Its receiver may change:
 //! what the last one left behind is looked at when its memory is proved to be at rest, and until then nobody
 //! has the seat.
 
 mod books;
+mod bring;
 mod orders;
 mod tickets;
 
@@ -12,8 +13,8 @@ use std::time::Duration;
 
 use bus_core::ChannelName;
 use bus_core::wire::{
-    CursorGiven, Kind, LaneAttempts, LaneDone, LaneGiven, LaneId, LaneNamed, LaneOffered, LaneStart, LaneWish,
-    RefusedCode, Turned, Watching,
+    CursorGiven, Kind, LaneAttempts, LaneDone, LaneGiven, LaneId, LaneNamed, LaneOffered, LaneProof, LaneStart,
+    LaneWish, RefusedCode, Turned, Watching,
 };
 
 use super::account::AccountId;
@@ -46,13 +47,20 @@ pub(super) struct Lane {
     attempts: Vec<LaneAttempts>,
     size: LaneSize,
     not_before_ns: u64,
+    /// An earlier daemon made it.
+    brought: bool,
+    proof: LaneProof,
+    /// Messages before this one the ledger of an earlier daemon has.
+    counted_from: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     /// Its sender may move to it.
     Offered,
-    /// It has, and nobody reads.
+    /// It brought it from an earlier daemon, and may honour a receiver of that.
+    Brought,
+    /// It has moved to it, and nobody reads.
     Unread,
     /// Given to the receiver that has the seat; `true` when that has it mapped.
     Given(bool),
@@ -62,6 +70,9 @@ enum State {
 
 /// How long the ring of a lane is at least, in bytes: the window of a sender.
 const RING_BYTES: u64 = 64 * 1024 * 1024;
+
+/// How long it is at most: that for the largest message of all.
+const RING_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
 
 /// What a record and the jump behind it take besides the message, in bytes, and some to spare.
 const RECORD_SPARE_BYTES: u64 = 256;
@@ -99,8 +110,15 @@ impl Broker {
                 // earlier connection it may not have heard.
                 lane.sender_leaving = false;
                 lane.account = Some(account_id);
-                if lane.state == State::Given(true) {
-                    self.give_cursor(channel_id, id);
+                let (state, generation) = (lane.state, lane.generation);
+                let peer = channel.account(account_id).peer;
+                match (state, peer) {
+                    (State::Given(true), _) => self.give_cursor(channel_id, id),
+                    // First it turns away from whom it had.
+                    (State::Brought, Some(peer)) => {
+                        self.put(peer, Kind::CursorGiven, &CursorGiven { lane: id, generation, ticket: None });
+                    }
+                    _ => {}
                 }
             }
             // Was refused.
@@ -123,9 +141,7 @@ impl Broker {
     fn make_lane(&mut self, channel_id: ChannelId, account_id: AccountId) {
         let message_max_bytes = self.channel(channel_id).bounds.message_max_bytes;
         let channel = self.channel(channel_id);
-        let exact = channel.bounds.exact || channel.bounds.when_full != bus_core::WhenFull::Block;
-        let unread = self.receivers_of(channel_id).any(|id| self.peer(id).is_some_and(|peer| !peer.reads_lanes));
-        if exact || unread || channel.lanes.len() >= LANES_MAX || !self.lanes_possible {
+        if !self.may_have_lanes(channel_id) || channel.lanes.len() >= LANES_MAX || !self.lanes_possible {
             return;
         }
         let ring_bytes = RING_BYTES.max(2 * (u64::from(message_max_bytes) + RECORD_SPARE_BYTES)).next_multiple_of(4096);
@@ -149,11 +165,22 @@ impl Broker {
             attempts: Vec::new(),
             size,
             not_before_ns: 0,
+            brought: false,
+            proof: LaneProof { uid: 0, token: [0; 16] },
+            counted_from: 0,
         });
         if !self.laned.contains(&channel_id) {
             self.laned.push(channel_id);
         }
         self.actions.push_back(Action::Lane(LaneAction::Make(lane, size)));
+    }
+
+    /// Where messages are counted, and where not everybody reads lanes, all go by the stream.
+    fn may_have_lanes(&self, channel_id: ChannelId) -> bool {
+        let bounds = &self.channel(channel_id).bounds;
+        let exact = bounds.exact || bounds.when_full != bus_core::WhenFull::Block;
+        let unread = self.receivers_of(channel_id).any(|id| self.peer(id).is_some_and(|peer| !peer.reads_lanes));
+        !exact && !unread
     }
 
     fn receivers_of(&self, channel_id: ChannelId) -> impl Iterator<Item = PeerId> {
@@ -176,21 +203,25 @@ impl Broker {
         }
     }
 
-    /// The memory of a lane is made, or cannot be.
-    pub fn lane_made(&mut self, lane: LaneId, made: bool) {
+    /// The memory of a lane is made, a file of this number, or cannot be.
+    pub fn lane_made(&mut self, lane: LaneId, number: Option<u64>) {
         let Some((channel_id, index)) = self.find_lane(lane) else { return };
         let channel = self.channel(channel_id);
         let window_messages = channel.bounds.window;
         let Lane { account, size, .. } = channel.lanes[index];
+        let sender = channel.lanes[index].sender;
         let peer = account.and_then(|account| channel.account(account).peer);
-        match peer.filter(|_| made) {
-            Some(id) => {
+        match (peer, number) {
+            (Some(id), Some(number)) => {
+                let uid = self.peer(id).map_or(0, |peer| peer.credentials.uid);
+                let proof = self.prove(lane, sender, self.channel(channel_id).name.as_str(), uid, number);
+                self.channel_mut(channel_id).lanes[index].proof = proof;
                 let ticket = self.ticket(lane, LanePart::ForSender, id);
                 let ring_bytes = size.ring_bytes;
-                self.put(id, Kind::LaneOffered, &LaneOffered { lane, ticket, ring_bytes, window_messages });
+                self.put(id, Kind::LaneOffered, &LaneOffered { lane, ticket, ring_bytes, window_messages, proof });
             }
-            None => {
-                self.lanes_possible &= made;
+            (_, number) => {
+                self.lanes_possible &= number.is_some();
                 self.free_lane(channel_id, lane);
             }
         }
@@ -249,6 +280,8 @@ impl Broker {
                 start: lane.start,
                 attempts: lane.attempts.clone(),
                 sender_gone: lane.sender_gone,
+                brought: lane.brought,
+                proof: lane.proof,
             };
             self.actions.push_back(Action::Lane(LaneAction::NewCursor(id)));
             let ticket = self.ticket(id, LanePart::ForReceiver(receiver), receiver);
@@ -298,6 +331,12 @@ impl Broker {
     /// A sender honours the receiver that it was told of.
     pub(super) fn turned(&mut self, channel_id: ChannelId, account: AccountId, turned: Turned) {
         let channel = self.channel_mut(channel_id);
+        let ours = |lane: &&Lane| {
+            lane.id == turned.lane && lane.account == Some(account) && lane.generation == turned.generation
+        };
+        if channel.lanes.iter().any(|lane| ours(&lane) && lane.state == State::Brought) {
+            return self.brought_lane_rests(channel_id, turned.lane);
+        }
         let ours =
             |lane: &&Lane| lane.id == turned.lane && lane.account == Some(account) && lane.state == State::Leaving;
         // It was told to turn to nobody, because the receiver neither goes nor is gone.
@@ -402,8 +441,16 @@ impl Broker {
         if !frozen {
             return self.due(self.now_ms + FREEZE_AGAIN_MS);
         }
-        found.sender_gone = true;
-        let given = matches!(found.state, State::Given(_));
+        let state = found.state;
+        if self.may_be_at_the_door(&self.channel(channel_id).lanes[index]) {
+            return self.due(self.now_ms + FREEZE_AGAIN_MS);
+        }
+        let channel = self.channel_mut(channel_id);
+        channel.lanes[index].sender_gone = true;
+        if state == State::Brought {
+            return self.brought_lane_rests(channel_id, lane);
+        }
+        let given = matches!(state, State::Given(_));
         if let Some(receiver) = channel.seat.as_ref().map(|seat| seat.peer).filter(|_| given) {
             self.put(receiver, Kind::SenderGone, &LaneNamed { lane });
         }
@@ -433,8 +480,9 @@ impl Broker {
         if !gone && done.fault.is_none() {
             return Err(Fault(format!("lane {} has not ended: its sender is there", done.lane.0)));
         }
-        let published = self.published(channel_id, done.lane);
-        let acknowledged = done.messages.min(published);
+        let counted_from = lane.counted_from;
+        let published = self.published(channel_id, done.lane) - counted_from;
+        let acknowledged = done.messages.saturating_sub(counted_from).min(published);
         // Of one that is broken its sender sends again what is not acknowledged, if it lives.
         let lost = if gone { published - acknowledged } else { 0 };
         let channel = self.channel_mut(channel_id);

@@ -1,6 +1,6 @@
 //! What the broker has done with the memory of lanes, which it never sees.
 
-use bus_core::wire::{LaneId, LaneStart};
+use bus_core::wire::{LaneEnd, LaneId, LaneStart};
 
 #[cfg(doc)]
 use crate::broker::Broker;
@@ -11,6 +11,11 @@ use crate::broker::PeerId;
 pub enum LaneAction {
     /// Make *data*, and tell by [`Broker::lane_made`] whether that was possible.
     Make(LaneId, LaneSize),
+    /// Descriptors come with the next frame of this peer.
+    Expect(PeerId),
+    /// Take the descriptors that came for a memory of that length, brought by that end, and tell by
+    /// [`Broker::lane_adopted`] what they are.
+    Adopt(PeerId, LaneId, LaneEnd, u64),
     /// Answer a fetch with these descriptors.
     HandOver(PeerId, LaneId, LanePart),
     /// Its sender has mapped *data*: nobody else may.
@@ -34,7 +39,7 @@ pub enum LaneAction {
 /// What a fetch gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LanePart {
-    /// *Data*, writable, and the sender's bell.
+    /// *Data*, writable, the sender's bell, and what rings that.
     ForSender,
     /// *Data*, *cursor*, what rings the sender, and this receiver's bell and board.
     ForReceiver(PeerId),
