@@ -128,6 +128,9 @@ fn frames_of_lanes_are_as_they_always_were() {
     control("cursor_given", Kind::CursorGiven, CursorGiven { lane, generation: 2, ticket: Some(TOKEN) });
     control("turned", Kind::Turned, Turned { lane, generation: 2 });
     let fault = Some("its sender has written an impossible tail".into());
+    control("lane_skip", Kind::LaneSkip, LaneSkip { lane, from: 69_000, before: 70_003, most: u64::MAX });
+    control("lane_skipped", Kind::LaneSkipped, LaneSkipped { lane, messages: 1_003 });
+    control("lane_ended", Kind::LaneEnded, LaneEnded { lane, messages: 70_003 });
     let brought = LaneBrought {
         lane,
         proof,

@@ -181,12 +181,19 @@ fn rules(config: &Config, claim: &Claim, connections_max: u32) -> io::Result<Rul
         departed_senders_max: config.departed_senders_max,
         departed_senders_ttl_ms: config.departed_senders_ttl_ms,
         started_at_ns: now_ns(),
+        wall_clock_offset_ns: wall_clock_ns().wrapping_sub(now_ns()),
         allowed_uids,
         token_key: *claim.key().bytes(),
         seed: u64::from_le_bytes(seed),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
     })
+}
+
+/// Nanoseconds since the Unix epoch.
+fn wall_clock_ns() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Signals, and systemd's watchdog.

@@ -13,10 +13,10 @@ use bus_core::lane::board::Board;
 use bus_core::lane::doorbell::{Doorbell, Ringer, doorbell};
 use bus_core::lane::layout::PAGE_BYTES;
 use bus_core::lane::region::{Access, Map, MemoryFile};
-use bus_core::lane::ring::{Counts, at_rest, counts};
+use bus_core::lane::ring::{Counts, Limits, Position, Start, at_rest, counts, walk, write_cursor};
 use bus_core::wire::{LaneEnd, LaneId, LaneStart};
 
-use crate::broker::{AtRest, LaneBooks, LanePart, LaneSize, PeerId};
+use crate::broker::{AtRest, LaneBooks, LaneMessage, LanePart, LaneSize, PeerId};
 
 /// All lanes, and what their receivers have once.
 #[derive(Debug, Default)]
@@ -34,6 +34,7 @@ pub(crate) struct Books(Arc<Mutex<HashMap<LaneId, Heads>>>);
 
 #[derive(Debug)]
 struct Heads {
+    file: Arc<MemoryFile>,
     data: Map,
     cursor: Option<Map>,
 }
@@ -48,11 +49,53 @@ impl LaneBooks for Books {
     fn counts(&self, lane: LaneId) -> Counts {
         self.lock().get(&lane).map(|heads| counts(&heads.data, heads.cursor.as_ref())).unwrap_or_default()
     }
+
+    fn position(&self, lane: LaneId) -> Option<LaneStart> {
+        self.lock().get(&lane)?.cursor.as_ref().and_then(|cursor| at_rest(cursor).start).map(lane_start)
+    }
+
+    fn walk(
+        &self,
+        lane: LaneId,
+        from: LaneStart,
+        message_max_bytes: u32,
+        each: &mut dyn FnMut(LaneMessage<'_>) -> bool,
+    ) -> Option<LaneStart> {
+        let file = Arc::clone(&self.lock().get(&lane)?.file);
+        let LaneStart { logical, place, messages } = from;
+        let limits = Limits { ring_bytes: (file.bytes() - PAGE_BYTES) as u64, message_max_bytes };
+        // What cannot be mapped or read is not shown: whoever reads the lane finds out for itself.
+        let map = file.map_to_read().ok()?;
+        let start = Start { logical, place, messages, taken: messages };
+        let mut at = from;
+        let walked = walk(&map, limits, start, |reader, record| {
+            let goes_on = each(LaneMessage {
+                at,
+                header: record.header,
+                read: &|out: &mut Vec<u8>| {
+                    let (block, payload) = (record.header.header_block_bytes as usize, record.header.payload_bytes);
+                    let begin = out.len();
+                    out.resize(begin + block + payload as usize, 0);
+                    let (to_block, to_payload) = out[begin..].split_at_mut(block);
+                    reader.copy_header_block(record, to_block);
+                    reader.copy_payload(record, to_payload);
+                },
+            });
+            let Position { logical, place, messages } = record.next;
+            at = LaneStart { logical, place, messages };
+            goes_on
+        });
+        walked.ok().map(lane_start)
+    }
+}
+
+fn lane_start(start: Start) -> LaneStart {
+    LaneStart { logical: start.logical, place: start.place, messages: start.messages }
 }
 
 #[derive(Debug)]
 struct Files {
-    data: MemoryFile,
+    data: Arc<MemoryFile>,
     /// Of the present receiver.
     cursor: Option<MemoryFile>,
     /// Until its sender has it.
@@ -79,8 +122,9 @@ impl LaneStore {
         let head = data.watch_head()?;
         let (bell, ringer) = doorbell()?;
         let number = data.number()?;
+        let data = Arc::new(data);
+        self.books.lock().insert(lane, Heads { file: Arc::clone(&data), data: head, cursor: None });
         self.lanes.insert(lane, Files { data, cursor: None, bell: Some(bell), ringer });
-        self.books.lock().insert(lane, Heads { data: head, cursor: None });
         Ok(number)
     }
 
@@ -113,8 +157,9 @@ impl LaneStore {
         data.forbid_new_writers()?;
         let head = data.watch_head()?;
         let number = data.number()?;
+        let data = Arc::new(data);
+        self.books.lock().insert(lane, Heads { file: Arc::clone(&data), data: head, cursor: None });
         self.lanes.insert(lane, Files { data, cursor: None, bell: None, ringer: Ringer::new(ringer) });
-        self.books.lock().insert(lane, Heads { data: head, cursor: None });
         Ok(Some(number))
     }
 
@@ -133,6 +178,18 @@ impl LaneStore {
             files.cursor = Some(cursor);
         }
         Ok(())
+    }
+
+    /// There is no receiver: there is to be a cursor that says that one stands here, and stays so.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(crate) fn stand_in(&mut self, lane: LaneId, at: LaneStart) -> io::Result<()> {
+        self.new_cursor(lane)?;
+        let Some(cursor) = self.lanes.get(&lane).and_then(|files| files.cursor.as_ref()) else { return Ok(()) };
+        let LaneStart { logical, place, messages } = at;
+        write_cursor(&cursor.map_writable()?, Start { logical, place, messages, taken: messages });
+        cursor.forbid_new_writers()
     }
 
     /// The descriptors that a fetch gets.
@@ -167,6 +224,11 @@ impl LaneStore {
                     own(ends.bell.as_fd())?,
                     ends.board.reading_descriptor()?,
                 ]
+            }
+            LanePart::StandIn => {
+                // Nobody sleeps there.
+                let (_, ringer) = doorbell()?;
+                vec![cursor?.reading_descriptor()?, own(ringer.as_fd())?]
             }
             LanePart::Cursor(receiver) => vec![cursor?.reading_descriptor()?, own(ends(receiver)?.ringer.as_fd())?],
         })
@@ -205,9 +267,7 @@ impl LaneStore {
             return AtRest { start: None, taken: 0, given_back: 0 };
         };
         let found = at_rest(cursor);
-        let start =
-            found.start.map(|start| LaneStart { logical: start.logical, place: start.place, messages: start.messages });
-        AtRest { start, taken: found.taken, given_back: found.given_back }
+        AtRest { start: found.start.map(lane_start), taken: found.taken, given_back: found.given_back }
     }
 
     /// Whether nobody can write to the data of a lane any more.

@@ -51,6 +51,9 @@ fn read(header: FrameHeader, content: &[u8]) {
         Kind::LaneDone => read_body::<LaneDone>(header.kind, content),
         Kind::LaneOffered => read_body::<LaneOffered>(header.kind, content),
         Kind::LaneGiven => read_body::<LaneGiven>(header.kind, content),
+        Kind::LaneSkip => read_body::<LaneSkip>(header.kind, content),
+        Kind::LaneSkipped => read_body::<LaneSkipped>(header.kind, content),
+        Kind::LaneEnded => read_body::<LaneEnded>(header.kind, content),
         Kind::CursorGiven => read_body::<CursorGiven>(header.kind, content),
         Kind::Watch | Kind::Confirm | Kind::Brought | Kind::Recall | Kind::Seated | Kind::Ended => {
             read_body::<()>(header.kind, content);

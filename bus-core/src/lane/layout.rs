@@ -12,8 +12,9 @@
 //!           | settled      its stream, 1  |                  | taken        messages       |
 //!       256 +-----------------------------+                  | given back   of the head    |
 //!           | waiting      epoch, 0 awake |              256 +-----------------------------+
-//!       384 +-----------------------------+                  | waiting      epoch, 0 awake |
-//!           | nothing                     |              384 +-----------------------------+
+//!           |   since                     |                  | waiting      epoch, 0 awake |
+//!       384 +-----------------------------+              384 +-----------------------------+
+//!           | nothing                     |                  |                             |
 //!      4096 +-----------------------------+                  | nothing                     |
 //!           | ring: record, record, jump, |             4096 +-----------------------------+
 //!           | record ... to the soft end, |
@@ -70,6 +71,8 @@ pub mod data {
     pub const SETTLED: usize = 17;
     /// Where the sender waits: see [`doorbell`](super::super::doorbell).
     pub const WAITING: usize = 32;
+    /// Since when, while it does, in nanoseconds of `CLOCK_MONOTONIC`.
+    pub const WAITS_SINCE: usize = 33;
 }
 
 /// Words of a cursor.

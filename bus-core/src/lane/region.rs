@@ -198,6 +198,15 @@ impl MemoryFile {
         Map::new(&head, ProtFlags::READ)
     }
 
+    /// Maps it for reading, and stands in nobody's way who proves that it has no writer.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn map_to_read(&self) -> io::Result<Map> {
+        let file = Self { fd: self.reading_descriptor()?, bytes: self.bytes };
+        Map::new(&file, ProtFlags::READ)
+    }
+
     /// Maps it for reading.
     ///
     /// # Errors

@@ -222,7 +222,7 @@ impl Inbox {
             let start = self.start + self.indexed_bytes + HEADER_BYTES;
             self.indexed_bytes += bytes;
             match header.kind {
-                Kind::LaneGiven | Kind::SenderGone => {
+                Kind::LaneGiven | Kind::SenderGone | Kind::LaneSkip => {
                     let body = self.buffer[start..start + header.body_bytes as usize].to_vec();
                     self.lane_news.push_back((header.kind, body));
                 }

@@ -51,6 +51,8 @@ pub enum Kind {
     Nudge = 15,
     /// The descriptors of a lane of an earlier daemon come with this: see [`LaneBrought`](super::LaneBrought).
     Brought = 16,
+    /// Messages of a lane are skipped, as was ordered: [`LaneSkipped`](super::LaneSkipped).
+    LaneSkipped = 17,
 
     /// Answers [`Kind::Hello`]: [`Welcome`](super::Welcome).
     Welcome = 128,
@@ -88,11 +90,15 @@ pub enum Kind {
     CursorGiven = 144,
     /// Nobody writes to a lane any more: [`LaneNamed`](super::LaneNamed).
     SenderGone = 145,
+    /// Orders a receiver to hand out no more of some messages of a lane: [`LaneSkip`](super::LaneSkip).
+    LaneSkip = 146,
+    /// A lane goes with its channel: [`LaneEnded`](super::LaneEnded).
+    LaneEnded = 147,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 37] = [
         Self::Hello,
         Self::Data,
         Self::Want,
@@ -122,6 +128,9 @@ impl Kind {
         Self::LaneDone,
         Self::Nudge,
         Self::Brought,
+        Self::LaneSkipped,
+        Self::LaneSkip,
+        Self::LaneEnded,
         Self::LaneOffered,
         Self::LaneKept,
         Self::LaneGiven,

@@ -229,3 +229,36 @@ pub enum LaneEnd {
     /// It reads.
     Receiver,
 }
+
+/// To a receiver: of the messages `from..before` of a lane, those that were not handed out are not to be, the first
+/// `most` of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LaneSkip {
+    /// Which one.
+    pub lane: LaneId,
+    /// The first of them, counted from the lane's beginning.
+    pub from: u64,
+    /// The one behind the last.
+    pub before: u64,
+    /// How many at most.
+    pub most: u64,
+}
+
+/// From a receiver: so many more messages of a lane were skipped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LaneSkipped {
+    /// Which one.
+    pub lane: LaneId,
+    /// How many.
+    pub messages: u64,
+}
+
+/// To a sender, before it is told that the channel is gone: so many messages of its lane went with that. What it
+/// sent after them was not accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LaneEnded {
+    /// Which one.
+    pub lane: LaneId,
+    /// How many.
+    pub messages: u64,
+}

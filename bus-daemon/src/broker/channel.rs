@@ -65,6 +65,8 @@ pub(super) struct Channel {
     /// What waits for the receiver to give messages back.
     pub(super) recall: Recall,
     pub(super) lanes: Vec<Lane>,
+    /// Messages that went through lanes which are gone.
+    pub(super) former_lane_messages: u64,
     /// Who made it, and is charged for it.
     pub(super) uid: u32,
 }
@@ -200,6 +202,7 @@ impl Channel {
             watchers: Vec::new(),
             recall: Recall::default(),
             lanes: Vec::new(),
+            former_lane_messages: 0,
             uid,
         }
     }

@@ -89,6 +89,9 @@ impl Broker {
             (PeerRole::Receiver { channel, .. }, Kind::LaneDone) => {
                 read(Kind::LaneDone, body).and_then(|done| self.lane_done(id, channel, done))
             }
+            (PeerRole::Receiver { channel, .. }, Kind::LaneSkipped) => {
+                read(Kind::LaneSkipped, body).and_then(|skipped| self.lane_skipped(id, channel, skipped))
+            }
             (PeerRole::Bringing, Kind::Brought) => self.lane_comes(id),
             (PeerRole::Control, Kind::Request) => {
                 read::<Request>(Kind::Request, body).map(|request| self.carry_out(id, request))

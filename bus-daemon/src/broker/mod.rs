@@ -42,7 +42,7 @@ use bus_core::ChannelName;
 use bus_core::wire::{FrameLimits, Hello, Kind, LaneBrought, RefusedCode};
 use slab::Slab;
 
-pub use self::lanes::{AtRest, LaneAction, LaneBooks, LanePart, LaneSize};
+pub use self::lanes::{AtRest, LaneAction, LaneBooks, LaneMessage, LanePart, LaneSize};
 pub use self::large::Announced;
 pub use self::log::{Content, LARGE_BYTES, PREFIX_BYTES};
 pub use self::peer::PeerId;

@@ -4,7 +4,9 @@ use bus_core::limits::MESSAGE_MAX_BYTES_MAX;
 use bus_core::wire::{ClosingCode, Kind, Refused, RefusedCode, Reply, Request};
 use bus_core::{ChannelInfo, ChannelName, ChannelOptions, ChannelSummary, PeerInfo, Removed};
 
+use super::account::AccountId;
 use super::channel::{Channel, ChannelId, Leaves, Recall, Seat};
+use super::lanes::{InLanes, accepted_at_ns};
 use super::log::PREFIX_BYTES;
 use super::peer::{Peer, PeerId, PeerRole};
 use super::settle::peers;
@@ -15,6 +17,9 @@ const SENDERS_SHOWN: usize = 1_000;
 
 /// How many bytes of copies one `peek` gives at most, unless one message has more.
 const PEEK_BYTES: usize = 1024 * 1024;
+
+/// How the messages of an end in a lane travel.
+const LANE: &str = "lane";
 
 impl Broker {
     pub(super) fn carry_out(&mut self, id: PeerId, request: Request) {
@@ -56,7 +61,8 @@ impl Broker {
             .iter()
             .map(|(slot, channel)| {
                 let ledger = self.ledger(ChannelId(slot as u32));
-                ChannelSummary::new(channel.name.clone(), ledger, channel.log.bytes(), peers(channel))
+                let held_bytes = channel.log.bytes() + self.bytes_in_lanes(ChannelId(slot as u32));
+                ChannelSummary::new(channel.name.clone(), ledger, held_bytes, peers(channel))
             })
             .collect();
         channels.sort_by(|a, b| a.channel.cmp(&b.channel));
@@ -75,25 +81,37 @@ impl Broker {
         info.message_max_bytes = channel.bounds.message_max_bytes;
         info.when_full = channel.bounds.when_full;
         info.ledger = self.ledger(id);
-        info.held_bytes = channel.log.bytes();
-        info.oldest_ms = channel.log.entries().next().map(|entry| self.now_ms.saturating_sub(entry.accepted_at_ms));
+        info.held_bytes = channel.log.bytes() + self.bytes_in_lanes(id);
+        let in_log = channel.log.entries().next().map(|entry| self.now_ms.saturating_sub(entry.accepted_at_ms));
+        let in_lanes = self.oldest_in_lanes_ns(id).map(|sent_ns| self.milliseconds_since(sent_ns));
+        info.oldest_ms = in_log.into_iter().chain(in_lanes).max();
         info.receiver = channel.seat.as_ref().map(|seat| {
             let mut receiver = self.peer_info(seat.peer);
             receiver.messages = seat.messages;
             receiver.outstanding = seat.taken().saturating_sub(channel.log.first());
+            if let Some((claimed, acknowledged)) = self.read_in_lanes(id) {
+                receiver.route = LANE.to_owned();
+                receiver.messages += acknowledged;
+                receiver.outstanding += claimed;
+            }
             receiver
         });
         info.standby = channel.line.iter().map(|id| self.peer_info(*id)).collect();
-        info.senders = self.sender_infos(channel);
+        info.senders = self.sender_infos(id, channel);
         info.sender_count = channel.senders;
         info
     }
 
-    fn sender_infos(&self, channel: &Channel) -> Vec<PeerInfo> {
-        let connected = channel.accounts.iter().filter_map(|(_, account)| Some((account, account.peer?)));
+    /// How long ago that was, in milliseconds.
+    fn milliseconds_since(&self, at_ns: u64) -> u64 {
+        (self.rules.started_at_ns / 1_000_000 + self.now_ms).saturating_sub(at_ns / 1_000_000)
+    }
+
+    fn sender_infos(&self, channel_id: ChannelId, channel: &Channel) -> Vec<PeerInfo> {
+        let connected = channel.accounts.iter().filter_map(|(slot, account)| Some((slot, account, account.peer?)));
         connected
             .take(SENDERS_SHOWN)
-            .map(|(account, id)| {
+            .map(|(slot, account, id)| {
                 let mut sender = self.peer_info(id);
                 sender.sender = format!("{:016x}", account.sender);
                 sender.messages = account.messages;
@@ -103,6 +121,12 @@ impl Broker {
                     let blocked_ms = [peer.paused_at_ms, asked_ms, account.window_full_since_ms];
                     Some(self.now_ms.saturating_sub(blocked_ms.into_iter().flatten().min()?))
                 });
+                if let Some(in_lane) = self.in_lane(channel_id, AccountId(slot as u32)) {
+                    sender.route = LANE.to_owned();
+                    sender.messages += in_lane.messages;
+                    sender.outstanding += in_lane.outstanding;
+                    sender.blocked_ms = in_lane.waits_since_ns.map(|since_ns| self.milliseconds_since(since_ns));
+                }
                 sender
             })
             .collect()
@@ -149,7 +173,8 @@ impl Broker {
     /// reads the order, which it obeys before messages; what it has claimed it may hand out.
     fn delete(&mut self, id: ChannelId) -> Reply {
         let channel = self.channel(id);
-        let (name, messages) = (channel.name.clone(), self.held(id));
+        let (in_lanes, lanes_end) = self.lanes_end(id);
+        let (name, messages) = (channel.name.clone(), channel.log.len() + in_lanes);
         let text = format!("channel {name} was deleted");
         let senders: Vec<PeerId> = channel.accounts.iter().filter_map(|(_, account)| account.peer).collect();
         let receivers: Vec<PeerId> =
@@ -159,6 +184,9 @@ impl Broker {
                 // It learns what was accepted: the rest comes back to it.
                 let settled = self.channel(id).account(account).settled();
                 self.put(sender, Kind::Settled, &settled);
+                if let Some((_, ended)) = lanes_end.iter().find(|(of, _)| *of == account) {
+                    self.put(sender, Kind::LaneEnded, ended);
+                }
             }
             self.part(sender);
             self.close(sender, ClosingCode::Deleted, text.clone());
@@ -214,10 +242,20 @@ impl Broker {
             recall.purge_before = from;
             self.recall(id);
         }
-        Reply::Removed(Removed { messages, recalled: from - taken })
+        let in_lanes = self.purge_lanes(id);
+        let (messages, recalled) = (messages + in_lanes.removed, from - taken + in_lanes.recalled);
+        Reply::Removed(Removed { messages, recalled })
     }
 
     fn skip(&mut self, id: ChannelId) -> Reply {
+        if !self.channel(id).lanes.is_empty() {
+            let channel = self.channel(id);
+            let taken = channel.seat.as_ref().map_or(channel.log.first(), Seat::taken);
+            let streamed_ns = channel.log.frame_at(taken).map(accepted_at_ns);
+            if let Some(InLanes { removed, recalled }) = self.skip_in_lanes(id, streamed_ns) {
+                return Reply::Removed(Removed { messages: removed, recalled });
+            }
+        }
         let channel = self.channel_mut(id);
         let from = channel.unsent_from();
         let taken = channel.seat.as_ref().map_or(from, Seat::taken);
@@ -274,7 +312,13 @@ impl Broker {
     }
 
     fn peek(&mut self, id: PeerId, channel_id: ChannelId, after: u64, messages: u32) -> Reply {
+        if !self.channel(channel_id).lanes.is_empty() {
+            return self.peek_all(id, channel_id, after, messages);
+        }
         let channel = &self.channels[channel_id.0 as usize];
+        // Positions count what has left by lanes as well.
+        let before = channel.former_lane_messages;
+        let after = after.saturating_sub(before);
         let from = after.max(channel.log.first());
         let mut copies = Vec::new();
         let mut position = from;
@@ -286,11 +330,24 @@ impl Broker {
             copies.extend_from_slice(frame);
             position += 1;
         }
-        let next = (position < channel.log.end()).then_some(position);
+        let next = (position < channel.log.end()).then_some(position + before);
         if let Some(peer) = self.peer_mut(id) {
             peer.outbox.extend(&copies);
         }
         Reply::Peeked { next }
+    }
+
+    /// As [`peek`](Self::peek), of lanes and stream together: a position counts what has left by either.
+    fn peek_all(&mut self, id: PeerId, channel_id: ChannelId, after: u64, messages: u32) -> Reply {
+        let first = self.channel(channel_id).log.first() + self.passed_in_lanes(channel_id);
+        let from = after.max(first);
+        let mut copies = Vec::new();
+        let most = PEEK_BYTES + PREFIX_BYTES;
+        let (given, more) = self.peek_beside_lanes(channel_id, from - first, u64::from(messages), most, &mut copies);
+        if let Some(peer) = self.peer_mut(id) {
+            peer.outbox.extend(&copies);
+        }
+        Reply::Peeked { next: more.then_some(from + given) }
     }
 
     fn about(&self) -> Reply {

@@ -40,6 +40,8 @@ pub struct Rules {
     pub departed_senders_ttl_ms: u64,
     /// What `CLOCK_MONOTONIC` said at the daemon's start, in nanoseconds.
     pub started_at_ns: u64,
+    /// The wall clock less that, at the daemon's start, in nanoseconds.
+    pub wall_clock_offset_ns: u64,
     /// Users that may connect.
     pub allowed_uids: Vec<u32>,
     /// Key of the senders' tokens.
@@ -73,6 +75,7 @@ impl Default for Rules {
             departed_senders_max: limits::DEPARTED_SENDERS_MAX,
             departed_senders_ttl_ms: limits::DEPARTED_SENDERS_TTL_MS,
             started_at_ns: 0,
+            wall_clock_offset_ns: 0,
             allowed_uids: Vec::new(),
             token_key: [0; 16],
             seed: 0,

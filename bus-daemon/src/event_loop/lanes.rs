@@ -34,6 +34,7 @@ impl<O: Outside> EventLoop<O> {
             LaneAction::HandOver(peer, lane, part) => self.hand_over(peer, lane, part),
             LaneAction::SealData(lane) => log(lane, "seal its data", self.lanes.seal_data(lane)),
             LaneAction::NewCursor(lane) => log(lane, "make a cursor", self.lanes.new_cursor(lane)),
+            LaneAction::StandIn(lane, at) => log(lane, "write its cursor", self.lanes.stand_in(lane, at)),
             LaneAction::SealCursor(lane) => log(lane, "seal its cursor", self.lanes.seal_cursor(lane)),
             LaneAction::FreezeCursor(lane) => {
                 let at_rest = self.lanes.freeze_cursor(lane).unwrap_or_else(|error| {

@@ -17,7 +17,7 @@ mod model;
 mod tests;
 
 use super::layout::{cursor, data};
-use super::memory::{Fence, Memory};
+use super::memory::{Fence, Memory, Nothing};
 
 pub use self::reader::{Limits, Payload, Position, Reader, Record};
 pub use self::writer::{Bounds, NotWritten, Writer};
@@ -44,6 +44,51 @@ pub struct AtRest {
     pub taken: u64,
     /// How often it gave the head back.
     pub given_back: u32,
+}
+
+/// Walks over the messages of a lane from `start` on, without taking them, as long as `each` says so. Returns the
+/// position behind the last of which it did.
+///
+/// # Errors
+/// When the sender has written what no sender writes.
+pub fn walk<D: Memory>(
+    data: &D,
+    limits: Limits,
+    start: Start,
+    mut each: impl FnMut(&Reader<&D, Nothing>, &Record) -> bool,
+) -> Result<Start, Broken> {
+    let mut reader = Reader::new(data, Nothing, limits, u64::MAX, start);
+    reader.look()?;
+    let mut at = reader.head();
+    while let Some(record) = reader.record(at)?.filter(|record| each(&reader, record)) {
+        at = record.next;
+    }
+    Ok(Start { logical: at.logical, place: at.place, messages: at.messages, taken: at.messages })
+}
+
+/// Writes a cursor that says that a receiver stands at `start`, which it may have been handed nothing beyond.
+pub fn write_cursor(cursor: &impl Memory, start: Start) {
+    // As a receiver of a ring in which nothing was published yet would.
+    let limits = Limits { ring_bytes: 0, message_max_bytes: 0 };
+    let mut reader = Reader::new(&NoRing, cursor, limits, 0, start);
+    reader.claim(start.taken);
+}
+
+/// A ring of no length.
+struct NoRing;
+
+impl Memory for NoRing {
+    fn words(&self) -> usize {
+        super::layout::PAGE_BYTES / super::layout::WORD_BYTES
+    }
+
+    fn load(&self, _: usize) -> u64 {
+        0
+    }
+
+    fn store(&self, _: usize, _: u64) {}
+
+    fn fence(&self, _: Fence) {}
 }
 
 /// Reads a cursor whose receiver takes nothing more: because it is gone, or because its sender has turned. What
@@ -86,19 +131,26 @@ pub struct Counts {
     pub taken: u64,
     /// Acknowledged.
     pub acknowledged: u64,
+    /// Bytes in the ring that are not acknowledged, those between messages included.
+    pub bytes: u64,
+    /// Since when its sender waits for room, in nanoseconds of `CLOCK_MONOTONIC`; 0 when it does not.
+    pub waits_since_ns: u64,
 }
 
 /// Reads the counts of a lane from the first pages of its files.
 pub fn counts(data: &impl Memory, cursor: Option<&impl Memory>) -> Counts {
     let head = cursor.map(|cursor| {
-        let slot = (cursor.load(cursor::HEAD) & 1) as usize;
-        (cursor.load(cursor::SLOTS + 2 * slot + 1), cursor.load(cursor::TAKEN))
+        let head = cursor.load(cursor::HEAD);
+        let slot = (head & 1) as usize;
+        (cursor.load(cursor::SLOTS + 2 * slot + 1), cursor.load(cursor::TAKEN), head & !7)
     });
+    let waits_since_ns = if data.load(data::WAITING) == 0 { 0 } else { data.load(data::WAITS_SINCE) };
+    let bytes = data.load(data::TAIL).saturating_sub(head.map_or(0, |(_, _, logical)| logical));
     // Last, and never less than what was seen to come of it.
     let published = data.load(data::MESSAGES);
-    let (acknowledged, taken) = head.unwrap_or_default();
+    let (acknowledged, taken, _) = head.unwrap_or_default();
     let acknowledged = acknowledged.min(published);
-    Counts { published, taken: taken.clamp(acknowledged, published), acknowledged }
+    Counts { published, taken: taken.clamp(acknowledged, published), acknowledged, bytes, waits_since_ns }
 }
 
 /// What the peer wrote cannot be: the lane is of no use any more.

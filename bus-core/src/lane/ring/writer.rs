@@ -199,6 +199,11 @@ impl<D: Memory, C: Memory> Writer<D, C> {
         epoch != 0 && std::mem::replace(&mut self.rung, epoch) != epoch
     }
 
+    /// Says since when the sender waits, to whoever asks while it does: in nanoseconds of `CLOCK_MONOTONIC`.
+    pub fn waits_since(&self, now_ns: u64) {
+        self.data.store(data::WAITS_SINCE, now_ns);
+    }
+
     /// Says that the sender waits for room. It looks once more before it sleeps.
     pub fn begin_wait(&mut self) {
         self.waits += 1;

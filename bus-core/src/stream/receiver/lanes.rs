@@ -10,6 +10,7 @@ use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
+use super::skips::Skips;
 use crate::lane::board::Board;
 use crate::lane::doorbell::{Doorbell, Ringer};
 use crate::lane::layout::PAGE_BYTES;
@@ -19,7 +20,9 @@ use crate::lane::stamp::now_ns;
 use crate::limits::CLAIM_MESSAGES;
 use crate::name::ChannelName;
 use crate::stream::handover::exactly;
-use crate::wire::{LaneAttempts, LaneBrought, LaneEnd, LaneGiven, LaneId, LaneProof, LaneStart, Origin};
+use crate::wire::{
+    LaneAttempts, LaneBrought, LaneEnd, LaneGiven, LaneId, LaneProof, LaneSkip, LaneSkipped, LaneStart, Origin,
+};
 
 /// All lanes of one receiver.
 #[derive(Debug, Default)]
@@ -33,6 +36,8 @@ pub(super) struct Lanes {
     round: Round,
     /// The wall clock less the clock of the stamps, in nanoseconds.
     wall_clock_offset_ns: u64,
+    /// Some messages are to be skipped.
+    skips: bool,
     /// Something came while it looked, or just after it had gone to sleep.
     hot: bool,
     slept_at_ns: u64,
@@ -67,6 +72,8 @@ pub(super) struct Lane {
     head: Option<Record>,
     /// How far it went at the first look.
     first_tail: u64,
+    /// What is not to be handed out.
+    skips: Skips,
     /// How often the messages from the head on were given back.
     given_back: Vec<u32>,
     /// Of the message that was acknowledged last.
@@ -160,6 +167,7 @@ impl Lane {
             orphaned: false,
             brought: given.brought,
             head: None,
+            skips: Skips::default(),
             given_back: Vec::new(),
             sequence: 0,
             released: false,
@@ -204,10 +212,36 @@ impl Lane {
     /// The first message that is not handed out, if it was seen at the last look.
     #[inline]
     fn head(&mut self) -> Result<Option<Record>, Broken> {
-        if self.head.is_none() && self.next.logical < self.reader.tail() {
-            self.head = self.reader.record(self.next)?;
+        while self.head.is_none() && self.next.logical < self.reader.tail() {
+            if let Some(behind) = self.skips.behind(self.next) {
+                self.next = behind;
+                continue;
+            }
+            let record = self.reader.record(self.next)?;
+            match record.filter(|_| self.skips.take(self.next.messages)) {
+                Some(record) => self.skip(&record),
+                None => self.head = record,
+            }
         }
         Ok(self.head)
+    }
+
+    /// Passes over a message that is not to be handed out.
+    #[cold]
+    fn skip(&mut self, record: &Record) {
+        self.sequence = self.sequence.max(record.header.sequence);
+        if self.next == self.reader.head() {
+            self.reader.acknowledge(record.next);
+        } else {
+            // Once those before it are.
+            self.skips.note(self.next, record.next);
+        }
+        self.next = record.next;
+    }
+
+    /// How many were skipped since this was asked last.
+    fn skipped(&mut self) -> u64 {
+        std::mem::take(&mut self.skips.untold)
     }
 
     /// Whether its messages wait for what its sender sent before by the stream: the daemon that has it is gone, and
@@ -315,6 +349,28 @@ impl Lanes {
     pub(super) fn keep_orphan(&mut self, mut lane: Lane) {
         lane.orphaned = true;
         self.lanes.push(lane);
+    }
+
+    /// Takes an order to skip messages of a lane.
+    pub(super) fn order_skip(&mut self, order: LaneSkip) {
+        if let Some(lane) = self.get_mut(order.lane) {
+            lane.skips.orders.push(order);
+            // What was looked at may be one of them.
+            lane.head = None;
+            self.skips = true;
+        }
+    }
+
+    /// Lanes of which something was skipped, and how much.
+    pub(super) fn skipped(&mut self) -> Option<LaneSkipped> {
+        if !self.skips {
+            return None;
+        }
+        self.skips = self.lanes.iter().any(|lane| !lane.skips.orders.is_empty() || lane.skips.untold > 0);
+        self.lanes.iter_mut().find_map(|lane| {
+            let messages = lane.skipped();
+            (messages > 0).then_some(LaneSkipped { lane: lane.id, messages })
+        })
     }
 
     /// One that has come to its end.
@@ -494,12 +550,13 @@ impl Lanes {
         if lent.record.next.logical <= lane.reader.head().logical {
             return true;
         }
-        lane.reader.acknowledge(lent.record.next);
-        if lane.next.logical < lent.record.next.logical {
+        let through = lane.skips.passed(lent.record.next);
+        lane.reader.acknowledge(through);
+        if lane.next.logical < through.logical {
             // It was lent before the lane was given again.
-            (lane.next, lane.head) = (lent.record.next, None);
+            (lane.next, lane.head) = (through, None);
         }
-        lane.sequence = lent.record.header.sequence;
+        lane.sequence = lane.sequence.max(lent.record.header.sequence);
         if !lane.given_back.is_empty() {
             lane.given_back.remove(0);
             lane.reader.give_back(lane.given_back.first().copied().unwrap_or(0));

@@ -14,7 +14,7 @@ use crate::lane::ring::Broken;
 use crate::stream::inbox::Fill;
 use crate::stream::session::{DialError, lock, wall_clock_ns};
 use crate::transport::Interest;
-use crate::wire::{Kind, LaneDone, LaneGiven, LaneHello, LaneId, LaneNamed, Watching, read_control};
+use crate::wire::{Kind, LaneDone, LaneGiven, LaneHello, LaneId, LaneNamed, LaneSkip, Watching, read_control};
 
 /// Messages of lanes that are lent, with copies of their content.
 #[derive(Debug, Default)]
@@ -168,7 +168,12 @@ impl StreamReceiver {
             waiting,
             is_up: state.connection.is_some(),
         };
-        match state.lanes.next(stream) {
+        let next = state.lanes.next(stream);
+        while let Some(skipped) = state.lanes.skipped() {
+            state.receiving.control.push(Kind::LaneSkipped, &skipped);
+            self.write(state);
+        }
+        match next {
             Ok(next) => next,
             Err((lane, broken)) => {
                 self.give_up_lane(state, lane, broken);
@@ -212,6 +217,11 @@ impl StreamReceiver {
                 Kind::LaneGiven => {
                     if let Ok(given) = read_control::<LaneGiven>(kind, &body) {
                         self.take_up_lane(state, given);
+                    }
+                }
+                Kind::LaneSkip => {
+                    if let Ok(order) = read_control::<LaneSkip>(kind, &body) {
+                        state.lanes.order_skip(order);
                     }
                 }
                 _ => {

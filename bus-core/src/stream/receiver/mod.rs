@@ -18,6 +18,7 @@ mod lent_frame;
 mod loan;
 mod put_off;
 pub(crate) mod receiving;
+mod skips;
 mod socket;
 
 use std::sync::{Arc, Condvar, Mutex, Weak};

@@ -212,7 +212,7 @@ impl Receiving {
             Kind::Peers => self.peers = Some(read_control(kind, body).map_err(|_| Broken)?),
             Kind::Recall => self.answer_recall(),
             // Looked at when they came.
-            Kind::LaneGiven | Kind::SenderGone => {}
+            Kind::LaneGiven | Kind::SenderGone | Kind::LaneSkip => {}
             Kind::Closing => {
                 let closing: Closing = read_control(kind, body).map_err(|_| Broken)?;
                 match closing.code {

@@ -318,6 +318,7 @@ impl StreamSender {
             if !waits {
                 // Whoever reads has something to say, perhaps: it is looked for once before it is waited for.
                 waits = true;
+                lane.writer.waits_since(stamp_ns);
                 lane.writer.begin_wait();
                 state = self.look_around(state);
                 continue;
@@ -492,6 +493,26 @@ impl StreamSender {
         let sending = &mut state.sending;
         sending.is_in_lane(false);
         lane.read_back(start, |message| sending.fold(message));
+    }
+
+    /// The channel is gone. What the daemon did not see any more comes back to its sender, unless a receiver took it.
+    pub(super) fn end_lane(&self, state: &mut State) {
+        state.mapped = None;
+        let Some(mut lane) = state.lane.take() else { return };
+        let start = lane.turn_to_nobody();
+        let before = lane.sequence - lane.writer.messages();
+        let ended = state
+            .sending
+            .lane_ended(lane.id)
+            .unwrap_or(u64::MAX)
+            .clamp(start.taken, lane.writer.messages().max(start.taken));
+        let sending = &mut state.sending;
+        sending.is_in_lane(false);
+        if start.messages > 0 {
+            sending.settle_through(before + start.messages);
+        }
+        lane.read_back(start, |message| sending.fold(message));
+        sending.accept_through(before + ended);
     }
 
     fn lacks_receiver(&self, state: &State) -> bool {

@@ -155,6 +155,7 @@ impl StreamSender {
             && let Link::Up(connection) = std::mem::replace(&mut state.link, Link::Closed)
         {
             connection.hang_up();
+            self.end_lane(state);
         }
         Ok(())
     }

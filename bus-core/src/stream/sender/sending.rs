@@ -17,8 +17,8 @@ use crate::message::{Message, MessageInfo};
 use crate::stream::control_queue::ControlQueue;
 use crate::stream::outbox::{Outbox, Outgoing, SLICES_MAX};
 use crate::wire::{
-    Closing, ClosingCode, FrameHeader, FrameLimits, HEADER_BYTES, Kind, LaneNamed, Receivers, Resume, SenderWelcome,
-    Settled, Want, decode_headers, read_control,
+    Closing, ClosingCode, FrameHeader, FrameLimits, HEADER_BYTES, Kind, LaneEnded, LaneId, LaneNamed, Receivers,
+    Resume, SenderWelcome, Settled, Want, decode_headers, read_control,
 };
 
 #[derive(Debug)]
@@ -43,6 +43,8 @@ pub(super) struct Sending {
     closed: bool,
     /// What follows goes through a lane.
     in_lane: bool,
+    /// How many messages of its lane went with the channel.
+    lane_ended: Option<LaneEnded>,
     /// What the daemon said of lanes, and nobody has looked at.
     pub(super) lanes: LaneNews,
 }
@@ -95,6 +97,7 @@ impl Sending {
             resending: false,
             closed: false,
             in_lane: false,
+            lane_ended: None,
             lanes: LaneNews::default(),
             rules,
         }
@@ -163,6 +166,16 @@ impl Sending {
         self.last_sequence = sequence;
         self.earlier_written_through = sequence;
         self.settled = Settled { accepted: sequence, acked: sequence, ..self.settled };
+    }
+
+    /// How many messages of a lane went with the channel, by the daemon's word.
+    pub(super) fn lane_ended(&self, lane: LaneId) -> Option<u64> {
+        self.lane_ended.filter(|ended| ended.lane == lane).map(|ended| ended.messages)
+    }
+
+    /// All up to here were accepted, by whatever way.
+    pub(super) fn accept_through(&mut self, sequence: u64) {
+        self.settled.accepted = sequence.min(self.last_sequence);
     }
 
     /// A message that was sent by other ways is to be sent by this one.
@@ -350,6 +363,7 @@ impl Sending {
                 let LaneNamed { lane } = read_control(kind, body).map_err(|_| Broken)?;
                 self.lanes.kept = Some(lane);
             }
+            Kind::LaneEnded => self.lane_ended = Some(read_control(kind, body).map_err(|_| Broken)?),
             Kind::CursorGiven => self.lanes.cursor = Some(read_control(kind, body).map_err(|_| Broken)?),
             Kind::Closing => {
                 let closing: Closing = read_control(kind, body).map_err(|_| Broken)?;

@@ -1,8 +1,9 @@
 //! How many messages there are in lanes, for the ledger: read where their ends write it, and told by nobody.
 
 use bus_core::Ledger;
+use bus_core::lane::layout::MessageHeader;
 use bus_core::lane::ring::Counts;
-use bus_core::wire::LaneId;
+use bus_core::wire::{LaneId, LaneStart};
 
 use super::Lane;
 use crate::broker::Broker;
@@ -12,6 +13,28 @@ use crate::broker::channel::ChannelId;
 pub trait LaneBooks: std::fmt::Debug + Send {
     /// At this moment.
     fn counts(&self, lane: LaneId) -> Counts;
+
+    /// Where its receiver stands, if it has one and that has begun.
+    fn position(&self, lane: LaneId) -> Option<LaneStart>;
+
+    /// Walks over its messages from a place on, as long as `each` says so. Returns where it came to.
+    fn walk(
+        &self,
+        lane: LaneId,
+        from: LaneStart,
+        message_max_bytes: u32,
+        each: &mut dyn FnMut(LaneMessage<'_>) -> bool,
+    ) -> Option<LaneStart>;
+}
+
+/// A message in a lane.
+pub struct LaneMessage<'a> {
+    /// Before it.
+    pub at: LaneStart,
+    /// What its sender says of it.
+    pub header: MessageHeader,
+    /// Appends its header block and its payload.
+    pub read: &'a dyn Fn(&mut Vec<u8>),
 }
 
 impl Broker {
@@ -20,12 +43,23 @@ impl Broker {
         self.lane_books = Some(books);
     }
 
-    fn counts(&self, lane: &Lane) -> Counts {
+    pub(super) fn books(&self) -> Option<&dyn LaneBooks> {
+        self.lane_books.as_deref()
+    }
+
+    /// How many bytes lie in the lanes of a channel.
+    pub(in crate::broker) fn bytes_in_lanes(&self, channel_id: ChannelId) -> u64 {
+        let held = |counts: Counts| if counts.published > counts.acknowledged { counts.bytes } else { 0 };
+        self.channel(channel_id).lanes.iter().map(|lane| held(self.counts(lane))).sum()
+    }
+
+    pub(super) fn counts(&self, lane: &Lane) -> Counts {
         let counts = self.lane_books.as_ref().map(|books| books.counts(lane.id)).unwrap_or_default();
         // A receiver that has not begun says nothing yet.
-        let published = counts.published.max(lane.counted_from);
-        let acknowledged = counts.acknowledged.max(lane.start.messages).min(published);
-        Counts { acknowledged, taken: counts.taken.max(acknowledged), published }
+        let least = lane.start.messages.max(lane.counted_from + lane.purged);
+        let published = counts.published.max(least);
+        let acknowledged = counts.acknowledged.max(least).min(published);
+        Counts { acknowledged, taken: counts.taken.max(acknowledged), published, ..counts }
     }
 
     /// How many messages its sender has published.
@@ -41,7 +75,8 @@ impl Broker {
         for lane in &channel.lanes {
             let counts = self.counts(lane);
             ledger.accepted += counts.published - lane.counted_from;
-            ledger.acknowledged += counts.acknowledged - lane.counted_from;
+            ledger.acknowledged += counts.acknowledged - lane.counted_from - lane.purged;
+            ledger.purged += lane.purged;
             ledger.in_delivery += counts.taken - counts.acknowledged;
             ledger.queued += counts.published - counts.taken;
         }

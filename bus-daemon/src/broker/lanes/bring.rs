@@ -11,6 +11,7 @@ use bus_core::wire::{
     Kind, LaneAttempts, LaneBrought, LaneEnd, LaneId, LaneNamed, LaneProof, RefusedCode, WelcomeRole,
 };
 
+use super::shell::Doomed;
 use super::{LANES_MAX, Lane, LaneAction, LaneSize, RING_BYTES_MAX, State};
 use crate::broker::channel::ChannelId;
 use crate::broker::peer::{Peer, PeerId, PeerRole};
@@ -122,6 +123,8 @@ impl Broker {
             generation: brought.generation.max(now_ns).saturating_add(1),
             start: brought.start,
             counted_from: brought.start.messages,
+            purged: 0,
+            doomed: Doomed::default(),
             attempts: brought.attempts.clone(),
             size: LaneSize { ring_bytes: brought.ring_bytes, message_max_bytes: 0 },
             not_before_ns: brought.not_before_ns,
@@ -143,9 +146,12 @@ impl Broker {
     /// Whoever read a brought lane under an earlier daemon takes nothing more: it may be given.
     pub(super) fn brought_lane_rests(&mut self, channel_id: ChannelId, lane: LaneId) {
         let published = self.published(channel_id, lane);
-        if let Some(lane) = self.channel_mut(channel_id).lanes.iter_mut().find(|found| found.id == lane) {
-            lane.state = State::Unread;
-            lane.mark(published);
+        let Some((_, index)) = self.find_lane(lane) else { return };
+        let found = &mut self.channel_mut(channel_id).lanes[index];
+        found.state = State::Unread;
+        found.mark(published);
+        if found.is_doomed() {
+            self.remove_doomed(channel_id, index);
         }
         self.give_lanes(channel_id);
     }

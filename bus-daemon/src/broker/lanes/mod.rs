@@ -7,6 +7,7 @@
 mod books;
 mod bring;
 mod orders;
+mod shell;
 mod tickets;
 
 use std::time::Duration;
@@ -22,7 +23,10 @@ use super::channel::{Channel, ChannelId};
 use super::peer::PeerId;
 use super::{Action, Broker, Fault, Refusal, millis};
 
-pub use self::books::LaneBooks;
+use self::shell::Doomed;
+pub(super) use self::shell::{InLanes, accepted_at_ns};
+
+pub use self::books::{LaneBooks, LaneMessage};
 pub use self::orders::{AtRest, LaneAction, LanePart, LaneSize};
 pub(super) use self::tickets::Ticket;
 
@@ -52,6 +56,9 @@ pub(super) struct Lane {
     proof: LaneProof,
     /// Messages before this one the ledger of an earlier daemon has.
     counted_from: u64,
+    /// Messages that an order has removed.
+    purged: u64,
+    doomed: Doomed,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -168,6 +175,8 @@ impl Broker {
             brought: false,
             proof: LaneProof { uid: 0, token: [0; 16] },
             counted_from: 0,
+            purged: 0,
+            doomed: Doomed::default(),
         });
         if !self.laned.contains(&channel_id) {
             self.laned.push(channel_id);
@@ -412,6 +421,9 @@ impl Broker {
         let excess = found.attempts.len().saturating_sub(ATTEMPTS_MAX);
         found.attempts.drain(..excess);
         found.turning = false;
+        if found.is_doomed() {
+            self.remove_doomed(channel_id, index);
+        }
         if self.lanes_at_rest(channel_id) {
             self.seat_next(channel_id, false);
         }
@@ -480,15 +492,17 @@ impl Broker {
         if !gone && done.fault.is_none() {
             return Err(Fault(format!("lane {} has not ended: its sender is there", done.lane.0)));
         }
-        let counted_from = lane.counted_from;
+        let (counted_from, purged) = (lane.counted_from, lane.purged);
         let published = self.published(channel_id, done.lane) - counted_from;
-        let acknowledged = done.messages.saturating_sub(counted_from).min(published);
+        let acknowledged = done.messages.saturating_sub(counted_from).clamp(purged, published);
         // Of one that is broken its sender sends again what is not acknowledged, if it lives.
         let lost = if gone { published - acknowledged } else { 0 };
         let channel = self.channel_mut(channel_id);
         channel.tally.accepted += acknowledged + lost;
-        channel.tally.acknowledged += acknowledged;
+        channel.tally.acknowledged += acknowledged - purged;
+        channel.tally.purged += purged;
         channel.tally.dropped += lost;
+        channel.former_lane_messages += acknowledged + lost + counted_from;
         self.free_lane(channel_id, done.lane);
         if let (Some(sender), Some(fault)) = (sender, done.fault) {
             // It comes back, and is told that the lane is not known.

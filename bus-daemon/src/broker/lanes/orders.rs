@@ -22,6 +22,8 @@ pub enum LaneAction {
     SealData(LaneId),
     /// There is to be a *cursor* for another receiver.
     NewCursor(LaneId),
+    /// There is no receiver: make a *cursor* that says that one stands here.
+    StandIn(LaneId, LaneStart),
     /// Its receiver has mapped *cursor*: nobody else may.
     SealCursor(LaneId),
     /// Freeze *cursor*, and tell by [`Broker::cursor_at_rest`] where it stands.
@@ -45,6 +47,8 @@ pub enum LanePart {
     ForReceiver(PeerId),
     /// *Cursor*, and what rings this receiver.
     Cursor(PeerId),
+    /// *Cursor*, and what rings nobody.
+    StandIn,
 }
 
 /// How large a lane is.

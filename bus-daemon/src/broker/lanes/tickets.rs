@@ -50,7 +50,7 @@ impl Broker {
     pub(super) fn forget_tickets_to(&mut self, id: PeerId) {
         self.tickets.retain(|ticket| match ticket.part {
             LanePart::ForReceiver(receiver) | LanePart::Cursor(receiver) => receiver != id,
-            LanePart::ForSender => true,
+            LanePart::ForSender | LanePart::StandIn => true,
         });
     }
 

@@ -1,0 +1,234 @@
+//! What the shell orders and asks, where messages lie in lanes.
+
+// The functions are tests, whatever the lint sees of it: a failure is to point at its line.
+#![allow(clippy::unwrap_used)]
+
+use std::time::{Duration, Instant};
+
+use bus_core::{Bus, Ledger, Receiver, Sender, TrySendError};
+use bus_tests::processes::{Dice, Stage};
+use bus_tests::{PATIENCE, Route, watch};
+
+#[test]
+fn a_purge_without_a_receiver_empties_lanes_and_makes_room() {
+    on_stage("purged", |bus| {
+        let sender = in_lane(bus, "jobs");
+        let sent = fill(&sender);
+        assert_eq!(bus.purge("jobs").unwrap().messages, sent);
+        assert_eq!(ledger(bus), Ledger { accepted: sent, purged: sent, ..Ledger::default() });
+        until("the sender has room", || sender.is_empty());
+        sender.send(b"next".to_vec()).unwrap();
+        let receiver: Receiver<Vec<u8>> = bus.receiver("jobs").open().unwrap();
+        assert_eq!(receiver.recv_timeout(PATIENCE).unwrap(), b"next");
+    });
+}
+
+#[test]
+fn a_purge_leaves_what_the_receiver_holds_and_takes_the_rest() {
+    on_stage("purged", |bus| {
+        let sender = in_lane(bus, "jobs");
+        let mut receiver: Receiver<Vec<u8>> = bus.receiver("jobs").open().unwrap();
+        drain(&sender, &receiver);
+        let before = ledger(bus);
+        (0..1_000_u64).for_each(|number| sender.send(number.to_le_bytes().to_vec()).unwrap());
+        let held = receiver.next_delivery_deadline(Instant::now() + PATIENCE).unwrap();
+        let purged = bus.purge("jobs").unwrap().recalled;
+        assert!((900..1_000).contains(&purged), "{purged}");
+        held.ack();
+        let mut seen = 1;
+        sender.send(b"next".to_vec()).unwrap();
+        while receiver.recv_timeout(PATIENCE).unwrap() != b"next" {
+            seen += 1;
+        }
+        assert_eq!(seen + purged, 1_000);
+        until("all is counted", || {
+            let ledger = ledger(bus);
+            let acknowledged = before.acknowledged + seen + 1;
+            ledger == Ledger { accepted: before.accepted + 1_001, acknowledged, purged, ..Ledger::default() }
+        });
+    });
+}
+
+#[test]
+fn what_is_purged_does_not_come_when_the_receiver_goes_before_it_has_heard_of_it() {
+    on_stage("purged", |bus| {
+        let sender = in_lane(bus, "jobs");
+        let mut receiver: Receiver<Vec<u8>> = bus.receiver("jobs").open().unwrap();
+        drain(&sender, &receiver);
+        (0..1_000_u64).for_each(|number| sender.send(number.to_le_bytes().to_vec()).unwrap());
+        drop(receiver.next_delivery_deadline(Instant::now() + PATIENCE).unwrap());
+        bus.purge("jobs").unwrap();
+        drop(receiver);
+        until("nothing is queued", || ledger(bus).queued == 0);
+        sender.send(b"next".to_vec()).unwrap();
+        let next: Receiver<Vec<u8>> = bus.receiver("jobs").open().unwrap();
+        assert_eq!(next.recv_timeout(PATIENCE).unwrap(), b"next");
+    });
+}
+
+#[test]
+fn skip_removes_the_head_of_a_lane_with_and_without_a_receiver() {
+    on_stage("skipped", |bus| {
+        let sender = in_lane(bus, "jobs");
+        bus.purge("jobs").unwrap();
+        for text in ["bad", "also bad", "good", "held", "bad again", "last"] {
+            sender.send(text.as_bytes().to_vec()).unwrap();
+        }
+        for _ in 0..2 {
+            assert_eq!(bus.skip("jobs").unwrap().messages, 1);
+        }
+        let mut receiver: Receiver<Vec<u8>> = bus.receiver("jobs").open().unwrap();
+        assert_eq!(receiver.recv_timeout(PATIENCE).unwrap(), b"good");
+        let held = receiver.next_delivery_deadline(Instant::now() + PATIENCE).unwrap();
+        assert_eq!(*held, b"held");
+        assert_eq!(bus.skip("jobs").unwrap().recalled, 1);
+        held.ack();
+        assert_eq!(receiver.recv_timeout(PATIENCE).unwrap(), b"last");
+        until("all is counted", || ledger(bus).queued + ledger(bus).in_delivery == 0 && ledger(bus).balances());
+    });
+}
+
+#[test]
+fn a_head_that_is_given_back_is_the_one_that_skip_removes() {
+    on_stage("skipped", |bus| {
+        let sender = in_lane(bus, "jobs");
+        let mut receiver: Receiver<Vec<u8>> = bus.receiver("jobs").open().unwrap();
+        drain(&sender, &receiver);
+        for text in ["bad", "good", "last"] {
+            sender.send(text.as_bytes().to_vec()).unwrap();
+        }
+        let held = receiver.next_delivery_deadline(Instant::now() + PATIENCE).unwrap();
+        assert_eq!(bus.skip("jobs").unwrap().recalled, 1);
+        held.nack();
+        assert_eq!(receiver.recv_timeout(PATIENCE).unwrap(), b"good");
+        assert_eq!(receiver.recv_timeout(PATIENCE).unwrap(), b"last");
+        until("all is counted", || ledger(bus).queued + ledger(bus).in_delivery == 0);
+    });
+}
+
+#[test]
+fn peek_shows_lanes_and_stream_in_the_order_of_sending() {
+    on_stage("peeked", |bus| {
+        let in_a_lane = in_lane(bus, "jobs");
+        bus.purge("jobs").unwrap();
+        let streamed = bus.sender::<Vec<u8>>("jobs").open().unwrap();
+        for number in 0..20_u8 {
+            let sender = if number % 3 == 0 { &streamed } else { &in_a_lane };
+            sender.send_confirmed(vec![number]).unwrap();
+        }
+        let (mut shown, mut at) = (Vec::new(), Some(0));
+        while let Some(after) = at {
+            let peeked = bus.peek("jobs", after, 7).unwrap();
+            shown.extend(peeked.messages.into_iter().map(|message| message.payload[0]));
+            at = peeked.next;
+        }
+        // It is known by their order alone what they are: codec and all are as they were sent.
+        let receiver: Receiver<Vec<u8>> = bus.receiver("jobs").open().unwrap();
+        let received: Vec<u8> = (0..20).map(|_| receiver.recv_timeout(PATIENCE).unwrap()[0]).collect();
+        assert_eq!(received, (0..20).collect::<Vec<u8>>());
+        assert_eq!(shown.len(), 20);
+    });
+}
+
+#[test]
+fn show_tells_the_route_and_how_full_a_lane_is() {
+    on_stage("shown", |bus| {
+        let sender = in_lane(bus, "jobs");
+        let sent = fill(&sender);
+        let info = bus.show("jobs").unwrap();
+        let shown = &info.senders[0];
+        assert_eq!((shown.route.as_str(), shown.outstanding), ("lane", sent));
+        assert!(info.held_bytes >= 1_000 * (64 - 1) && info.oldest_ms.is_some(), "{info:?}");
+        let receiver: Receiver<Vec<u8>> = bus.receiver("jobs").open().unwrap();
+        drain(&sender, &receiver);
+        until("the receiver reads a lane", || {
+            let info = bus.show("jobs").unwrap();
+            info.receiver.is_some_and(|receiver| receiver.route == "lane" && receiver.messages >= sent)
+        });
+    });
+}
+
+#[test]
+fn show_tells_since_when_a_sender_in_a_lane_waits() {
+    on_stage("blocked", |bus| {
+        let sender = in_lane(bus, "jobs");
+        while sender.try_send(vec![0; 64]).is_ok() {}
+        let waiting = std::thread::spawn(move || sender.send(vec![1]).map(|()| sender));
+        until("it waits", || bus.show("jobs").unwrap().senders[0].blocked_ms.is_some());
+        until("it waits for long", || bus.show("jobs").unwrap().senders[0].blocked_ms.is_some_and(|ms| ms >= 50));
+        bus.purge("jobs").unwrap();
+        waiting.join().unwrap().unwrap();
+    });
+}
+
+/// What was sent to a channel that was deleted was told to nobody.
+#[test]
+fn a_deleted_channel_gives_back_what_was_sent_too_late() {
+    on_stage("deleted", |bus| {
+        for round in 0..20 {
+            let channel = format!("jobs.{round}");
+            let sender = in_lane(bus, &channel);
+            let before = sender.len() as u64;
+            let sending = std::thread::spawn(move || {
+                let mut sent = 0_u64;
+                loop {
+                    match sender.try_send(vec![1; 64]) {
+                        Ok(()) => sent += 1,
+                        Err(TrySendError::Full(_)) => std::thread::yield_now(),
+                        Err(TrySendError::Disconnected(_)) => return (sender, sent),
+                        Err(error) => panic!("{error}"),
+                    }
+                }
+            });
+            std::thread::sleep(Duration::from_micros(300 * round));
+            let removed = bus.delete(&channel).unwrap().messages;
+            let (sender, sent) = sending.join().unwrap();
+            assert_eq!(before + sent, removed + sender.refused().len() as u64);
+        }
+    });
+}
+
+fn on_stage(name: &str, test: fn(&Bus)) {
+    let body = move || {
+        let stage = Stage::new(Dice::from_environment(), Route::Lane);
+        test(&stage.bus());
+    };
+    watch(name, body, || ());
+}
+
+/// A sender in its lane, with some messages there and in the stream.
+fn in_lane(bus: &Bus, channel: &str) -> Sender<Vec<u8>> {
+    let sender = bus.sender(channel).lane().open().unwrap();
+    until("the sender is in its lane", || {
+        sender.send_confirmed(vec![0; 64]).unwrap();
+        sender.has_lane()
+    });
+    sender
+}
+
+/// Sends a thousand more. Returns how many there are.
+fn fill(sender: &Sender<Vec<u8>>) -> u64 {
+    (0..1_000).for_each(|_| sender.send(vec![0; 64]).unwrap());
+    sender.flush().unwrap();
+    sender.len() as u64
+}
+
+/// Receives everything that there is.
+fn drain(sender: &Sender<Vec<u8>>, receiver: &Receiver<Vec<u8>>) {
+    until("everything is received", || {
+        while receiver.recv_timeout(Duration::from_millis(20)).is_ok() {}
+        sender.is_empty()
+    });
+}
+
+fn ledger(bus: &Bus) -> Ledger {
+    bus.show("jobs").unwrap().ledger
+}
+
+fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let begin = Instant::now();
+    while !condition() {
+        assert!(begin.elapsed() < PATIENCE, "never came true: {what}");
+        std::thread::yield_now();
+    }
+}
