@@ -34,7 +34,7 @@ impl Outlet {
     pub(crate) fn open(route: Route, socket: &Path, channel: Channel) -> Result<Self> {
         match route {
             Route::Relay => Ok(Self::Relay(RelaySender::connect(socket, channel)?)),
-            Route::Bus => Ok(Self::Bus(Box::new(bus(socket)?.raw_sender(name(channel)).open()?))),
+            Route::Bus => Ok(Self::Bus(Box::new(bus(socket)?.raw_sender(name(channel)).no_lane().open()?))),
             Route::Lane => Ok(Self::Bus(Box::new(bus(socket)?.raw_sender(name(channel)).lane().open()?))),
         }
     }

@@ -89,7 +89,7 @@ impl Bus {
     /// ```
     #[must_use]
     pub fn builder() -> BusBuilder {
-        BusBuilder { address: None, name: None, autostart: Autostart::Never, door: None, lane: LaneWish::Never }
+        BusBuilder { address: None, name: None, autostart: Autostart::Never, door: None, lane: LaneWish::WhenBusy }
     }
 
     /// Begins a sender of `T` to the channel `name`.
@@ -328,11 +328,27 @@ pub struct BusBuilder {
 }
 
 impl BusBuilder {
-    /// All senders ask for a lane at once; see [`SenderBuilder::lane`].
-    #[doc(hidden)]
+    /// All senders ask for a lane at once, unless they say otherwise; see [`SenderBuilder::lane`].
+    ///
+    /// ```no_run
+    /// let bus = bus_core::Bus::builder().lanes().connect()?;
+    /// # Ok::<(), bus_core::ConnectError>(())
+    /// ```
     #[must_use]
     pub fn lanes(mut self) -> Self {
         self.lane = LaneWish::AtOnce;
+        self
+    }
+
+    /// All senders stay on the stream, unless they say otherwise; see [`SenderBuilder::no_lane`].
+    ///
+    /// ```no_run
+    /// let bus = bus_core::Bus::builder().no_lanes().connect()?;
+    /// # Ok::<(), bus_core::ConnectError>(())
+    /// ```
+    #[must_use]
+    pub fn no_lanes(mut self) -> Self {
+        self.lane = LaneWish::Never;
         self
     }
 

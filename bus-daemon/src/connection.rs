@@ -381,6 +381,11 @@ impl Connection {
         self.is_closed() && self.large.is_none() && !whole
     }
 
+    /// Whether the client is in this process.
+    pub(crate) fn is_memory(&self) -> bool {
+        matches!(self.stream, Stream::Memory(_))
+    }
+
     /// Whether its socket was closed by [`Self::hang_up`].
     pub(crate) fn is_closed(&self) -> bool {
         matches!(self.stream, Stream::Closed)

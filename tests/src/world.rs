@@ -52,7 +52,7 @@ impl World {
             Route::Stream | Route::Lane => {
                 let daemon = Daemon::start();
                 let builder = Bus::builder().address(daemon.address().clone());
-                let builder = if route == Route::Lane { builder.lanes() } else { builder };
+                let builder = if route == Route::Lane { builder.lanes() } else { builder.no_lanes() };
                 let bus = builder.connect().expect("it has just answered");
                 Self { bus, daemon: Some(daemon) }
             }

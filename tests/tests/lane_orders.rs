@@ -111,7 +111,7 @@ fn peek_shows_lanes_and_stream_in_the_order_of_sending() {
     on_stage("peeked", |bus| {
         let in_a_lane = in_lane(bus, "jobs");
         bus.purge("jobs").unwrap();
-        let streamed = bus.sender::<Vec<u8>>("jobs").open().unwrap();
+        let streamed = bus.sender::<Vec<u8>>("jobs").no_lane().open().unwrap();
         for number in 0..20_u8 {
             let sender = if number % 3 == 0 { &streamed } else { &in_a_lane };
             sender.send_confirmed(vec![number]).unwrap();

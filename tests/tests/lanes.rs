@@ -179,6 +179,69 @@ fn a_sender_brings_its_lane_for_the_next_receiver() {
     });
 }
 
+#[test]
+fn a_busy_sender_moves_to_a_lane_and_loses_nothing_on_the_way() {
+    on_stage("busy", |_, bus| {
+        for round in 0..20 {
+            let channel = format!("jobs.{round}");
+            let sender = bus.sender::<Vec<u8>>(&channel).open().unwrap();
+            let receiver: Receiver<Vec<u8>> = bus.receiver(&channel).open().unwrap();
+            let sending = thread::spawn(move || {
+                let mut sent = 0_u64;
+                until("the sender is in a lane", || {
+                    (0..100).for_each(|more| sender.send((sent + more).to_le_bytes().to_vec()).unwrap());
+                    sent += 100;
+                    sender.is_in_lane()
+                });
+                (0..1_000_u64).for_each(|more| sender.send((sent + more).to_le_bytes().to_vec()).unwrap());
+                sent + 1_000
+            });
+            let mut received = 0;
+            while !sending.is_finished() || !receiver.is_empty() {
+                let Ok(bytes) = receiver.recv_timeout(Duration::from_millis(20)) else { continue };
+                assert_eq!(number(&bytes), received);
+                received += 1;
+            }
+            assert_eq!(received, sending.join().unwrap());
+        }
+    });
+}
+
+#[test]
+fn a_sender_that_is_not_busy_stays_on_the_stream() {
+    on_stage("idle", |_, bus| {
+        let sender = bus.sender::<Vec<u8>>("jobs").open().unwrap();
+        for number in 0..100 {
+            sender.send_confirmed(parcel(number)).unwrap();
+            thread::sleep(Duration::from_millis(1));
+        }
+        assert!(!sender.has_lane());
+    });
+}
+
+/// Receivers in the daemon's process were refused where there was a lane.
+#[test]
+fn a_receiver_in_the_daemons_process_reads_lanes() {
+    let body = || {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = bus_core::Address::new(folder.path().join("bus.sock")).unwrap();
+        let config = bus_daemon::Config { socket: Some(socket.clone()), ..bus_daemon::Config::default() };
+        let daemon = bus_daemon::Daemon::start(config).unwrap();
+        let outside = Bus::connect_to(&socket).unwrap();
+        let sender = lane_sender(&outside, "jobs");
+        let inside: Receiver<Vec<u8>> = daemon.bus().unwrap().receiver("jobs").open().unwrap();
+        into_lane(&sender, &inside);
+        let streamed = outside.sender::<Vec<u8>>("jobs").no_lane().open().unwrap();
+        for number_sent in 0..200 {
+            let sender = if number_sent % 2 == 0 { sender.clone() } else { streamed.clone() };
+            let sending = thread::spawn(move || sender.send_confirmed(parcel(number_sent)));
+            assert_eq!(number(&inside.recv_timeout(PATIENCE).unwrap()), number_sent);
+            sending.join().unwrap().unwrap();
+        }
+    };
+    watch("inside", body, || ());
+}
+
 /// A ticket that nobody had used gave the ends of a receiver that was gone another life.
 #[test]
 fn descriptors_and_maps_of_lanes_are_given_back_whoever_leaves_first() {

@@ -112,6 +112,16 @@ impl World {
         bus_core::Bus::connect_to(&Address::new(self.socket()).unwrap()).unwrap()
     }
 
+    /// Waits until so many messages have come into the channel.
+    pub(crate) fn await_accepted(&self, channel: &str, messages: u64) {
+        let bus = self.bus();
+        let deadline = Instant::now() + PATIENCE;
+        while bus.show(channel).map_or(0, |info| info.ledger.accepted) < messages {
+            assert!(Instant::now() < deadline, "fewer than {messages} messages come into {channel}");
+            std::thread::yield_now();
+        }
+    }
+
     /// Waits until the channel has these ends, this very call's own sender not counted.
     pub(crate) fn await_peers(&self, channel: &str, senders: u32, receivers: u32) {
         let watcher: Sender<Vec<u8>> = self.bus().raw_sender(channel).open().unwrap();

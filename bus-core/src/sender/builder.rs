@@ -25,7 +25,8 @@ pub struct SenderBuilder<T> {
     type_name: Option<String>,
     name: Option<String>,
     require_receiver: bool,
-    lane: LaneWish,
+    /// As the bus says, where it is not set.
+    lane: Option<LaneWish>,
     values: PhantomData<fn(T)>,
 }
 
@@ -56,7 +57,7 @@ impl<T> SenderBuilder<T> {
             type_name,
             name: None,
             require_receiver: false,
-            lane: LaneWish::Never,
+            lane: None,
             values: PhantomData,
         }
     }
@@ -90,12 +91,32 @@ impl<T> SenderBuilder<T> {
     }
 
     /// Asks for a lane at once: memory shared with the receiver, through which messages go without passing the
-    /// daemon. Where there can be none the sender stays on the stream: on an exact channel, in the process
-    /// of the daemon, or where the system forbids it.
-    #[doc(hidden)]
+    /// daemon. Otherwise a sender gets one when it is busy: 64 messages within 10 ms.
+    ///
+    /// Where there can be none it stays on the stream: on a channel with a capacity of its own or one that drops or
+    /// rejects, when the channel has 64 lanes, in the process of the daemon, or where the system forbids it.
+    ///
+    /// ```
+    /// # let bus = bus_core::Bus::in_process();
+    /// let sender = bus.sender::<u32>("numbers").lane().open()?;
+    /// # Ok::<(), bus_core::OpenError>(())
+    /// ```
     #[must_use]
     pub fn lane(mut self) -> Self {
-        self.lane = LaneWish::AtOnce;
+        self.lane = Some(LaneWish::AtOnce);
+        self
+    }
+
+    /// Stays on the stream, through the daemon.
+    ///
+    /// ```
+    /// # let bus = bus_core::Bus::in_process();
+    /// let sender = bus.sender::<u32>("numbers").no_lane().open()?;
+    /// # Ok::<(), bus_core::OpenError>(())
+    /// ```
+    #[must_use]
+    pub fn no_lane(mut self) -> Self {
+        self.lane = Some(LaneWish::Never);
         self
     }
 }
@@ -121,8 +142,8 @@ impl<T: Send + 'static> SenderBuilder<T> {
                     dialer.name.clone_from(name);
                 }
                 let require_receiver = self.require_receiver;
-                let wish = if self.lane == LaneWish::Never { dialer.lane } else { self.lane };
-                let lane = if dialer.reaches_descriptors() { wish } else { LaneWish::Never };
+                let wish = self.lane.unwrap_or(dialer.lane);
+                let lane = if dialer.may_have_lanes() { wish } else { LaneWish::Never };
                 let options = SenderOptions { dialer, channel: channel.clone(), declares, require_receiver, lane };
                 Route::Stream(Arc::new(FlushOnDrop(StreamSender::open(options)?)))
             }

@@ -85,8 +85,8 @@ pub(crate) enum DialError {
 }
 
 impl Dialer {
-    /// Whether descriptors can be fetched: memory passes none, and its process ends with the daemon's.
-    pub(crate) fn reaches_descriptors(&self) -> bool {
+    /// Whether a sender may have a lane. One in the daemon's own process stays where it is: memory is as fast.
+    pub(crate) fn may_have_lanes(&self) -> bool {
         self.door.is_none()
     }
 

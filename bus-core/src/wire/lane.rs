@@ -52,6 +52,8 @@ pub enum LaneWish {
     AtOnce,
     /// To keep the one that it has.
     Has(LaneId),
+    /// A lane, once it is busy.
+    WhenBusy,
 }
 
 /// Fetches descriptors.

@@ -22,6 +22,19 @@ const STRIDE_BYTES_MAX: u64 = 256 * 1024;
 /// The time at which senders have left that do not come back: before all others.
 pub(super) const FOR_GOOD: u64 = 0;
 
+/// How busy a sender is that wishes a lane when it is.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Busy {
+    since_ms: u64,
+    messages: u64,
+}
+
+/// How many messages within [`BUSY_MS`] make a sender busy.
+const BUSY_MESSAGES: u64 = 64;
+
+/// See [`BUSY_MESSAGES`], in milliseconds.
+const BUSY_MS: u64 = 10;
+
 #[derive(Debug)]
 pub(super) struct Account {
     /// The sender's id.
@@ -58,6 +71,8 @@ pub(super) struct Account {
     pub(super) messages: u64,
     /// When it left, in milliseconds of the daemon's clock.
     pub(super) departed_at_ms: Option<u64>,
+    /// It wishes a lane when it is busy, and has none.
+    pub(super) busy: Option<Busy>,
 }
 
 impl Account {
@@ -82,6 +97,7 @@ impl Account {
             queued: false,
             messages: 0,
             departed_at_ms: None,
+            busy: None,
         }
     }
 
@@ -107,6 +123,22 @@ impl Account {
         if self.fills(window) {
             self.window_full_since_ms.get_or_insert(now_ms);
         }
+    }
+
+    /// Some of its messages were accepted at once. Whether it has just become busy.
+    #[inline]
+    pub(super) fn becomes_busy(&mut self, messages: u64, now_ms: u64) -> bool {
+        let Some(busy) = &mut self.busy else { return false };
+        if now_ms - busy.since_ms.min(now_ms) > BUSY_MS {
+            *busy = Busy { since_ms: now_ms, messages: 0 };
+        }
+        let before = busy.messages;
+        busy.messages += messages;
+        before < BUSY_MESSAGES && busy.messages >= BUSY_MESSAGES
+    }
+
+    pub(super) fn is_busy(&self) -> bool {
+        self.busy.is_some_and(|busy| busy.messages >= BUSY_MESSAGES) && self.peer.is_some()
     }
 
     fn fills(&self, window: Window) -> bool {

@@ -114,6 +114,7 @@ impl Broker {
         account.peer = Some(id);
         account.pid = pid;
         account.messages = 0;
+        account.busy = None;
         account.confirm = 0;
         let settled = account.settled();
         account.told = settled;

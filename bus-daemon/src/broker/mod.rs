@@ -42,7 +42,7 @@ use bus_core::ChannelName;
 use bus_core::wire::{FrameLimits, Hello, Kind, LaneBrought, RefusedCode};
 use slab::Slab;
 
-pub use self::lanes::{AtRest, LaneAction, LaneBooks, LaneMessage, LanePart, LaneSize};
+pub use self::lanes::{AtRest, LaneAction, LaneBooks, LaneMessage, LanePart, LaneSize, NoLane};
 pub use self::large::Announced;
 pub use self::log::{Content, LARGE_BYTES, PREFIX_BYTES};
 pub use self::peer::PeerId;
@@ -127,6 +127,8 @@ pub struct Broker {
     records: Records,
     /// Channels that have lanes.
     laned: Vec<ChannelId>,
+    /// Senders that have become busy.
+    busy: Vec<(ChannelId, AccountId)>,
     /// Descriptors that wait to be fetched.
     tickets: VecDeque<Ticket>,
     tickets_made: u64,
@@ -182,6 +184,7 @@ impl Broker {
             due_ms: None,
             records: Records::default(),
             laned: Vec::new(),
+            busy: Vec::new(),
             tickets: VecDeque::new(),
             tickets_made: 0,
             early: Vec::new(),

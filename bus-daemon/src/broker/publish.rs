@@ -148,6 +148,9 @@ impl Broker {
         let window = channel.bounds.window();
         let account = &mut channel.accounts[account_id.0 as usize];
         account.accept(header, window, now_ms);
+        if account.becomes_busy(1, now_ms) {
+            self.busy.push((channel_id, account_id));
+        }
         let origin = account.origin(self.now_ns);
         if !account.queued {
             account.queued = true;

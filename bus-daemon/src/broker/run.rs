@@ -60,6 +60,9 @@ impl Broker {
         }
         if messages > 0 {
             self.now_ms = now_ms;
+            if account.becomes_busy(messages, now_ms) {
+                self.busy.push((channel_id, account_id));
+            }
             channel.tally.accepted += messages;
             user.bytes += channel.cost() - before;
             let receiver = channel.seat.as_ref().map(|seat| seat.peer);

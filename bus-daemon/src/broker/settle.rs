@@ -15,6 +15,7 @@ impl Broker {
     /// Lets those senders know how far they are who wait for it or have come a good way. All others with
     /// news are told a little later: telling a sender costs as much as taking its message.
     pub fn end_turn(&mut self) {
+        self.offer_lanes();
         self.tell_senders(false);
         // Who does not read is told with the turn that finds its outbox drained.
         if self.tell_all_at_ms.is_none() && self.to_tell.iter().any(|(channel, account)| self.reads(*channel, *account))

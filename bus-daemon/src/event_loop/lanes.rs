@@ -5,19 +5,23 @@ use std::io;
 use bus_core::wire::{Kind, LaneId, Welcome, WelcomeRole, put_control};
 
 use super::{EventLoop, Outside};
-use crate::broker::{LaneAction, LanePart, PeerId};
+use crate::broker::{LaneAction, LanePart, NoLane, PeerId};
 
 impl<O: Outside> EventLoop<O> {
     pub(super) fn do_lane(&mut self, action: LaneAction) {
         let now = self.started.elapsed();
         match action {
             LaneAction::Make(lane, size) => {
-                let made = self.lanes.make(lane, size);
-                if let Err(error) = &made {
+                let made = self.lanes.make(lane, size).map_err(|error| {
+                    if is_passing(&error) {
+                        tracing::debug!(%error, "there is no lane to be had now: a sender stays on the stream");
+                        return NoLane::Now;
+                    }
                     // Said once: the broker asks no more.
                     tracing::warn!(%error, "the system gives no memory for lanes: all senders stay on the stream");
-                }
-                self.broker.lane_made(lane, made.ok());
+                    NoLane::Ever
+                });
+                self.broker.lane_made(lane, made);
             }
             LaneAction::Expect(peer) => {
                 let Some(key) = self.slot_of(peer) else { return };
@@ -77,6 +81,13 @@ impl<O: Outside> EventLoop<O> {
             self.to_write.push(key);
         }
     }
+}
+
+/// Whether what there is too little of now there may be more of later.
+fn is_passing(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let passing = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::AGAIN, Errno::NOSPC];
+    passing.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
 fn log(lane: LaneId, what: &str, done: io::Result<()>) {

@@ -290,6 +290,10 @@ impl<O: Outside> EventLoop<O> {
             if written > 0 {
                 self.broker.wrote(peer, written);
             }
+            if written > 0 && slot.connection.is_memory() {
+                // A receiver in this process that sleeps beside its lanes.
+                self.lanes.ring(peer);
+            }
         }
         if slot.connection.write_closed {
             self.broker.write_closed(peer);

@@ -25,7 +25,7 @@ pub fn send_parcels(address: &Address, journal: &Path, producer: u64, lane: bool
     let journal = Journal::open(journal);
     let builder = |bus: &Bus| {
         let builder = bus.sender::<Parcel>(CHANNEL);
-        if lane { builder.lane() } else { builder }
+        if lane { builder.lane() } else { builder.no_lane() }
     };
     let sender = open(address, |bus| builder(bus).open());
     for number in 1.. {

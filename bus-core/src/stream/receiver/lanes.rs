@@ -72,6 +72,8 @@ pub(super) struct Lane {
     head: Option<Record>,
     /// How far it went at the first look.
     first_tail: u64,
+    /// Something of it was handed out.
+    begun: bool,
     /// What is not to be handed out.
     skips: Skips,
     /// How often the messages from the head on were given back.
@@ -167,6 +169,7 @@ impl Lane {
             orphaned: false,
             brought: given.brought,
             head: None,
+            begun: false,
             skips: Skips::default(),
             given_back: Vec::new(),
             sequence: 0,
@@ -525,6 +528,11 @@ impl Lanes {
         let sent_at_ns = record.header.stamp_ns.wrapping_add(wall_clock_offset_ns);
         let known = record.header.sequence <= lane.known_through;
         Some(Lent { lane: lane.id, record, origin, given_back, sent_at_ns, known })
+    }
+
+    /// Whether nothing of a lane was handed out yet; something is, from now on.
+    pub(super) fn begins(&mut self, index: usize) -> bool {
+        !std::mem::replace(&mut self.lanes[index].begun, true)
     }
 
     /// Copies the header block and the payload of a message out, each byte once.

@@ -169,9 +169,17 @@ impl StreamReceiver {
             is_up: state.connection.is_some(),
         };
         let next = state.lanes.next(stream);
-        while let Some(skipped) = state.lanes.skipped() {
-            state.receiving.control.push(Kind::LaneSkipped, &skipped);
+        let mut skipped = 0;
+        while let Some(told) = state.lanes.skipped() {
+            state.receiving.control.push(Kind::LaneSkipped, &told);
+            skipped += told.messages;
+        }
+        if skipped > 0 {
             self.write(state);
+            if state.connection.is_none() {
+                // Lost with that, and perhaps the lanes: it is chosen again.
+                return Next::Nothing;
+            }
         }
         match next {
             Ok(next) => next,
@@ -299,6 +307,9 @@ impl StreamReceiver {
     /// Lends the head of a lane. `false` when there is nothing to lend there after all.
     pub(super) fn lend_from_lane(&self, state: &mut State, index: usize) -> bool {
         state.lane_loan.used = 0;
+        if !self.begin_lane(state, index) {
+            return false;
+        }
         match state.lend_head(index) {
             Ok(lent) => lent,
             Err(lane) => {
@@ -311,10 +322,24 @@ impl StreamReceiver {
         }
     }
 
+    /// What the sender of a lane had sent before by the stream is acknowledged: the daemon is told, because what is
+    /// acknowledged in the lane is known at once, and the next receiver would get the older ones alone.
+    /// `false` when the connection is lost with that, and perhaps the lane.
+    fn begin_lane(&self, state: &mut State, index: usize) -> bool {
+        if state.connection.is_none() || !state.lanes.begins(index) {
+            return true;
+        }
+        self.tell(state, true);
+        state.connection.is_some()
+    }
+
     /// Lends more, as long as the next message comes by a lane.
     pub(super) fn lend_more_from_lanes(&self, state: &mut State, most: usize) {
         while state.lane_loan.lent.len() < most && state.lane_loan.used < BATCH_BYTES {
             let Next::Lane(index) = self.choose(state) else { return };
+            if !self.begin_lane(state, index) {
+                return;
+            }
             // What is not lent now shows again with the next message.
             if !matches!(state.lend_head(index), Ok(true)) {
                 return;
@@ -438,6 +463,12 @@ impl StreamReceiver {
     fn sleep(&self, state: &State, deadline: Option<Instant>) -> io::Result<bool> {
         let bell = state.lanes.bell();
         let Some(connection) = &state.connection else { return Ok(false) };
+        if let (None, Some(bell)) = (connection.fd(), &bell) {
+            // Memory, which the daemon fills in this process: it rings as well when it has.
+            let until = Instant::now() + DAEMON_LOOK;
+            bell.wait(deadline.map_or(until, |deadline| deadline.min(until)));
+            return Ok(connection.wait(Interest::Readable, Some(Instant::now()))?.is_some());
+        }
         let bell = bell.as_ref().map(|bell| bell.as_fd());
         let ready = connection.wait_or_ring(Interest::Readable, bell, deadline)?;
         Ok(ready.is_some_and(|ready| ready.readable))

@@ -372,6 +372,6 @@ fn hello(options: &ReceiverOptions, returning: Option<Returning>) -> ReceiverHel
         standby: options.standby,
         until_disconnected: options.until_disconnected,
         returning,
-        reads_lanes: options.dialer.reaches_descriptors(),
+        reads_lanes: true,
     }
 }

@@ -12,7 +12,7 @@ use bus_core::wire::{
 };
 
 use super::shell::Doomed;
-use super::{LANES_MAX, Lane, LaneAction, LaneSize, RING_BYTES_MAX, State};
+use super::{LANES_MAX, Lane, LaneAction, LaneSize, RING_BYTES_MAX, State, USER_LANES_MAX};
 use crate::broker::channel::ChannelId;
 use crate::broker::peer::{Peer, PeerId, PeerRole};
 use crate::broker::{Action, Broker, Fault, Refusal, millis};
@@ -94,7 +94,7 @@ impl Broker {
         }
         let channel_id = self.enter_channel(id, &brought.channel, None)?;
         let published = self.lane_books.as_ref().map_or(0, |books| books.counts(lane).published);
-        if let Err(refusal) = self.check_takes_lanes(channel_id) {
+        if let Err(refusal) = self.check_takes_lanes(channel_id, proof.uid) {
             self.vanish_if_idle(channel_id);
             return Err(refusal);
         }
@@ -166,10 +166,14 @@ impl Broker {
         lane.brought && lane.account.is_none() && self.peers.iter().any(|(_, peer)| greets(peer))
     }
 
-    fn check_takes_lanes(&self, channel_id: ChannelId) -> Result<(), Refusal> {
+    fn check_takes_lanes(&self, channel_id: ChannelId, uid: u32) -> Result<(), Refusal> {
         let channel = self.channel(channel_id);
         if channel.lanes.len() >= LANES_MAX {
             let text = format!("channel {} has {LANES_MAX} lanes: its other senders use the stream", channel.name);
+            return Err(Refusal::new(RefusedCode::Limit, text));
+        }
+        if self.lanes_of(uid) >= USER_LANES_MAX {
+            let text = format!("user {uid} has {USER_LANES_MAX} lanes: its other senders use the stream");
             return Err(Refusal::new(RefusedCode::Limit, text));
         }
         if !self.may_have_lanes(channel_id) {

@@ -18,7 +18,7 @@ use bus_core::wire::{
     LaneWish, RefusedCode, Turned, Watching,
 };
 
-use super::account::AccountId;
+use super::account::{AccountId, Busy};
 use super::channel::{Channel, ChannelId};
 use super::peer::PeerId;
 use super::{Action, Broker, Fault, Refusal, millis};
@@ -27,7 +27,7 @@ use self::shell::Doomed;
 pub(super) use self::shell::{InLanes, accepted_at_ns};
 
 pub use self::books::{LaneBooks, LaneMessage};
-pub use self::orders::{AtRest, LaneAction, LanePart, LaneSize};
+pub use self::orders::{AtRest, LaneAction, LanePart, LaneSize, NoLane};
 pub(super) use self::tickets::Ticket;
 
 /// One lane.
@@ -87,6 +87,9 @@ const RECORD_SPARE_BYTES: u64 = 256;
 /// How many lanes a receiver reads at most: looking costs time for each (64 of them half a microsecond).
 const LANES_MAX: usize = 64;
 
+/// How many lanes the senders of one user have at most: each is a few descriptors of the daemon.
+const USER_LANES_MAX: usize = 256;
+
 /// How long to wait before a freeze is tried again, in milliseconds.
 pub(super) const FREEZE_AGAIN_MS: u64 = 20;
 
@@ -130,25 +133,38 @@ impl Broker {
             }
             // Was refused.
             (LaneWish::Has(_), _) | (LaneWish::Never, None) => {}
-            (LaneWish::Never, Some(lane)) if lane.state != State::Offered => {}
-            (LaneWish::AtOnce, Some(lane)) if lane.state != State::Offered => {}
-            (LaneWish::Never, Some(lane)) => {
+            // Somebody reads it to its end.
+            (_, Some(lane)) if lane.state != State::Offered => {}
+            (wish, Some(lane)) => {
                 let lane = lane.id;
                 self.free_lane(channel_id, lane);
-            }
-            (LaneWish::AtOnce, Some(lane)) => {
-                let lane = lane.id;
-                self.free_lane(channel_id, lane);
-                self.make_lane(channel_id, account_id);
+                self.consider_lane(channel_id, account_id, wish);
             }
             (LaneWish::AtOnce, None) => self.make_lane(channel_id, account_id),
+            (LaneWish::WhenBusy, None) => {
+                self.channel_mut(channel_id).account_mut(account_id).busy = Some(Busy::default());
+            }
+        }
+    }
+
+    /// Senders that are busy get a lane.
+    pub(super) fn offer_lanes(&mut self) {
+        for (channel_id, account_id) in std::mem::take(&mut self.busy) {
+            let channel = self.channels.get(channel_id.0 as usize);
+            // It may have left meanwhile, and another may have its place.
+            if channel.and_then(|channel| channel.accounts.get(account_id.0 as usize)).is_some_and(|it| it.is_busy()) {
+                self.channel_mut(channel_id).account_mut(account_id).busy = None;
+                self.make_lane(channel_id, account_id);
+            }
         }
     }
 
     fn make_lane(&mut self, channel_id: ChannelId, account_id: AccountId) {
         let message_max_bytes = self.channel(channel_id).bounds.message_max_bytes;
         let channel = self.channel(channel_id);
-        if !self.may_have_lanes(channel_id) || channel.lanes.len() >= LANES_MAX || !self.lanes_possible {
+        let uid = channel.account(account_id).peer.and_then(|id| self.peer(id)).map_or(0, |peer| peer.credentials.uid);
+        let full = channel.lanes.len() >= LANES_MAX || self.lanes_of(uid) >= USER_LANES_MAX;
+        if !self.may_have_lanes(channel_id) || full || !self.lanes_possible {
             return;
         }
         let ring_bytes = RING_BYTES.max(2 * (u64::from(message_max_bytes) + RECORD_SPARE_BYTES)).next_multiple_of(4096);
@@ -173,7 +189,7 @@ impl Broker {
             size,
             not_before_ns: 0,
             brought: false,
-            proof: LaneProof { uid: 0, token: [0; 16] },
+            proof: LaneProof { uid, token: [0; 16] },
             counted_from: 0,
             purged: 0,
             doomed: Doomed::default(),
@@ -182,6 +198,12 @@ impl Broker {
             self.laned.push(channel_id);
         }
         self.actions.push_back(Action::Lane(LaneAction::Make(lane, size)));
+    }
+
+    /// How many lanes the senders of a user have.
+    fn lanes_of(&self, uid: u32) -> usize {
+        let lanes = self.laned.iter().flat_map(|channel_id| &self.channel(*channel_id).lanes);
+        lanes.filter(|lane| lane.proof.uid == uid).count()
     }
 
     /// Where messages are counted, and where not everybody reads lanes, all go by the stream.
@@ -212,16 +234,16 @@ impl Broker {
         }
     }
 
-    /// The memory of a lane is made, a file of this number, or cannot be.
-    pub fn lane_made(&mut self, lane: LaneId, number: Option<u64>) {
+    /// The memory of a lane is made, a file of this number, or cannot be: now, or at all.
+    pub fn lane_made(&mut self, lane: LaneId, made: Result<u64, NoLane>) {
         let Some((channel_id, index)) = self.find_lane(lane) else { return };
         let channel = self.channel(channel_id);
         let window_messages = channel.bounds.window;
         let Lane { account, size, .. } = channel.lanes[index];
         let sender = channel.lanes[index].sender;
         let peer = account.and_then(|account| channel.account(account).peer);
-        match (peer, number) {
-            (Some(id), Some(number)) => {
+        match (peer, made) {
+            (Some(id), Ok(number)) => {
                 let uid = self.peer(id).map_or(0, |peer| peer.credentials.uid);
                 let proof = self.prove(lane, sender, self.channel(channel_id).name.as_str(), uid, number);
                 self.channel_mut(channel_id).lanes[index].proof = proof;
@@ -229,8 +251,8 @@ impl Broker {
                 let ring_bytes = size.ring_bytes;
                 self.put(id, Kind::LaneOffered, &LaneOffered { lane, ticket, ring_bytes, window_messages, proof });
             }
-            (_, number) => {
-                self.lanes_possible &= number.is_some();
+            (_, made) => {
+                self.lanes_possible &= made != Err(NoLane::Ever);
                 self.free_lane(channel_id, lane);
             }
         }

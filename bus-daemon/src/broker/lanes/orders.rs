@@ -51,6 +51,15 @@ pub enum LanePart {
     StandIn,
 }
 
+/// Why there is no memory for a lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoLane {
+    /// There is too little of something at the moment.
+    Now,
+    /// The system has no such memory, or forbids it.
+    Ever,
+}
+
 /// How large a lane is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LaneSize {
