@@ -118,8 +118,10 @@
 
 mod address;
 mod admin;
+pub mod bridge;
 mod bus;
 mod channel;
+mod closing;
 mod codec;
 mod declare;
 #[doc(hidden)]

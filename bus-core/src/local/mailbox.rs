@@ -11,6 +11,7 @@ use crossbeam_channel::{Receiver, Select, Sender};
 use super::account::Account;
 use super::gate::{Gate, OwnLine};
 use crate::channel::{ChannelOptions, Peers, WhenFull};
+use crate::closing::Closing;
 use crate::error::PeersError;
 use crate::limits::{CAPACITY_MESSAGES, WINDOW_MESSAGES};
 use crate::message::{Headers, MessageInfo, SenderId};
@@ -67,6 +68,7 @@ pub(super) struct Control<T> {
     moments: u64,
     /// A sender waits. Cleared by the one who wakes them all.
     sender_waits: bool,
+    pub(super) closing: Closing,
 }
 
 /// How far `Control::moments` was. Take it, look for room, then wait for what happens after it.
@@ -95,6 +97,7 @@ impl<T> Mailbox<T> {
             returned: None,
             moments: 0,
             sender_waits: false,
+            closing: Closing::default(),
         };
         let (inlet, outlet) = crossbeam_channel::unbounded();
         Self {
@@ -192,6 +195,7 @@ impl<T> Mailbox<T> {
         let (accounts, returned, lent) = {
             let mut control = self.control();
             self.deleted.store(true, Ordering::Release);
+            control.closing.close();
             self.changed.notify_all();
             let accounts: Vec<_> = control.accounts.values().cloned().collect();
             let held = (accounts, control.returned.take(), control.lent.is_some());

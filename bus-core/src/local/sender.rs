@@ -1,5 +1,6 @@
 //! [`LocalSender`]: one sending endpoint within the process, shared by the clones of a `Sender`.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::sync::{Arc, MutexGuard};
 use std::time::{Instant, SystemTime};
@@ -101,6 +102,11 @@ impl<T> LocalSender<T> {
 
     pub(crate) fn peers(&self, from: Option<Peers>, deadline: Option<Instant>) -> Result<Peers, PeersError> {
         self.endpoint.mailbox.peers(from, deadline)
+    }
+
+    /// Disconnected once the channel is deleted.
+    pub(crate) fn closed(&self) -> crossbeam_channel::Receiver<Infallible> {
+        self.endpoint.mailbox.control().closing.watch()
     }
 
     pub(crate) fn id(&self) -> SenderId {

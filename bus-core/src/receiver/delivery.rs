@@ -89,16 +89,39 @@ impl<T> OwnedDelivery<T> {
     /// Acknowledges the message, and gives the value.
     pub fn ack(mut self) -> T {
         let (lender, envelope) = self.loan.take().expect("settling takes the delivery by value");
-        match lender {
-            Lender::Stream(stream) => stream.settle(true),
-            Lender::Local(local) => local.acknowledge(),
-        }
+        lender.acknowledge();
         envelope.value
+    }
+
+    /// Acknowledges the message once `give` has taken its value. Where it hands the value back, the message
+    /// is given back as well.
+    pub(crate) fn hand_over(mut self, give: impl FnOnce(T) -> Result<(), T>) -> bool {
+        let (lender, envelope) = self.loan.take().expect("settling takes the delivery by value");
+        let Envelope { value, headers, info } = envelope;
+        match give(value) {
+            Ok(()) => {
+                lender.acknowledge();
+                true
+            }
+            Err(value) => {
+                self.loan = Some((lender, Envelope { value, headers, info }));
+                false
+            }
+        }
     }
 
     /// Gives the message back: it comes again, first, with its attempt counted.
     pub fn nack(self) {
         drop(self);
+    }
+}
+
+impl<T> Lender<T> {
+    fn acknowledge(&self) {
+        match self {
+            Self::Stream(stream) => stream.settle(true),
+            Self::Local(local) => local.acknowledge(),
+        }
     }
 }
 

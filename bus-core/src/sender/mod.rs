@@ -6,6 +6,7 @@ mod builder;
 mod outgoing;
 mod unsent;
 
+use std::convert::Infallible;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -384,6 +385,14 @@ impl<T: Send + 'static> Sender<T> {
     /// [`OpenError`].
     pub fn try_new_endpoint(&self) -> Result<Self, OpenError> {
         self.builder.clone().open()
+    }
+
+    /// Disconnected once the channel is closed: for those who wait on channels within the process.
+    pub(crate) fn closed(&self) -> crossbeam_channel::Receiver<Infallible> {
+        match &self.route {
+            Route::Stream(stream) => stream.0.closed(),
+            Route::Local(local) => local.closed(),
+        }
     }
 
     /// The id of this sender on its bus.

@@ -8,6 +8,7 @@
 
 mod blocking;
 mod bounds;
+mod bridge;
 mod bytes;
 mod delivery;
 mod ends;
@@ -109,6 +110,19 @@ over_every_route! {
         a_deleted_channel_keeps_nothing_and_its_name_is_free
         a_channel_that_nobody_declared_vanishes_when_empty_and_unattached
         a_channel_that_holds_a_message_stays
+    }
+    bridge {
+        what_is_exported_arrives_in_order_and_the_bridge_ends_with_its_source
+        what_is_imported_arrives_in_order_and_the_sink_ends_with_the_channel
+        a_value_that_comes_alone_passes_at_once
+        threads_select_between_channels_of_the_bus
+        a_full_channel_holds_back_who_sends_into_the_source
+        only_what_the_sink_has_taken_is_acknowledged
+        an_import_whose_sink_is_gone_gives_the_next_message_back
+        deletion_ends_an_import_and_says_so
+        deletion_ends_an_export_that_has_nothing_to_do
+        deletion_gives_an_export_its_value_back_and_all_behind_it
+        an_export_goes_on_with_the_ends_that_it_handed_back
     }
     types {
         every_codec_carries_a_value_whole

@@ -72,6 +72,7 @@ impl Kept for StreamSender {
                 let mut state = lock(&self.state);
                 state.link = Link::Closed;
                 state.sending.close();
+                state.closing.close();
                 self.wake_others(&state);
                 return Reattached::Done;
             }

@@ -11,6 +11,7 @@ mod news;
 mod room;
 mod sending;
 
+use std::convert::Infallible;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
@@ -21,6 +22,7 @@ use super::inbox::Inbox;
 use super::keeper;
 use super::session::{DialError, Dialer, Session, lock, wall_clock_ns};
 use crate::channel::Peers;
+use crate::closing::Closing;
 use crate::codec::Codec;
 use crate::error::{FlushError, OpenError, PeersError};
 use crate::limits::{DROP_FLUSH_MS, FEED_BUFFER_BYTES};
@@ -104,6 +106,7 @@ struct State {
     tending: bool,
     /// Connections that were lost.
     deaths: u64,
+    closing: Closing,
 }
 
 #[derive(Debug)]
@@ -144,11 +147,17 @@ impl StreamSender {
             lane: None,
             tending: false,
             deaths: 0,
+            closing: Closing::default(),
         };
         let sender = Arc::new(Self { options, state: Mutex::new(state), changed: Condvar::new() });
         let weak: Weak<Self> = Arc::downgrade(&sender);
         keeper::keep(weak);
         Ok(sender)
+    }
+
+    /// Disconnected once the channel is closed.
+    pub(crate) fn closed(&self) -> crossbeam_channel::Receiver<Infallible> {
+        lock(&self.state).closing.watch()
     }
 
     pub(crate) fn id(&self) -> SenderId {

@@ -156,6 +156,7 @@ impl StreamSender {
         {
             connection.hang_up();
             self.end_lane(state);
+            state.closing.close();
         }
         Ok(())
     }

@@ -1,0 +1,289 @@
+//! Bridges between channels of the bus and `crossbeam-channel`, so that `select!` and pools of threads go on
+//! as they are while their other side moves to another process.
+//!
+//! Each bridge is one thread that sleeps while there is nothing to do. It ends as channels end, in both
+//! directions:
+//!
+//! | bridge | ends when | and then |
+//! |---|---|---|
+//! | [`export`] | all crossbeam senders are gone and every value is sent | flushes, for as long as dropping a [`Sender`] would |
+//! | | the channel of the bus is closed, or does not take a value | hands back the value, and both ends with what is left in them |
+//! | [`import`] | the channel of the bus ends | lets go of the crossbeam sender |
+//! | | all crossbeam receivers are gone | gives the message in hand back, and the seat up |
+//!
+//! Crossbeam tells a sender that its receivers are gone only when it sends: an import notices with the next
+//! message that comes.
+//!
+//! A message counts as acknowledged when the channel within the process has taken it. One that is to count only
+//! once a thread has it goes through a channel of capacity 0.
+//!
+//! ```
+//! use bus_core::{Bus, bridge};
+//!
+//! let bus = Bus::in_process();
+//! let (work, source) = crossbeam_channel::bounded(16);
+//! let exported = bridge::export(source, bus.sender::<u32>("jobs").open()?);
+//! let (results, imported) = bus.receiver::<u32>("jobs").until_disconnected().open()?.into_crossbeam(16);
+//!
+//! work.send(1)?;
+//! drop(work);
+//! crossbeam_channel::select! {
+//!     recv(results) -> job => assert_eq!(job, Ok(1)),
+//! }
+//! exported.join()?;
+//! assert!(results.recv().is_err());
+//! imported.join()?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+use std::fmt;
+use std::io;
+use std::panic::resume_unwind;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{TryRecvError, select};
+
+use crate::error::{FlushError, RecvError, SendError};
+use crate::limits::DROP_FLUSH_MS;
+use crate::receiver::Receiver;
+use crate::sender::Sender;
+
+/// A bridge at work. It goes on when this is dropped.
+#[must_use = "what a bridge could not pass on is known to who joins it"]
+pub struct Bridge<E> {
+    running: Result<JoinHandle<Result<(), E>>, E>,
+}
+
+impl<E: Send + 'static> Bridge<E> {
+    /// Waits until the bridge has ended.
+    ///
+    /// ```
+    /// # use bus_core::{Bus, bridge};
+    /// # let bus = Bus::in_process();
+    /// let (values, source) = crossbeam_channel::unbounded();
+    /// let bridge = bridge::export(source, bus.sender::<u32>("numbers").open()?);
+    /// values.send(1)?;
+    /// drop(values);
+    /// bridge.join()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Why it ended before its channel did: [`ExportError`] or [`ImportError`].
+    ///
+    /// # Panics
+    /// When code of the values' type has panicked in the bridge.
+    pub fn join(self) -> Result<(), E> {
+        self.running?.join().unwrap_or_else(|panic| resume_unwind(panic))
+    }
+
+    /// Whether it has ended: [`join`](Self::join) does not wait then.
+    ///
+    /// ```
+    /// # use bus_core::{Bus, bridge};
+    /// # let bus = Bus::in_process();
+    /// let (values, source) = crossbeam_channel::unbounded();
+    /// let bridge = bridge::export(source, bus.sender::<u32>("numbers").open()?);
+    /// assert!(!bridge.is_finished());
+    /// # drop(values);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.running.as_ref().map_or(true, JoinHandle::is_finished)
+    }
+
+    /// Gives `ends` to a thread of their own; to `refuse` where there is none to be had.
+    fn start<Ends: Send + 'static>(
+        name: &str,
+        ends: Ends,
+        work: impl FnOnce(Ends) -> Result<(), E> + Send + 'static,
+        refuse: impl FnOnce(Ends, io::Error) -> E,
+    ) -> Self {
+        // Handed over once the thread is there: what is moved into one that cannot be started is lost.
+        let (hand, take) = crossbeam_channel::bounded::<Ends>(1);
+        let body = move || take.recv().map_or(Ok(()), work);
+        let running = match thread::Builder::new().name(name.to_owned()).spawn(body) {
+            Err(error) => Err(refuse(ends, error)),
+            Ok(thread) => {
+                // The thread waits for it.
+                let _ = hand.send(ends);
+                Ok(thread)
+            }
+        };
+        Self { running }
+    }
+}
+
+impl<E> fmt::Debug for Bridge<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bridge").finish_non_exhaustive()
+    }
+}
+
+/// Why an export ended before its source did, with both ends.
+///
+/// Nothing is lost: the value in hand is in [`fault`](Self::fault), those behind it are in
+/// [`values`](Self::values), and what was sent and refused since is in [`Sender::refused`]. Those who send into
+/// the source notice only when this is dropped; until then they are held back as by a slow receiver.
+#[derive(thiserror::Error)]
+#[error("export to channel {}: {fault}", sender.channel())]
+pub struct ExportError<T: Send + 'static> {
+    /// What has happened.
+    pub fault: ExportFault<T>,
+    /// Where the values came from.
+    pub values: crossbeam_channel::Receiver<T>,
+    /// Where they went.
+    pub sender: Sender<T>,
+}
+
+/// What has ended an export.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ExportFault<T> {
+    /// A value was not sent; it is in the error.
+    #[error(transparent)]
+    Send(SendError<T>),
+    /// Not all that was sent is accepted: refused, or on its way still when the time had passed.
+    #[error(transparent)]
+    Flush(FlushError),
+    /// The channel was deleted while nothing was on its way.
+    #[error("the channel was deleted")]
+    Deleted,
+    /// There is no thread to be had.
+    #[error("no thread can be started: {0}")]
+    Thread(io::Error),
+}
+
+impl<T: Send + 'static> fmt::Debug for ExportError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ExportError({self})")
+    }
+}
+
+/// Why an import ended before its channel did.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ImportError {
+    /// The receiver was removed, or a message is no value of its type; that message is in the error.
+    #[error("import: {0}")]
+    Recv(#[from] RecvError),
+    /// There is no thread to be had.
+    #[error("import: no thread can be started: {0}")]
+    Thread(io::Error),
+}
+
+/// Sends what comes from `source` to a channel of the bus.
+///
+/// Values that wait together are sent together, as by [`Sender::feed`]; when there are no more, they are seen
+/// through, as by [`Sender::flush`].
+///
+/// ```
+/// # use bus_core::{Bus, bridge};
+/// # let bus = Bus::in_process();
+/// let (values, source) = crossbeam_channel::unbounded();
+/// let bridge = bridge::export(source, bus.sender::<u32>("numbers").open()?);
+/// values.send(7)?;
+/// drop(values);
+/// bridge.join()?;
+/// assert_eq!(bus.receiver::<u32>("numbers").open()?.recv()?, 7);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn export<T: Send + 'static>(
+    source: crossbeam_channel::Receiver<T>,
+    sender: Sender<T>,
+) -> Bridge<Box<ExportError<T>>> {
+    let failed = |(values, sender), fault| Box::new(ExportError { fault, values, sender });
+    Bridge::start(
+        "bus-export",
+        (source, sender),
+        move |(source, sender)| pass_out(&source, &sender).map_err(|fault| failed((source, sender), fault)),
+        move |ends, error| failed(ends, ExportFault::Thread(error)),
+    )
+}
+
+/// Sends what comes from a channel of the bus into `sink`.
+///
+/// ```
+/// # use bus_core::{Bus, bridge};
+/// # let bus = Bus::in_process();
+/// let (sink, values) = crossbeam_channel::unbounded();
+/// let bridge = bridge::import(bus.receiver::<u32>("numbers").until_disconnected().open()?, sink);
+/// bus.sender::<u32>("numbers").open()?.send(7)?;
+/// assert_eq!(values.iter().collect::<Vec<_>>(), [7]);
+/// bridge.join()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn import<T: Send + 'static>(receiver: Receiver<T>, sink: crossbeam_channel::Sender<T>) -> Bridge<ImportError> {
+    Bridge::start(
+        "bus-import",
+        (receiver, sink),
+        |(mut receiver, sink)| pass_in(&mut receiver, &sink),
+        |_, error| ImportError::Thread(error),
+    )
+}
+
+impl<T: Send + 'static> Receiver<T> {
+    /// Joins the channel to one of crossbeam, for `select!`. `capacity` messages may lie in it, which count as
+    /// acknowledged; with 0, only what a thread has taken does.
+    ///
+    /// ```
+    /// # let bus = bus_core::Bus::in_process();
+    /// let (jobs, bridge) = bus.receiver::<u32>("jobs").open()?.into_crossbeam(0);
+    /// bus.sender::<u32>("jobs").open()?.send(7)?;
+    /// crossbeam_channel::select! {
+    ///     recv(jobs) -> job => assert_eq!(job, Ok(7)),
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn into_crossbeam(self, capacity: usize) -> (crossbeam_channel::Receiver<T>, Bridge<ImportError>) {
+        let (sink, values) = crossbeam_channel::bounded(capacity);
+        (values, import(self, sink))
+    }
+}
+
+/// Passes values on until the source ends.
+fn pass_out<T: Send + 'static>(
+    source: &crossbeam_channel::Receiver<T>,
+    sender: &Sender<T>,
+) -> Result<(), ExportFault<T>> {
+    let closed = sender.closed();
+    let end =
+        || sender.flush_deadline(Instant::now() + Duration::from_millis(DROP_FLUSH_MS)).map_err(ExportFault::Flush);
+    loop {
+        select! {
+            recv(source) -> value => match value {
+                Ok(value) => sender.feed(value).map_err(ExportFault::Send)?,
+                Err(_) => return end(),
+            },
+            recv(closed) -> _ => return Err(ExportFault::Deleted),
+        }
+        loop {
+            match source.try_recv() {
+                Ok(value) => sender.feed(value).map_err(ExportFault::Send)?,
+                Err(TryRecvError::Disconnected) => return end(),
+                Err(TryRecvError::Empty) => break,
+            }
+        }
+        // Nobody would write the rest while this waits for the next value.
+        sender.flush().map_err(ExportFault::Flush)?;
+    }
+}
+
+/// Passes messages on until the channel ends, or nobody takes them any more.
+fn pass_in<T: Send + 'static>(
+    receiver: &mut Receiver<T>,
+    sink: &crossbeam_channel::Sender<T>,
+) -> Result<(), ImportError> {
+    loop {
+        let delivery = match receiver.next_delivery() {
+            Ok(delivery) => delivery.into_owned(),
+            Err(RecvError::Disconnected) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        if !delivery.hand_over(|value| sink.send(value).map_err(|unsent| unsent.0)) {
+            return Ok(());
+        }
+    }
+}

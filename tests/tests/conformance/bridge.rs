@@ -1,0 +1,158 @@
+//! Bridges to channels of crossbeam: what passes, how they end, and what becomes of what could not pass.
+
+use std::thread;
+
+use bus_core::bridge::{ExportError, ExportFault, ImportError, export, import};
+use bus_core::{ChannelOptions, RecvError, SendError, WhenFull};
+use bus_tests::{MOMENT, PATIENCE, World, eventually};
+use crossbeam_channel::{RecvTimeoutError, bounded, select, unbounded};
+
+use crate::ends::{JOBS, create, next, receiver, sender, standby, until_disconnected};
+
+pub(crate) fn what_is_exported_arrives_in_order_and_the_bridge_ends_with_its_source(world: &World) {
+    declare(world);
+    let (values, source) = bounded(16);
+    let bridge = export(source, sender::<u32>(world));
+    let receiver = until_disconnected::<u32>(world);
+    thread::scope(|scope| {
+        scope.spawn(move || (0..10_000).for_each(|number| values.send(number).unwrap()));
+        assert!(receiver.iter().eq(0..10_000));
+    });
+    bridge.join().unwrap();
+    world.expect_ledger(JOBS, |ledger| ledger.acknowledged == 10_000);
+}
+
+pub(crate) fn what_is_imported_arrives_in_order_and_the_sink_ends_with_the_channel(world: &World) {
+    declare(world);
+    let (sink, values) = bounded(16);
+    let bridge = import(until_disconnected::<u32>(world), sink);
+    let sender = sender::<u32>(world);
+    thread::scope(|scope| {
+        scope.spawn(move || (0..10_000).for_each(|number| sender.send(number).unwrap()));
+        assert!(values.iter().eq(0..10_000));
+    });
+    bridge.join().unwrap();
+    world.expect_ledger(JOBS, |ledger| ledger.acknowledged == 10_000);
+}
+
+pub(crate) fn a_value_that_comes_alone_passes_at_once(world: &World) {
+    let (values, source) = unbounded();
+    let _exported = export(source, sender::<u32>(world));
+    let (imported, _bridge) = receiver::<u32>(world).into_crossbeam(1);
+    for number in 0..100 {
+        values.send(number).unwrap();
+        assert_eq!(imported.recv_timeout(PATIENCE), Ok(number));
+    }
+}
+
+pub(crate) fn threads_select_between_channels_of_the_bus(world: &World) {
+    let (first, _bridge) = receiver::<u32>(world).into_crossbeam(0);
+    let (second, _other) = world.bus().receiver::<u32>("others").open().unwrap().into_crossbeam(0);
+    sender::<u32>(world).send(1).unwrap();
+    world.bus().sender::<u32>("others").open().unwrap().send(2).unwrap();
+    let mut sum = 0;
+    for _ in 0..2 {
+        select! {
+            recv(first) -> value => sum += value.unwrap(),
+            recv(second) -> value => sum += 10 * value.unwrap(),
+            default(PATIENCE) => panic!("nothing came"),
+        }
+    }
+    assert_eq!(sum, 21);
+}
+
+/// A full channel of the bus is felt by those who send into the source.
+pub(crate) fn a_full_channel_holds_back_who_sends_into_the_source(world: &World) {
+    create(world, 2, WhenFull::Block);
+    let (values, source) = bounded(1);
+    let bridge = export(source, sender::<u32>(world));
+    // Two in the channel, one in hand, one in the source.
+    (0..4).for_each(|number| values.send_timeout(number, PATIENCE).unwrap());
+    assert!(values.send_timeout(4, MOMENT).is_err());
+    drop(values);
+    assert!(until_disconnected::<u32>(world).iter().eq(0..4));
+    bridge.join().unwrap();
+}
+
+pub(crate) fn only_what_the_sink_has_taken_is_acknowledged(world: &World) {
+    let (sender, receiver) = (sender::<u32>(world), receiver::<u32>(world));
+    (0..4).for_each(|number| sender.send_confirmed(number).unwrap());
+    let (values, bridge) = receiver.into_crossbeam(2);
+    // Two lie in the sink; the third is in hand.
+    eventually("the sink is full", || values.is_full());
+    eventually("two are acknowledged", || sender.len() == 2);
+    // With the sink goes what was acknowledged; nothing else does.
+    drop(values);
+    bridge.join().unwrap();
+    let mut next = standby::<u32>(world);
+    let third = next.next_delivery().unwrap();
+    assert_eq!((*third, third.info().attempt), (2, 2));
+    third.ack();
+    assert_eq!(next.recv().unwrap(), 3);
+}
+
+pub(crate) fn an_import_whose_sink_is_gone_gives_the_next_message_back(world: &World) {
+    let (values, bridge) = receiver::<u32>(world).into_crossbeam(2);
+    drop(values);
+    sender::<u32>(world).send(7).unwrap();
+    bridge.join().unwrap();
+    let mut next = standby::<u32>(world);
+    let delivery = next.next_delivery().unwrap();
+    assert_eq!((*delivery, delivery.info().attempt), (7, 2));
+    delivery.ack();
+}
+
+pub(crate) fn deletion_ends_an_import_and_says_so(world: &World) {
+    let (values, bridge) = receiver::<u32>(world).into_crossbeam(1);
+    world.bus().delete(JOBS).unwrap();
+    assert_eq!(values.recv_timeout(PATIENCE), Err(RecvTimeoutError::Disconnected));
+    assert!(matches!(bridge.join(), Err(ImportError::Recv(RecvError::Deleted))));
+}
+
+pub(crate) fn deletion_ends_an_export_that_has_nothing_to_do(world: &World) {
+    let (values, source) = unbounded::<u32>();
+    let bridge = export(source, sender::<u32>(world));
+    values.send(1).unwrap();
+    assert_eq!(next(&receiver::<u32>(world)), 1);
+    world.bus().delete(JOBS).unwrap();
+    let error = bridge.join().unwrap_err();
+    assert!(matches!(error.fault, ExportFault::Deleted), "{error}");
+    values.send(2).unwrap();
+    assert_eq!(error.values.try_iter().collect::<Vec<_>>(), [2]);
+}
+
+pub(crate) fn deletion_gives_an_export_its_value_back_and_all_behind_it(world: &World) {
+    create(world, 1, WhenFull::Block);
+    let (values, source) = unbounded();
+    (0..5).for_each(|number| values.send(number).unwrap());
+    let bridge = export(source, sender::<u32>(world));
+    eventually("one is in the channel, and one in hand", || values.len() == 3);
+    world.wait_until_a_sender_waits(JOBS);
+    world.bus().delete(JOBS).unwrap();
+    let error = bridge.join().unwrap_err();
+    let ExportFault::Send(SendError::Disconnected(in_hand)) = error.fault else { panic!("{error}") };
+    assert_eq!(in_hand, 1);
+    assert_eq!(error.values.try_iter().collect::<Vec<_>>(), [2, 3, 4]);
+}
+
+pub(crate) fn an_export_goes_on_with_the_ends_that_it_handed_back(world: &World) {
+    create(world, 1, WhenFull::Reject);
+    let (values, source) = unbounded();
+    (0..3).for_each(|number| values.send(number).unwrap());
+    drop(values);
+    let error = export(source, sender::<u32>(world)).join().unwrap_err();
+    let ExportError { fault: ExportFault::Send(SendError::Full(rejected)), values, sender } = *error else {
+        panic!("{error}")
+    };
+    assert_eq!(rejected, 1);
+    let receiver = receiver::<u32>(world);
+    assert_eq!(next(&receiver), 0);
+    eventually("there is room", || sender.is_empty());
+    export(values, sender).join().unwrap();
+    assert_eq!(next(&receiver), 2);
+}
+
+/// The channel stays, with its ledger.
+fn declare(world: &World) {
+    world.bus().create(JOBS, ChannelOptions::default()).unwrap();
+}
