@@ -10,9 +10,11 @@
 //! | | the channel of the bus is closed, or does not take a value | hands back the value, and both ends with what is left in them |
 //! | [`import`] | the channel of the bus ends | lets go of the crossbeam sender |
 //! | | all crossbeam receivers are gone | gives the message in hand back, and the seat up |
+//! | | [`Bridge::stop`] is called, or its [`Imported`] is dropped | the same |
 //!
-//! Crossbeam tells a sender that its receivers are gone only when it sends: an import notices with the next
-//! message that comes.
+//! Crossbeam tells a sender that its receivers are gone only when it sends: an import into a channel of one's own
+//! notices that with the next message that comes, and until then holds its seat. [`Receiver::into_crossbeam`]
+//! gives an end that tells.
 //!
 //! A message counts as acknowledged when the channel within the process has taken it. One that is to count only
 //! once a thread has it goes through a channel of capacity 0.
@@ -23,36 +25,55 @@
 //! let bus = Bus::in_process();
 //! let (work, source) = crossbeam_channel::bounded(16);
 //! let exported = bridge::export(source, bus.sender::<u32>("jobs").open()?);
-//! let (results, imported) = bus.receiver::<u32>("jobs").until_disconnected().open()?.into_crossbeam(16);
+//! let jobs = bus.receiver::<u32>("jobs").until_disconnected().open()?.into_crossbeam(16);
 //!
 //! work.send(1)?;
 //! drop(work);
 //! crossbeam_channel::select! {
-//!     recv(results) -> job => assert_eq!(job, Ok(1)),
+//!     recv(jobs) -> job => assert_eq!(job, Ok(1)),
 //! }
 //! exported.join()?;
-//! assert!(results.recv().is_err());
-//! imported.join()?;
+//! assert!(jobs.recv().is_err());
+//! jobs.end()?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+use std::convert::Infallible;
 use std::fmt;
 use std::io;
+use std::ops::Deref;
 use std::panic::resume_unwind;
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{TryRecvError, select};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 
-use crate::error::{FlushError, RecvError, SendError};
+use crate::closing::Closing;
+use crate::error::{FlushError, SendError, TryRecvError as NoValue};
 use crate::limits::DROP_FLUSH_MS;
-use crate::receiver::Receiver;
+use crate::receiver::{Passed, Receiver};
 use crate::sender::Sender;
+use crate::signal::Signal;
+use crate::stream::session::lock;
 
 /// A bridge at work. It goes on when this is dropped.
 #[must_use = "what a bridge could not pass on is known to who joins it"]
 pub struct Bridge<E> {
     running: Result<JoinHandle<Result<(), E>>, E>,
+    /// An import has one.
+    stop: Option<Arc<Stop>>,
+}
+
+/// Tells an import to end, wherever it waits.
+#[derive(Debug)]
+struct Stop {
+    /// While it waits for room in the sink.
+    said: Mutex<Closing>,
+    /// While it waits for a message.
+    signal: Signal,
 }
 
 impl<E: Send + 'static> Bridge<E> {
@@ -97,6 +118,7 @@ impl<E: Send + 'static> Bridge<E> {
     /// Gives `ends` to a thread of their own; to `refuse` where there is none to be had.
     fn start<Ends: Send + 'static>(
         name: &str,
+        stop: Option<Arc<Stop>>,
         ends: Ends,
         work: impl FnOnce(Ends) -> Result<(), E> + Send + 'static,
         refuse: impl FnOnce(Ends, io::Error) -> E,
@@ -112,7 +134,41 @@ impl<E: Send + 'static> Bridge<E> {
                 Ok(thread)
             }
         };
-        Self { running }
+        Self { running, stop }
+    }
+}
+
+impl Bridge<ImportError> {
+    /// Tells an import to end now: what it has in hand is given back, and the seat is free. An export ends with
+    /// those who send into its source.
+    ///
+    /// ```
+    /// # use bus_core::{Bus, bridge};
+    /// # let bus = Bus::in_process();
+    /// let (sink, values) = crossbeam_channel::bounded::<u32>(1);
+    /// let bridge = bridge::import(bus.receiver("numbers").open()?, sink);
+    /// bridge.stop();
+    /// bridge.join()?;
+    /// assert!(bus.receiver::<u32>("numbers").open()?.is_seated());
+    /// # drop(values);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn stop(&self) {
+        if let Some(stop) = &self.stop {
+            lock(&stop.said).close();
+            stop.signal.raise();
+        }
+    }
+}
+
+impl Stop {
+    fn new() -> io::Result<Arc<Self>> {
+        Ok(Arc::new(Self { said: Mutex::default(), signal: Signal::new()? }))
+    }
+
+    /// Disconnected once it is said.
+    fn watch(&self) -> crossbeam_channel::Receiver<Infallible> {
+        lock(&self.said).watch()
     }
 }
 
@@ -168,10 +224,10 @@ impl<T: Send + 'static> fmt::Debug for ExportError<T> {
 pub enum ImportError {
     /// The receiver was removed, or a message is no value of its type; that message is in the error.
     #[error("import: {0}")]
-    Recv(#[from] RecvError),
-    /// There is no thread to be had.
-    #[error("import: no thread can be started: {0}")]
-    Thread(io::Error),
+    Recv(#[from] NoValue),
+    /// There is no thread to be had, or no descriptor.
+    #[error("import: no thread or descriptor is left: {0}")]
+    Start(#[from] io::Error),
 }
 
 /// Sends what comes from `source` to a channel of the bus.
@@ -197,6 +253,7 @@ pub fn export<T: Send + 'static>(
     let failed = |(values, sender), fault| Box::new(ExportError { fault, values, sender });
     Bridge::start(
         "bus-export",
+        None,
         (source, sender),
         move |(source, sender)| pass_out(&source, &sender).map_err(|fault| failed((source, sender), fault)),
         move |ends, error| failed(ends, ExportFault::Thread(error)),
@@ -216,12 +273,54 @@ pub fn export<T: Send + 'static>(
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn import<T: Send + 'static>(receiver: Receiver<T>, sink: crossbeam_channel::Sender<T>) -> Bridge<ImportError> {
+    let stop = match Stop::new() {
+        Ok(stop) => stop,
+        Err(error) => return Bridge { running: Err(ImportError::Start(error)), stop: None },
+    };
+    let told = Arc::clone(&stop);
     Bridge::start(
         "bus-import",
+        Some(stop),
         (receiver, sink),
-        |(mut receiver, sink)| pass_in(&mut receiver, &sink),
-        |_, error| ImportError::Thread(error),
+        move |(mut receiver, sink)| pass_in(&mut receiver, &sink, &told),
+        |_, error| ImportError::Start(error),
     )
+}
+
+/// The end of a channel of crossbeam that messages of the bus come to: for `select!`, and all that a
+/// [`crossbeam_channel::Receiver`] is for. Dropped, it ends the bridge at once.
+#[derive(Debug)]
+pub struct Imported<T> {
+    values: crossbeam_channel::Receiver<T>,
+    /// Empty once it is joined.
+    bridge: Option<Bridge<ImportError>>,
+}
+
+impl<T> Imported<T> {
+    /// Stops the bridge, waits for its end, and lets go of what it has passed on and nobody has taken.
+    ///
+    /// # Errors
+    /// Why it ended before its channel did.
+    pub fn end(mut self) -> Result<(), ImportError> {
+        let Some(bridge) = self.bridge.take() else { return Ok(()) };
+        bridge.stop();
+        drop(self);
+        bridge.join()
+    }
+}
+
+impl<T> Drop for Imported<T> {
+    fn drop(&mut self) {
+        self.bridge.iter().for_each(Bridge::stop);
+    }
+}
+
+impl<T> Deref for Imported<T> {
+    type Target = crossbeam_channel::Receiver<T>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.values
+    }
 }
 
 impl<T: Send + 'static> Receiver<T> {
@@ -230,16 +329,17 @@ impl<T: Send + 'static> Receiver<T> {
     ///
     /// ```
     /// # let bus = bus_core::Bus::in_process();
-    /// let (jobs, bridge) = bus.receiver::<u32>("jobs").open()?.into_crossbeam(0);
+    /// let jobs = bus.receiver::<u32>("jobs").open()?.into_crossbeam(0);
     /// bus.sender::<u32>("jobs").open()?.send(7)?;
     /// crossbeam_channel::select! {
     ///     recv(jobs) -> job => assert_eq!(job, Ok(7)),
     /// }
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn into_crossbeam(self, capacity: usize) -> (crossbeam_channel::Receiver<T>, Bridge<ImportError>) {
+    #[must_use = "dropped, it ends the bridge"]
+    pub fn into_crossbeam(self, capacity: usize) -> Imported<T> {
         let (sink, values) = crossbeam_channel::bounded(capacity);
-        (values, import(self, sink))
+        Imported { values, bridge: Some(import(self, sink)) }
     }
 }
 
@@ -249,8 +349,8 @@ fn pass_out<T: Send + 'static>(
     sender: &Sender<T>,
 ) -> Result<(), ExportFault<T>> {
     let closed = sender.closed();
-    let end =
-        || sender.flush_deadline(Instant::now() + Duration::from_millis(DROP_FLUSH_MS)).map_err(ExportFault::Flush);
+    let flush_bounded = || sender.flush_deadline(Instant::now() + Duration::from_millis(DROP_FLUSH_MS));
+    let end = || flush_bounded().map_err(ExportFault::Flush);
     loop {
         select! {
             recv(source) -> value => match value {
@@ -275,15 +375,42 @@ fn pass_out<T: Send + 'static>(
 fn pass_in<T: Send + 'static>(
     receiver: &mut Receiver<T>,
     sink: &crossbeam_channel::Sender<T>,
+    stop: &Stop,
 ) -> Result<(), ImportError> {
+    let stopped = stop.watch();
     loop {
-        let delivery = match receiver.next_delivery() {
-            Ok(delivery) => delivery.into_owned(),
-            Err(RecvError::Disconnected) => return Ok(()),
+        let passed = match receiver.try_pass(sink) {
+            Ok(passed) => passed,
+            Err(NoValue::Empty | NoValue::Away) => match wait_for_message(receiver, stop)? {
+                true => continue,
+                false => return Ok(()),
+            },
+            Err(NoValue::Disconnected) => return Ok(()),
             Err(error) => return Err(error.into()),
         };
-        if !delivery.hand_over(|value| sink.send(value).map_err(|unsent| unsent.0)) {
+        let goes_on = match passed {
+            Passed::Taken => stopped.try_recv() != Err(TryRecvError::Disconnected),
+            Passed::Full(delivery) => delivery.hand_over(|value| {
+                select! {
+                    send(sink, value) -> sent => sent.map_err(|unsent| unsent.0),
+                    recv(stopped) -> _ => Err(value),
+                }
+            }),
+            Passed::Gone => false,
+        };
+        if !goes_on {
             return Ok(());
         }
+    }
+}
+
+/// Waits for a message, or the end of the channel; `false` when it is to stop.
+fn wait_for_message<T: Send + 'static>(receiver: &Receiver<T>, stop: &Stop) -> io::Result<bool> {
+    let readiness = receiver.readiness()?;
+    let mut polled = [PollFd::from_borrowed_fd(readiness, PollFlags::IN), PollFd::new(&stop.signal, PollFlags::IN)];
+    match poll(&mut polled, None) {
+        // Interrupted: it is looked again.
+        Ok(_) | Err(Errno::INTR) => Ok(polled[1].revents().is_empty()),
+        Err(error) => Err(error.into()),
     }
 }

@@ -135,6 +135,7 @@ mod message;
 mod name;
 mod receiver;
 mod sender;
+mod signal;
 mod stream;
 mod ticket;
 mod transport;

@@ -8,6 +8,7 @@ use bus_core::{
     Address, Bus, ChannelOptions, OpenError, RecvTimeoutError, SendTimeoutError, TryRecvError, TrySendError,
 };
 use bus_daemon::{Config, Daemon};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 /// Runs a story by memory, as the app's own threads do, and by the socket, as others do.
 fn over_both(story: impl Fn(&Bus)) {
@@ -157,4 +158,34 @@ fn two_threads_meet_through_memory_while_another_process_could_through_the_socke
     assert!(matches!(receiver.try_recv(), Err(TryRecvError::Away)));
     assert!(matches!(sender.try_send(2), Err(TrySendError::Away(2))));
     assert!(inside.list().is_err());
+}
+
+/// Memory has no descriptor of its own: a receiver there is polled and bridged all the same.
+#[test]
+fn an_event_loop_polls_a_receiver_of_the_app_itself() {
+    over_both(|bus| {
+        let sender = bus.sender::<u32>("numbers").open().unwrap();
+        let receiver = bus.receiver::<u32>("numbers").open().unwrap();
+        let is_readable = |within_ms: i64| {
+            let timeout = Timespec { tv_sec: within_ms / 1000, tv_nsec: within_ms % 1000 * 1_000_000 };
+            poll(&mut [PollFd::new(&receiver, PollFlags::IN)], Some(&timeout)).unwrap() == 1
+        };
+        for number in 0..100 {
+            while is_readable(0) {
+                assert!(matches!(receiver.try_recv(), Err(TryRecvError::Empty)));
+            }
+            sender.send(number).unwrap();
+            let taken = loop {
+                assert!(is_readable(10_000), "nothing came");
+                if let Ok(value) = receiver.try_recv() {
+                    break value;
+                }
+            };
+            assert_eq!(taken, number);
+        }
+        let bridged = receiver.into_crossbeam(0);
+        sender.send(7).unwrap();
+        assert_eq!(bridged.recv_deadline(soon()).unwrap(), 7);
+        bridged.end().unwrap();
+    });
 }

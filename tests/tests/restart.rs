@@ -6,9 +6,12 @@ use std::time::{Duration, Instant};
 
 use bus_core::{
     Bus, FlushError, Receiver, RecvError, RecvTimeoutError, SendTimeoutError, Sender, TryRecvError, TrySendError,
+    bridge,
 };
 use bus_tests::processes::{CHANNEL, Dice, NARROW, Stage};
-use bus_tests::{PATIENCE, Route, eventually, watch};
+use bus_tests::{MOMENT, PATIENCE, Route, eventually, watch};
+use crossbeam_channel::unbounded;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 #[test]
 fn a_blocked_send_outlives_the_daemon() {
@@ -44,6 +47,52 @@ fn a_blocked_recv_outlives_the_daemon() {
         });
         sender(&bus, CHANNEL).send(7).expect("the channel is there");
         assert_eq!(blocked.join().expect("no panic").expect("a message comes"), 7);
+    });
+}
+
+#[test]
+fn who_polls_a_receiver_rests_while_the_daemon_is_away_and_is_woken_by_the_next() {
+    on_stage("who_polls_a_receiver", |stage, bus| {
+        let receiver = receiver(bus, CHANNEL);
+        let is_readable = |within: Duration| {
+            let timeout = Timespec { tv_sec: within.as_secs() as i64, tv_nsec: within.subsec_nanos().into() };
+            poll(&mut [PollFd::new(&receiver, PollFlags::IN)], Some(&timeout)).expect("a descriptor") == 1
+        };
+        while is_readable(MOMENT) {
+            assert!(receiver.try_recv().is_err());
+        }
+        stage.kill_daemon();
+        // The hang-up may show once.
+        while is_readable(MOMENT) {
+            assert!(matches!(receiver.try_recv(), Err(TryRecvError::Away)));
+        }
+        stage.start_daemon();
+        sender(&stage.bus(), CHANNEL).send(7).expect("the channel is there");
+        let taken = loop {
+            assert!(is_readable(PATIENCE), "nothing came");
+            if let Ok(value) = receiver.try_recv() {
+                break value;
+            }
+        };
+        assert_eq!(taken, 7);
+    });
+}
+
+#[test]
+fn bridges_outlive_the_daemon() {
+    on_stage("bridges_outlive_the_daemon", |stage, bus| {
+        let (values, source) = unbounded();
+        let exported = bridge::export(source, sender(bus, CHANNEL));
+        let imported = receiver(bus, CHANNEL).into_crossbeam(0);
+        values.send(1).expect("the bridge is there");
+        assert_eq!(imported.recv_timeout(PATIENCE), Ok(1));
+        stage.kill_daemon();
+        values.send(2).expect("the bridge is there");
+        stage.start_daemon();
+        assert_eq!(imported.recv_timeout(PATIENCE), Ok(2));
+        drop(values);
+        exported.join().expect("all is sent");
+        imported.end().expect("it is told to");
     });
 }
 

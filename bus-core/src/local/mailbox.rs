@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Select, Sender};
@@ -16,6 +16,7 @@ use crate::error::PeersError;
 use crate::limits::{CAPACITY_MESSAGES, WINDOW_MESSAGES};
 use crate::message::{Headers, MessageInfo, SenderId};
 use crate::name::ChannelName;
+use crate::signal::Signal;
 use crate::stream::receiver::{NoMessage, Wait};
 use crate::stream::session::lock;
 
@@ -47,6 +48,9 @@ pub(super) struct Mailbox<T> {
     deleted: AtomicBool,
     /// `Control::line`'s length, for senders that look before each message.
     receivers: AtomicUsize,
+    /// Receivers that are polled, and whether one of them is to be told of the next change.
+    polled: Mutex<Vec<Weak<Signal>>>,
+    is_watched: AtomicBool,
 }
 
 /// What changes seldom, and the receiver's own side.
@@ -114,6 +118,8 @@ impl<T> Mailbox<T> {
             room: Condvar::new(),
             deleted: AtomicBool::new(false),
             receivers: AtomicUsize::new(0),
+            polled: Mutex::default(),
+            is_watched: AtomicBool::new(false),
         }
     }
 
@@ -163,6 +169,7 @@ impl<T> Mailbox<T> {
 
     fn line_changed(&self, control: &Control<T>) {
         self.receivers.store(control.line.len(), Ordering::Release);
+        self.show_change();
         self.changed.notify_all();
     }
 
@@ -236,6 +243,28 @@ impl<T> Mailbox<T> {
     fn ring(&self) {
         // Full: it is ringing already.
         let _ = self.bell.0.try_send(());
+        self.show_change();
+    }
+
+    /// Shows to those who poll that there is something to look at.
+    ///
+    /// Whoever watches says so before it looks, and here the change comes before the look at the watch, all of
+    /// it in the one order of sequential consistency (the queue's as well): one of the two sees the other.
+    pub(super) fn show_change(&self) {
+        if self.is_watched.load(Ordering::SeqCst) && self.is_watched.swap(false, Ordering::SeqCst) {
+            lock(&self.polled).iter().filter_map(Weak::upgrade).for_each(|signal| signal.raise());
+        }
+    }
+
+    /// Shows the next change by all signals.
+    pub(super) fn watch(&self) {
+        self.is_watched.store(true, Ordering::SeqCst);
+    }
+
+    pub(super) fn add_signal(&self, signal: &Arc<Signal>) {
+        let mut polled = lock(&self.polled);
+        polled.retain(|signal| signal.strong_count() > 0);
+        polled.push(Arc::downgrade(signal));
     }
 
     /// Waits, for the seated receiver, until there is a message or the bell rings.

@@ -1,6 +1,8 @@
 //! [`LocalReceiver`]: the receiving endpoint within the process.
 
 use std::fmt;
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::sync::{Arc, MutexGuard, OnceLock};
 use std::time::Instant;
 
@@ -8,6 +10,7 @@ use super::mailbox::{Control, Envelope, Mailbox, ReceiverId, Seated};
 use super::registry::Registry;
 use crate::channel::Peers;
 use crate::error::{Ended, PeersError};
+use crate::signal::Signal;
 use crate::stream::receiver::{NoMessage, Wait};
 
 /// A handle to the endpoint. The receiver has one and each owned delivery another; the last of them
@@ -23,6 +26,8 @@ struct Endpoint<T> {
     until_disconnected: bool,
     /// Set once, and then the answer to every call.
     ended: OnceLock<Ended>,
+    /// Raised while a call would give something; made when somebody polls.
+    signal: OnceLock<Arc<Signal>>,
 }
 
 impl<T> LocalReceiver<T> {
@@ -35,19 +40,34 @@ impl<T> LocalReceiver<T> {
     ) -> Self {
         let id = receiver.id;
         mailbox.admit_receiver(receiver);
-        Self { endpoint: Arc::new(Endpoint { registry, mailbox, id, until_disconnected, ended: OnceLock::new() }) }
+        let (ended, signal) = (OnceLock::new(), OnceLock::new());
+        Self { endpoint: Arc::new(Endpoint { registry, mailbox, id, until_disconnected, ended, signal }) }
+    }
+
+    /// The descriptor that shows whether a call would give something.
+    pub(crate) fn readiness(&self) -> io::Result<BorrowedFd<'_>> {
+        let endpoint = &*self.endpoint;
+        if endpoint.signal.get().is_none() {
+            let signal = Arc::new(Signal::new()?);
+            endpoint.mailbox.add_signal(&signal);
+            // Another may have been as fast.
+            let _ = endpoint.signal.set(signal);
+            endpoint.show();
+        }
+        endpoint.signal.get().map(|signal| signal.as_fd()).ok_or_else(|| io::ErrorKind::OutOfMemory.into())
     }
 
     /// The next message, acknowledged.
     pub(crate) fn take(&self, wait: Wait) -> Result<Envelope<T>, NoMessage> {
-        let (control, envelope) = self.endpoint.next(wait)?;
+        let (control, envelope) = self.endpoint.next(wait).inspect_err(|_| self.endpoint.show())?;
         self.endpoint.mailbox.settle(control, envelope.info.sender);
+        self.endpoint.show();
         Ok(envelope)
     }
 
     /// The next message, on loan: nothing further comes until it is acknowledged or given back.
     pub(crate) fn lend(&self, wait: Wait) -> Result<Envelope<T>, NoMessage> {
-        let (mut control, envelope) = self.endpoint.next(wait)?;
+        let (mut control, envelope) = self.endpoint.next(wait).inspect_err(|_| self.endpoint.show())?;
         control.lent = Some(envelope.info.sender);
         Ok(envelope)
     }
@@ -60,6 +80,7 @@ impl<T> LocalReceiver<T> {
             mailbox.announce();
             mailbox.settle(control, sender);
         }
+        self.endpoint.show();
     }
 
     /// The message that is lent comes again, first; after a deletion it goes.
@@ -70,11 +91,13 @@ impl<T> LocalReceiver<T> {
         mailbox.announce();
         if mailbox.is_deleted() {
             drop(control);
-            return;
+            return self.endpoint.show();
         }
         envelope.info.attempt += 1;
         envelope.info.redelivered = true;
         control.returned = Some(envelope);
+        drop(control);
+        self.endpoint.show();
     }
 
     /// How many messages are here.
@@ -123,6 +146,28 @@ impl<T> Endpoint<T> {
             drop(control);
             mailbox.wait_for_message(wait)?;
         }
+    }
+
+    /// Shows to those who poll whether a call would give something.
+    fn show(&self) {
+        let Some(signal) = self.signal.get() else { return };
+        if !self.has_something() {
+            signal.lower();
+            self.mailbox.watch();
+            if !self.has_something() {
+                return;
+            }
+        }
+        signal.raise();
+    }
+
+    /// Whether a call would give a message, or say that there are no more.
+    fn has_something(&self) -> bool {
+        let control = self.mailbox.control();
+        let may_take = || control.lent.is_none() && control.is_seated(self.id);
+        let holds = || control.returned.is_some() || !self.mailbox.outlet.is_empty();
+        let deserted = || self.until_disconnected && control.is_deserted();
+        self.ended().is_some() || (may_take() && (holds() || deserted()))
     }
 
     fn ended(&self) -> Option<Ended> {

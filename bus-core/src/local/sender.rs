@@ -151,6 +151,7 @@ impl<T> Endpoint<T> {
         let info = MessageInfo { sender, pid, sequence, sent_at, attempt: 1, redelivered: false, codec };
         // The mailbox holds the other end: this cannot fail.
         let sent = self.mailbox.inlet.send(Envelope { value, headers, info });
+        self.mailbox.show_change();
         debug_assert!(sent.is_ok(), "the mailbox has dropped its own outlet");
         sequence
     }

@@ -70,7 +70,7 @@ impl Receiver<Vec<u8>> {
                 Ok(BytesBatch { loan: Some(BatchLoan::Local { lender: local, envelope }) })
             }
             Route::Stream(stream) => {
-                let mut loan = stream.next(wait, true)?;
+                let mut loan = stream.lend_next(wait, true)?;
                 loan.extend(messages);
                 Ok(BytesBatch { loan: Some(BatchLoan::Stream(loan.hold())) })
             }

@@ -20,7 +20,7 @@ pub struct Delivery<'a, T> {
 
 impl<T> Delivery<'_, T> {
     pub(super) fn new(lender: Lender<T>, envelope: Envelope<T>) -> Self {
-        Self { owned: OwnedDelivery { loan: Some((lender, envelope)) }, receiver: PhantomData }
+        Self { owned: OwnedDelivery::new(lender, envelope), receiver: PhantomData }
     }
 
     /// What the bus knows of the message.
@@ -71,6 +71,10 @@ pub(super) enum Lender<T> {
 }
 
 impl<T> OwnedDelivery<T> {
+    pub(super) fn new(lender: Lender<T>, envelope: Envelope<T>) -> Self {
+        Self { loan: Some((lender, envelope)) }
+    }
+
     fn envelope(&self) -> &Envelope<T> {
         let (_, envelope) = self.loan.as_ref().expect("settling takes the delivery by value");
         envelope

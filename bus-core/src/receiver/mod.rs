@@ -6,6 +6,8 @@ mod batch;
 mod builder;
 mod delivery;
 mod iter;
+mod passing;
+mod readiness;
 
 use std::cell::Cell;
 use std::fmt;
@@ -28,6 +30,7 @@ pub use batch::{BytesBatch, BytesDelivery, BytesItem};
 pub use builder::ReceiverBuilder;
 pub use delivery::{Delivery, OwnedDelivery};
 pub use iter::{IntoIter, Iter, TryIter};
+pub(crate) use passing::Passed;
 
 /// Turns bytes into a value. Chosen when the receiver is opened.
 type Decode<T> = fn(Codec, &[u8]) -> Result<T, DecodeError>;
@@ -204,7 +207,11 @@ impl<T: Send + 'static> Receiver<T> {
     #[must_use]
     pub fn len(&self) -> usize {
         match &self.route {
-            Route::Stream(stream) => stream.len(),
+            Route::Stream(stream) => {
+                let len = stream.len();
+                stream.show();
+                len
+            }
             Route::Local(local) => local.len(),
         }
     }
@@ -234,7 +241,11 @@ impl<T: Send + 'static> Receiver<T> {
     #[must_use]
     pub fn is_seated(&self) -> bool {
         match &self.route {
-            Route::Stream(stream) => stream.is_seated(),
+            Route::Stream(stream) => {
+                let seated = stream.is_seated();
+                stream.show();
+                seated
+            }
             Route::Local(local) => local.is_seated(),
         }
     }
@@ -273,7 +284,11 @@ impl<T: Send + 'static> Receiver<T> {
 
     fn peers_from(&self, from: Option<Peers>, deadline: Option<Instant>) -> Result<Peers, PeersError> {
         match &self.route {
-            Route::Stream(stream) => stream.peers(from, deadline),
+            Route::Stream(stream) => {
+                let peers = stream.peers(from, deadline);
+                stream.show();
+                peers
+            }
             Route::Local(local) => local.peers(from, deadline),
         }
     }
@@ -296,7 +311,7 @@ impl<T: Send + 'static> Receiver<T> {
             Route::Local(local) => Ok(local.take(wait)?.value),
             Route::Stream(stream) => {
                 // A value that does not survive its decoding comes again marked: it is claimed first.
-                let loan = stream.next(wait, self.decodes)?;
+                let loan = stream.lend_next(wait, self.decodes)?;
                 let decoded = self.decode(&loan.frame());
                 loan.take(wait)?;
                 decoded.map(|(value, _)| value)
@@ -308,7 +323,7 @@ impl<T: Send + 'static> Receiver<T> {
         let (lender, envelope) = match &self.route {
             Route::Local(local) => (Lender::Local(local.clone()), local.lend(wait)?),
             Route::Stream(stream) => {
-                let loan = stream.next(wait, true)?;
+                let loan = stream.lend_next(wait, true)?;
                 let (value, headers) = match self.decode(&loan.frame()) {
                     Ok(decoded) => decoded,
                     Err(undecodable) => {

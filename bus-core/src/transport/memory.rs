@@ -5,10 +5,12 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 use super::{Interest, Ready};
+use crate::signal::Signal;
 
 /// What each direction holds at most, in bytes: as much as a usual socket.
 const QUEUE_BYTES: usize = 256 * 1024;
@@ -21,7 +23,12 @@ const WHOLE_BYTES: usize = 4 * 1024;
 #[doc(hidden)]
 #[must_use]
 pub fn memory_pair(notify: Box<dyn Fn() + Send + Sync>) -> (ClientEnd, DaemonEnd) {
-    let pipe = Arc::new(Pipe { state: Mutex::new(State::default()), changed: Condvar::new(), notify });
+    let pipe = Arc::new(Pipe {
+        state: Mutex::new(State::default()),
+        changed: Condvar::new(),
+        notify,
+        readable: OnceLock::new(),
+    });
     (ClientEnd { pipe: Arc::clone(&pipe) }, DaemonEnd { pipe })
 }
 
@@ -30,6 +37,8 @@ struct Pipe {
     /// Something changed that the client may wait for.
     changed: Condvar,
     notify: Box<dyn Fn() + Send + Sync>,
+    /// Raised while the client has something to read, once it has asked for that.
+    readable: OnceLock<Signal>,
 }
 
 #[derive(Default)]
@@ -58,6 +67,15 @@ impl Pipe {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Shows to who polls whether the client has something to read.
+    fn show(&self, state: &State) {
+        let Some(signal) = self.readable.get() else { return };
+        match state.down.is_empty() && !state.daemon_closed && !state.client_closed {
+            true => signal.lower(),
+            false => signal.raise(),
+        }
+    }
 }
 
 impl ClientEnd {
@@ -83,6 +101,7 @@ impl ClientEnd {
         }
         let bytes = pull(&mut state.down, buffer);
         let unblocks = std::mem::take(&mut state.daemon_blocked);
+        self.pipe.show(&state);
         drop(state);
         if unblocks {
             (self.pipe.notify)();
@@ -117,6 +136,16 @@ impl ClientEnd {
         }
     }
 
+    pub(super) fn poll_fd(&self) -> io::Result<BorrowedFd<'_>> {
+        let state = self.pipe.lock();
+        if self.pipe.readable.get().is_none() {
+            // Nobody else sets it: the state is locked.
+            let _ = self.pipe.readable.set(Signal::new()?);
+            self.pipe.show(&state);
+        }
+        self.pipe.readable.get().map(Signal::as_fd).ok_or_else(|| io::ErrorKind::OutOfMemory.into())
+    }
+
     pub(super) fn hang_up(&self) {
         self.pipe.lock().client_closed = true;
         self.pipe.changed.notify_all();
@@ -143,6 +172,7 @@ impl DaemonEnd {
         let asked: usize = slices.iter().map(|slice| slice.len()).sum();
         let sent = push(&mut state.down, slices);
         state.daemon_blocked = !matches!(&sent, Ok(bytes) if *bytes == asked);
+        self.pipe.show(&state);
         drop(state);
         self.pipe.changed.notify_all();
         sent
@@ -166,7 +196,10 @@ impl DaemonEnd {
 
 impl Drop for DaemonEnd {
     fn drop(&mut self) {
-        self.pipe.lock().daemon_closed = true;
+        let mut state = self.pipe.lock();
+        state.daemon_closed = true;
+        self.pipe.show(&state);
+        drop(state);
         self.pipe.changed.notify_all();
     }
 }

@@ -125,6 +125,14 @@ impl Connection {
         }
     }
 
+    /// What can be polled for what it receives. In memory nothing tells of room to send.
+    pub(crate) fn poll_fd(&self) -> io::Result<BorrowedFd<'_>> {
+        match self {
+            Self::Socket(socket) => Ok(socket.as_fd()),
+            Self::Memory(memory) => memory.poll_fd(),
+        }
+    }
+
     /// What the kernel can be asked about; memory ends with its process.
     pub(crate) fn fd(&self) -> Option<BorrowedFd<'_>> {
         match self {

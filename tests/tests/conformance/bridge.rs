@@ -3,7 +3,7 @@
 use std::thread;
 
 use bus_core::bridge::{ExportError, ExportFault, ImportError, export, import};
-use bus_core::{ChannelOptions, RecvError, SendError, WhenFull};
+use bus_core::{ChannelOptions, SendError, TryRecvError, WhenFull};
 use bus_tests::{MOMENT, PATIENCE, World, eventually};
 use crossbeam_channel::{RecvTimeoutError, bounded, select, unbounded};
 
@@ -38,7 +38,7 @@ pub(crate) fn what_is_imported_arrives_in_order_and_the_sink_ends_with_the_chann
 pub(crate) fn a_value_that_comes_alone_passes_at_once(world: &World) {
     let (values, source) = unbounded();
     let _exported = export(source, sender::<u32>(world));
-    let (imported, _bridge) = receiver::<u32>(world).into_crossbeam(1);
+    let imported = receiver::<u32>(world).into_crossbeam(1);
     for number in 0..100 {
         values.send(number).unwrap();
         assert_eq!(imported.recv_timeout(PATIENCE), Ok(number));
@@ -46,8 +46,8 @@ pub(crate) fn a_value_that_comes_alone_passes_at_once(world: &World) {
 }
 
 pub(crate) fn threads_select_between_channels_of_the_bus(world: &World) {
-    let (first, _bridge) = receiver::<u32>(world).into_crossbeam(0);
-    let (second, _other) = world.bus().receiver::<u32>("others").open().unwrap().into_crossbeam(0);
+    let first = receiver::<u32>(world).into_crossbeam(0);
+    let second = world.bus().receiver::<u32>("others").open().unwrap().into_crossbeam(0);
     sender::<u32>(world).send(1).unwrap();
     world.bus().sender::<u32>("others").open().unwrap().send(2).unwrap();
     let mut sum = 0;
@@ -77,7 +77,8 @@ pub(crate) fn a_full_channel_holds_back_who_sends_into_the_source(world: &World)
 pub(crate) fn only_what_the_sink_has_taken_is_acknowledged(world: &World) {
     let (sender, receiver) = (sender::<u32>(world), receiver::<u32>(world));
     (0..4).for_each(|number| sender.send_confirmed(number).unwrap());
-    let (values, bridge) = receiver.into_crossbeam(2);
+    let (sink, values) = bounded(2);
+    let bridge = import(receiver, sink);
     // Two lie in the sink; the third is in hand.
     eventually("the sink is full", || values.is_full());
     eventually("two are acknowledged", || sender.len() == 2);
@@ -92,7 +93,8 @@ pub(crate) fn only_what_the_sink_has_taken_is_acknowledged(world: &World) {
 }
 
 pub(crate) fn an_import_whose_sink_is_gone_gives_the_next_message_back(world: &World) {
-    let (values, bridge) = receiver::<u32>(world).into_crossbeam(2);
+    let (sink, values) = bounded(2);
+    let bridge = import(receiver::<u32>(world), sink);
     drop(values);
     sender::<u32>(world).send(7).unwrap();
     bridge.join().unwrap();
@@ -102,11 +104,29 @@ pub(crate) fn an_import_whose_sink_is_gone_gives_the_next_message_back(world: &W
     delivery.ack();
 }
 
+pub(crate) fn an_import_whose_end_is_dropped_gives_up_the_seat_while_nothing_comes(world: &World) {
+    drop(receiver::<u32>(world).into_crossbeam(2));
+    let next = standby::<u32>(world);
+    eventually("the seat is free", || next.is_seated());
+}
+
+pub(crate) fn an_import_that_waits_for_room_is_stopped_and_gives_the_message_back(world: &World) {
+    let (sender, receiver) = (sender::<u32>(world), receiver::<u32>(world));
+    (0..2).for_each(|number| sender.send_confirmed(number).unwrap());
+    let (sink, values) = bounded(1);
+    let bridge = import(receiver, sink);
+    eventually("the first is acknowledged", || sender.len() == 1);
+    bridge.stop();
+    bridge.join().unwrap();
+    assert_eq!(values.iter().collect::<Vec<_>>(), [0]);
+    assert_eq!(next(&standby::<u32>(world)), 1);
+}
+
 pub(crate) fn deletion_ends_an_import_and_says_so(world: &World) {
-    let (values, bridge) = receiver::<u32>(world).into_crossbeam(1);
+    let values = receiver::<u32>(world).into_crossbeam(1);
     world.bus().delete(JOBS).unwrap();
     assert_eq!(values.recv_timeout(PATIENCE), Err(RecvTimeoutError::Disconnected));
-    assert!(matches!(bridge.join(), Err(ImportError::Recv(RecvError::Deleted))));
+    assert!(matches!(values.end(), Err(ImportError::Recv(TryRecvError::Deleted))));
 }
 
 pub(crate) fn deletion_ends_an_export_that_has_nothing_to_do(world: &World) {

@@ -14,6 +14,7 @@ mod delivery;
 mod ends;
 mod order;
 mod presence;
+mod readiness;
 mod types;
 
 use bus_tests::{Route, World};
@@ -119,10 +120,23 @@ over_every_route! {
         a_full_channel_holds_back_who_sends_into_the_source
         only_what_the_sink_has_taken_is_acknowledged
         an_import_whose_sink_is_gone_gives_the_next_message_back
+        an_import_whose_end_is_dropped_gives_up_the_seat_while_nothing_comes
+        an_import_that_waits_for_room_is_stopped_and_gives_the_message_back
         deletion_ends_an_import_and_says_so
         deletion_ends_an_export_that_has_nothing_to_do
         deletion_gives_an_export_its_value_back_and_all_behind_it
         an_export_goes_on_with_the_ends_that_it_handed_back
+    }
+    readiness {
+        it_is_readable_while_a_message_waits
+        what_was_there_before_it_was_asked_for_shows
+        who_sleeps_on_it_is_woken_by_each_message
+        many_pass_an_event_loop_in_order
+        it_rests_while_a_delivery_is_out
+        the_end_of_the_channel_shows_and_stays
+        deletion_shows_and_stays
+        a_receiver_in_line_is_woken_by_its_first_message
+        other_calls_leave_it_right
     }
     types {
         every_codec_carries_a_value_whole

@@ -61,9 +61,13 @@ impl Kept for StreamReceiver {
         loop {
             match state.receiving.inbox.fill(&connection) {
                 Ok(Fill::Bytes) => {}
-                Ok(Fill::Nothing) => return true,
+                Ok(Fill::Nothing) => {
+                    self.show_state(&mut state);
+                    return true;
+                }
                 Ok(Fill::Closed) | Err(_) => {
                     self.lose_link(&mut state);
+                    self.show_state(&mut state);
                     self.changed.notify_all();
                     return true;
                 }
@@ -83,6 +87,7 @@ impl Kept for StreamReceiver {
                     let Ok(mut state) = self.state.try_lock() else { return Reattached::NotNow };
                     state.receiving.refuse(refused.text);
                     *lock(&self.link) = Link::Over;
+                    self.show_state(&mut state);
                     self.changed.notify_all();
                     return Reattached::Done;
                 }
@@ -93,6 +98,7 @@ impl Kept for StreamReceiver {
         // Whoever has the state locked takes the connection into use with the next call.
         let Ok(mut state) = self.state.try_lock() else { return Reattached::NotNow };
         let adopted = state.connection.is_some() || self.adopt(&mut state);
+        self.show_state(&mut state);
         self.changed.notify_all();
         if !adopted {
             return Reattached::NotNow;

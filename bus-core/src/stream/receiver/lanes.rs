@@ -589,6 +589,15 @@ impl Lanes {
         }
     }
 
+    /// Takes messages back that were lent, and that nobody has seen.
+    pub(super) fn take_back(&mut self, lent: &[Lent]) {
+        for lent in lent {
+            if let Some(lane) = self.get_mut(lent.lane) {
+                (lane.next, lane.head) = (lane.reader.head(), None);
+            }
+        }
+    }
+
     /// How many messages lie in the lanes, as their senders say.
     pub(super) fn waiting(&self) -> u64 {
         self.lanes.iter().map(|lane| lane.reader.published().saturating_sub(lane.next.messages)).sum()

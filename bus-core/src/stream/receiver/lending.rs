@@ -63,6 +63,12 @@ impl LaneLoan {
         room
     }
 
+    /// Lends the first `count` alone. Returns the others.
+    pub(super) fn lend_only(&mut self, count: usize) -> Vec<Lent> {
+        let unseen = self.lent.drain(count.min(self.lent.len())..);
+        unseen.map(|(lent, _)| lent).collect()
+    }
+
     pub(super) fn frames(&self) -> impl Iterator<Item = LentFrame<'_>> {
         self.lent.iter().map(|(lent, content)| {
             let (block, payload) =
@@ -84,7 +90,7 @@ impl State {
     }
 
     /// Says to all lanes that this end waits, and looks once more. `false` when there is something.
-    fn begin_wait(&mut self) -> bool {
+    pub(super) fn begin_wait(&mut self) -> bool {
         self.lanes.begin_wait(self.receiving.inbox.received().0, self.connection.is_some())
     }
 
@@ -270,7 +276,7 @@ impl StreamReceiver {
     }
 
     /// Lets go of lanes that are at their end. Returns whether there were any.
-    fn finish_lanes(&self, state: &mut State) -> bool {
+    pub(super) fn finish_lanes(&self, state: &mut State) -> bool {
         let mut finished = false;
         while let Some(over) = state.lanes.over() {
             self.finish_lane(state, over);

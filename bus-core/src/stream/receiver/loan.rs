@@ -113,6 +113,7 @@ impl<'a> Loan<'a> {
                     state.receiving.taken(&head, said);
                     state.told_at = CoarseTime::now();
                     self.endpoint.leave_to_keeper(&state);
+                    self.endpoint.show_state(&mut state);
                     return Ok(());
                 }
             }
@@ -132,6 +133,18 @@ impl<'a> Loan<'a> {
     pub(crate) fn settle(mut self, count: usize) {
         let mut state = self.take_state();
         self.endpoint.settle_in(&mut state, count);
+    }
+
+    /// Acknowledges the first `count`. Nobody has seen the others: they are not lent any more.
+    pub(crate) fn settle_first(mut self, count: usize) {
+        let mut state = self.take_state();
+        let unseen = state.lane_loan.lend_only(count);
+        if self.head.is_some() {
+            state.receiving.lend(count);
+        }
+        self.endpoint.settle_unshown(&mut state, count);
+        state.lanes.take_back(&unseen);
+        self.endpoint.show_state(&mut state);
     }
 
     /// Leaves the message lent, to be settled by [`StreamReceiver::settle`].
@@ -155,6 +168,11 @@ impl StreamReceiver {
     }
 
     fn settle_in(&self, state: &mut State, count: usize) {
+        self.settle_unshown(state, count);
+        self.show_state(state);
+    }
+
+    fn settle_unshown(&self, state: &mut State, count: usize) {
         if state.lane_loan.is_empty() {
             let gives_back = state.receiving.settle(count);
             self.tell(state, gives_back);

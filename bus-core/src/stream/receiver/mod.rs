@@ -17,11 +17,12 @@ mod lending;
 mod lent_frame;
 mod loan;
 mod put_off;
+mod readiness;
 pub(crate) mod receiving;
 mod skips;
 mod socket;
 
-use std::sync::{Arc, Condvar, Mutex, Weak};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, Weak};
 use std::time::Instant;
 
 use rustix::time::{ClockId, clock_gettime};
@@ -32,6 +33,7 @@ use self::lending::LaneLoan;
 pub use self::lent_frame::LentFrame;
 pub(crate) use self::loan::Loan;
 use self::put_off::PutOff;
+use self::readiness::Readiness;
 use self::receiving::{Broken, Head, Receiving};
 use super::keeper;
 use super::session::{DialError, Dialer, Session, lock};
@@ -75,6 +77,8 @@ pub(crate) struct StreamReceiver {
     /// What a waiting thread has put off.
     put_off: Mutex<PutOff>,
     changed: Condvar,
+    /// For those who poll; made when somebody asks.
+    readiness: OnceLock<Readiness>,
 }
 
 #[derive(Clone, Debug)]
@@ -128,6 +132,7 @@ impl StreamReceiver {
             deferral: Deferral::default(),
             put_off: Mutex::default(),
             changed: Condvar::new(),
+            readiness: OnceLock::new(),
         });
         if !receiver.adopt(&mut lock(&receiver.state)) {
             let text = "the daemon did not welcome a receiver".to_owned();
