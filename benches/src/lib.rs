@@ -11,6 +11,7 @@
 //! A bench binary starts itself again for each end, with a `role`(role::Role) as its argument.
 //! A figure that misses its target is shown as missed; it never fails the run.
 
+mod bridged;
 mod child;
 mod clock;
 mod ends;
@@ -65,6 +66,7 @@ fn measure_stream(options: &Options) -> anyhow::Result<()> {
     process::allow_many_descriptors()?;
     table::print_head();
     scenario::measure_all(options);
+    bridged::measure_all(options);
     memory::measure_all(options);
     Ok(())
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
+use crate::bridged::{ConsumeValues, ProduceValues};
 use crate::idle::{BlockedSender, IdleReceiver, IdleSenders, StoppedReceiver};
 use crate::lane::flow;
 use crate::lane::instructions::Instructions;
@@ -28,6 +29,8 @@ pub(crate) enum Role {
     Pong(Pong),
     ProduceLines(ProduceLines),
     ConsumeLines(ConsumeLines),
+    ProduceValues(ProduceValues),
+    ConsumeValues(ConsumeValues),
     IdleReceiver(IdleReceiver),
     IdleSenders(IdleSenders),
     StoppedReceiver(StoppedReceiver),
@@ -50,6 +53,8 @@ impl Role {
             Self::Pong(_) => "the pong process",
             Self::ProduceLines(_) => "the line producer",
             Self::ConsumeLines(_) => "the line consumer",
+            Self::ProduceValues(_) => "the producer of values",
+            Self::ConsumeValues(_) => "the consumer of values",
             Self::IdleReceiver(_) => "the idle consumer",
             Self::IdleSenders(_) => "the idle senders",
             Self::StoppedReceiver(_) => "the stopped consumer",
@@ -73,6 +78,8 @@ impl Role {
             Self::Pong(role) => role.play(),
             Self::ProduceLines(role) => role.play(),
             Self::ConsumeLines(role) => role.play(),
+            Self::ProduceValues(role) => role.play(),
+            Self::ConsumeValues(role) => role.play(),
             Self::IdleReceiver(role) => role.play(),
             Self::IdleSenders(role) => role.play(),
             Self::StoppedReceiver(role) => role.play(),
