@@ -45,6 +45,7 @@ pub(crate) enum Verb {
     Publish(Box<PublishArgs>),
     #[command(visible_aliases = ["recv", "sub"])]
     Consume(Box<ConsumeArgs>),
+    Run(Box<RunArgs>),
     List(ListArgs),
     Show(ShowArgs),
     Create(CreateArgs),
@@ -168,6 +169,20 @@ pub(crate) struct ConsumeArgs {
     /// How long to wait before CMD is run again
     #[arg(long, value_name = "DURATION", default_value = "1s", requires = "exec", value_parser = values::duration)]
     pub(crate) retry_delay: Duration,
+    #[command(flatten)]
+    pub(crate) until: UntilArgs,
+    /// Show copies of what the channel holds, and take nothing
+    #[arg(long, conflicts_with_all = ["standby", "until_empty", "until_disconnected", "timeout", "idle"])]
+    pub(crate) peek: bool,
+    // Last: its heading holds for all that follows.
+    #[command(flatten)]
+    pub(crate) framing: FramingArgs,
+}
+
+/// How a receiver takes its seat, and when it has had enough.
+#[derive(Clone, Debug, Args)]
+#[group(id = "until", multiple = true)]
+pub(crate) struct UntilArgs {
     /// End after N messages
     #[arg(short = 'n', long = "messages", value_name = "N")]
     pub(crate) messages: Option<u64>,
@@ -186,9 +201,49 @@ pub(crate) struct ConsumeArgs {
     /// Wait in line when the channel has a receiver
     #[arg(long)]
     pub(crate) standby: bool,
-    /// Show copies of what the channel holds, and take nothing
-    #[arg(long, conflicts_with_all = ["standby", "until_empty", "until_disconnected", "timeout", "idle"])]
-    pub(crate) peek: bool,
+}
+
+impl UntilArgs {
+    /// Whether any of them was given.
+    pub(crate) fn is_any(&self) -> bool {
+        let Self { messages, timeout, idle, until_empty, until_disconnected, standby } = self;
+        messages.is_some() || timeout.is_some() || idle.is_some() || *until_empty || *until_disconnected || *standby
+    }
+}
+
+/// Run a command between channels
+///
+/// Runs CMD with its input fed from the channel of --in, or its output published to the channel of --out, or
+/// both, so that any filter becomes a process of the bus. Messages are framed the same way on both sides. What
+/// is not joined to a channel stays as it is. A message is acknowledged once it is written whole into the pipe to
+/// CMD; what is not when CMD ends goes back to the channel. What CMD leaves unread in the pipe, up to 64 KiB, is
+/// acknowledged all the same: where that matters, `bus consume --exec` runs a command for each message.
+///
+/// Ends when CMD does, and with its exit code: 128 and the signal's number when it was killed, 127 when there is
+/// no such command, 126 when it cannot be run; and with a code of the table of `bus --help` when a channel failed.
+/// The conditions of `bus consume` end CMD's input. Ctrl-C reaches CMD by the terminal, and SIGTERM is passed on.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  bus run --in logs --out errors -- grep --line-buffered ERROR
+  bus run --out ticks -- vmstat 1
+  bus run --in events --until-empty -- sort -u
+  bus run --in orders --out large --jsonl -- jq -c --unbuffered 'select(.headers.size == \"L\")'")]
+pub(crate) struct RunArgs {
+    /// Feed CMD's input from this channel
+    #[arg(long = "in", value_name = "CHANNEL", required_unless_present = "output")]
+    pub(crate) input: Option<ChannelName>,
+    /// Publish CMD's output to this channel
+    #[arg(long = "out", value_name = "CHANNEL")]
+    pub(crate) output: Option<ChannelName>,
+    /// Set a header on every message that is published; may be given several times
+    #[arg(short = 'H', long = "header", value_name = "KEY=VALUE", value_parser = values::header, requires = "output")]
+    pub(crate) headers: Vec<(String, String)>,
+    #[command(flatten)]
+    pub(crate) until: UntilArgs,
+    /// What to run, with its arguments
+    #[arg(value_name = "CMD", required = true, last = true)]
+    pub(crate) command: Vec<OsString>,
     // Last: its heading holds for all that follows.
     #[command(flatten)]
     pub(crate) framing: FramingArgs,

@@ -22,7 +22,7 @@ use clap::Parser as _;
 fn main() -> ExitCode {
     let command_line = args::CommandLine::parse();
     match commands::run(&command_line) {
-        Ok(exit) => exit.into(),
+        Ok(exit) => exit,
         Err(failure) => {
             if !failure.is_silent() {
                 stdio::tell(&failure);

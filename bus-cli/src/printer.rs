@@ -1,10 +1,10 @@
 //! [`Printer`]: writes messages to the output in the form that was asked for.
 
-use std::io;
+use std::io::{self, Write};
 
-use bus_core::{Headers, MessageInfo};
+use bus_core::{ChannelName, Headers, MessageInfo};
 
-use crate::args::ConsumeArgs;
+use crate::args::{ConsumeArgs, FramingArgs};
 use crate::exit::Failure;
 use crate::format::Format;
 use crate::framing::{FrameWriter, Framing};
@@ -12,10 +12,10 @@ use crate::jsonl;
 use crate::stdio::{self, Patient};
 
 /// Writes messages as they were asked for.
-pub(crate) struct Printer {
+pub(crate) struct Printer<W> {
     channel: String,
     form: Form,
-    writer: FrameWriter<Patient>,
+    writer: FrameWriter<W>,
 }
 
 enum Form {
@@ -24,15 +24,29 @@ enum Form {
     Template(Format),
 }
 
-impl Printer {
+impl Printer<Patient> {
+    /// To the standard output.
     pub(crate) fn new(args: &ConsumeArgs) -> Result<Self, Failure> {
         let output = stdio::output().map_err(|error| Failure::io("cannot write", &error))?;
-        let (form, framing) = match &args.format {
-            Some(format) => (Form::Template(format.clone()), Framing::Whole),
-            None if args.framing.jsonl => (Form::Json, Framing::lines()),
-            None => (Form::Payload, args.framing.framing()),
+        Ok(match &args.format {
+            Some(format) => Self {
+                channel: args.channel.to_string(),
+                form: Form::Template(format.clone()),
+                writer: FrameWriter::new(output, &Framing::Whole),
+            },
+            None => Self::framed(output, &args.channel, &args.framing),
+        })
+    }
+}
+
+impl<W: Write> Printer<W> {
+    /// To `output`, one behind the other.
+    pub(crate) fn framed(output: W, channel: &ChannelName, framing: &FramingArgs) -> Self {
+        let (form, framing) = match framing.jsonl {
+            true => (Form::Json, Framing::lines()),
+            false => (Form::Payload, framing.framing()),
         };
-        Ok(Self { channel: args.channel.to_string(), form, writer: FrameWriter::new(output, &framing) })
+        Self { channel: channel.to_string(), form, writer: FrameWriter::new(output, &framing) }
     }
 
     /// Writes a message; it may stay in the buffer until [`flush`](Self::flush). What is not

@@ -4,13 +4,13 @@
 //! process in between, the message comes again. To keep that fast, messages are taken, written and
 //! acknowledged in batches of what is there: nothing waits for a batch to fill.
 
-use std::io;
+use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
-use bus_core::{Bus, BytesItem, Headers, Receiver, RecvTimeoutError};
+use bus_core::{Bus, BytesBatch, BytesItem, ChannelName, Headers, Receiver, RecvTimeoutError};
 
 use super::exec;
-use crate::args::ConsumeArgs;
+use crate::args::{ConsumeArgs, UntilArgs};
 use crate::connect::Surroundings;
 use crate::exit::{Exit, Failure};
 use crate::printer::Printer;
@@ -21,8 +21,8 @@ use crate::stdio;
 pub(crate) fn run(args: &ConsumeArgs, around: &Surroundings) -> Result<Exit, Failure> {
     let signals = Signals::take_charge()?;
     let bus = around.connect()?;
-    let mut receiver = open(args, &bus)?;
-    let mut ends = Ends::new(args);
+    let mut receiver = open(&args.channel, &args.until, &bus)?;
+    let mut ends = Ends::new(&args.channel, &args.until);
     if let Some(command) = &args.exec {
         return exec::run(command, args, &mut receiver, &mut ends, &bus, &signals);
     }
@@ -30,20 +30,15 @@ pub(crate) fn run(args: &ConsumeArgs, around: &Surroundings) -> Result<Exit, Fai
     while ends.more_wanted() {
         let batch = match receiver.next_batch(ends.at_most(BATCH_MESSAGES), ends.next_at()) {
             Ok(batch) => batch,
-            Err(error) => match ends.without_message(error, &bus, args)? {
+            Err(error) => match ends.without_message(error, &bus)? {
                 Next::Wait => continue,
                 Next::End => return Ok(Exit::Done),
             },
         };
         let _work = signals.work()?;
-        let printed = batch
-            .iter()
-            .try_for_each(|message| printer.print(&message, || message.info(), || headers(&message)))
-            .and_then(|()| printer.flush());
-        let written = printer.take_written();
-        batch.ack_first(written);
+        let (written, printed) = write_out(batch, &mut printer);
         match printed {
-            Ok(()) => ends.came(written as u64, args)?,
+            Ok(()) => ends.came(written)?,
             // Who no longer reads has read enough.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(Exit::Done),
             Err(error) => return Err(Failure::io("cannot write", &error)),
@@ -52,19 +47,33 @@ pub(crate) fn run(args: &ConsumeArgs, around: &Surroundings) -> Result<Exit, Fai
     Ok(Exit::Done)
 }
 
-fn open(args: &ConsumeArgs, bus: &Bus) -> Result<Receiver<Vec<u8>>, Failure> {
-    let mut receiver = bus.raw_receiver(&args.channel);
-    if args.until_disconnected {
+/// Takes the seat, or a place in line.
+pub(super) fn open(channel: &ChannelName, until: &UntilArgs, bus: &Bus) -> Result<Receiver<Vec<u8>>, Failure> {
+    let mut receiver = bus.raw_receiver(channel);
+    if until.until_disconnected {
         receiver = receiver.until_disconnected();
     }
-    if args.standby {
+    if until.standby {
         receiver = receiver.standby();
     }
     Ok(receiver.open()?)
 }
 
+/// Writes messages out, and acknowledges those that are written whole. Returns how many.
+pub(super) fn write_out<W: Write>(batch: BytesBatch<'_>, printer: &mut Printer<W>) -> (u64, io::Result<()>) {
+    let printed = batch
+        .iter()
+        .try_for_each(|message| printer.print(&message, || message.info(), || headers(&message)))
+        .and_then(|()| printer.flush());
+    let written = printer.take_written();
+    batch.ack_first(written);
+    (written as u64, printed)
+}
+
 /// Decides when there has been enough.
 pub(super) struct Ends {
+    channel: ChannelName,
+    wanted: Option<u64>,
     messages_left: Option<u64>,
     timeout_at: Option<Instant>,
     idle: Option<Duration>,
@@ -81,14 +90,16 @@ pub(super) enum Next {
 }
 
 impl Ends {
-    fn new(args: &ConsumeArgs) -> Self {
+    pub(super) fn new(channel: &ChannelName, until: &UntilArgs) -> Self {
         let now = Instant::now();
         Self {
-            messages_left: args.messages,
-            timeout_at: args.timeout.map(|timeout| now + timeout),
-            idle: args.idle,
-            idle_at: args.idle.map(|idle| now + idle),
-            until_empty: args.until_empty,
+            channel: channel.clone(),
+            wanted: until.messages,
+            messages_left: until.messages,
+            timeout_at: until.timeout.map(|timeout| now + timeout),
+            idle: until.idle,
+            idle_at: until.idle.map(|idle| now + idle),
+            until_empty: until.until_empty,
             empty_pause: Duration::ZERO,
         }
     }
@@ -97,7 +108,7 @@ impl Ends {
         self.messages_left != Some(0)
     }
 
-    fn at_most(&self, messages: usize) -> usize {
+    pub(super) fn at_most(&self, messages: usize) -> usize {
         self.messages_left.map_or(messages, |left| messages.min(usize::try_from(left).unwrap_or(messages)))
     }
 
@@ -108,13 +119,13 @@ impl Ends {
     }
 
     /// So many messages are done with. Those that wait do not stop the time.
-    pub(super) fn came(&mut self, messages: u64, args: &ConsumeArgs) -> Result<(), Failure> {
+    pub(super) fn came(&mut self, messages: u64) -> Result<(), Failure> {
         if let Some(left) = &mut self.messages_left {
             *left -= messages;
         }
         self.idle_at = self.idle.map(|idle| Instant::now() + idle);
         self.empty_pause = Duration::ZERO;
-        if self.more_wanted() { self.check_time(args) } else { Ok(()) }
+        if self.more_wanted() { self.check_time() } else { Ok(()) }
     }
 
     /// How much of a pause the timeout leaves.
@@ -124,32 +135,27 @@ impl Ends {
     }
 
     /// Fails once the timeout has passed.
-    pub(super) fn check_time(&self, args: &ConsumeArgs) -> Result<(), Failure> {
+    pub(super) fn check_time(&self) -> Result<(), Failure> {
         match self.timeout_at {
-            Some(at) if at <= Instant::now() => Err(self.timed_out(args)),
+            Some(at) if at <= Instant::now() => Err(self.timed_out()),
             _ => Ok(()),
         }
     }
 
     /// No message came until `next_at`, or none can come.
-    pub(super) fn without_message(
-        &mut self,
-        error: RecvTimeoutError,
-        bus: &Bus,
-        args: &ConsumeArgs,
-    ) -> Result<Next, Failure> {
+    pub(super) fn without_message(&mut self, error: RecvTimeoutError, bus: &Bus) -> Result<Next, Failure> {
         match error {
             RecvTimeoutError::Timeout => {}
             RecvTimeoutError::Disconnected => return Ok(Next::End),
-            other => return Err(Failure::from(other).at(&args.channel)),
+            other => return Err(Failure::from(other).at(&self.channel)),
         }
-        self.check_time(args)?;
+        self.check_time()?;
         if self.idle_at.is_some_and(|at| at <= Instant::now()) {
             return Ok(Next::End);
         }
         if self.until_empty {
             // Messages may be on their way here; the daemon knows.
-            let ledger = bus.show(&args.channel)?.ledger;
+            let ledger = bus.show(&self.channel)?.ledger;
             if ledger.queued + ledger.in_delivery == 0 {
                 return Ok(Next::End);
             }
@@ -158,12 +164,12 @@ impl Ends {
         Ok(Next::Wait)
     }
 
-    fn timed_out(&self, args: &ConsumeArgs) -> Failure {
-        let text = match (args.messages, self.messages_left) {
+    fn timed_out(&self) -> Failure {
+        let text = match (self.wanted, self.messages_left) {
             (Some(wanted), Some(left)) => format!("the time passed after {} of {wanted} messages", wanted - left),
             _ => "the time passed".to_owned(),
         };
-        Failure::new(Exit::Timeout, text).at(&args.channel)
+        Failure::new(Exit::Timeout, text).at(&self.channel)
     }
 }
 
@@ -179,7 +185,7 @@ pub(super) fn headers(message: &BytesItem<'_>) -> Headers {
 
 /// How many messages are written together at most. They count as taken while they are; more would
 /// not make it faster.
-const BATCH_MESSAGES: usize = 1024;
+pub(super) const BATCH_MESSAGES: usize = 1024;
 
 /// How long `--until-empty` waits for messages that the daemon still counts, at first and at last.
 const EMPTY_PAUSE_MIN: Duration = Duration::from_millis(1);

@@ -35,7 +35,7 @@ pub(super) fn run(
     while ends.more_wanted() {
         let delivery = match receiver.next_bytes(ends.next_at()) {
             Ok(delivery) => delivery,
-            Err(error) => match ends.without_message(error, bus, args)? {
+            Err(error) => match ends.without_message(error, bus)? {
                 Next::Wait => continue,
                 Next::End => return Ok(Exit::Done),
             },
@@ -45,7 +45,7 @@ pub(super) fn run(
         let outcome = handle(command, args.channel.as_str(), &delivery, &work);
         let Err(reason) = outcome else {
             delivery.ack();
-            ends.came(1, args)?;
+            ends.came(1)?;
             continue;
         };
         delivery.nack();
@@ -62,7 +62,7 @@ pub(super) fn run(
             args.channel, args.max_attempts
         ));
         signals.sleep(ends.shortened(args.retry_delay))?;
-        ends.check_time(args)?;
+        ends.check_time()?;
     }
     Ok(Exit::Done)
 }

@@ -13,8 +13,11 @@ mod man;
 mod peek;
 mod publish;
 mod purge;
+mod run;
 mod show;
 mod skip;
+
+use std::process::ExitCode;
 
 use bus_core::Removed;
 use serde::Serialize;
@@ -25,9 +28,10 @@ use crate::exit::{Exit, Failure};
 use crate::output::{self, counted};
 
 /// Does what the command line says.
-pub(crate) fn run(command_line: &CommandLine) -> Result<Exit, Failure> {
+pub(crate) fn run(command_line: &CommandLine) -> Result<ExitCode, Failure> {
     let around = |verb: &str| Surroundings::new(&command_line.global, verb);
-    match &command_line.verb {
+    let exit = match &command_line.verb {
+        Verb::Run(args) => return run::run(args, &around("run")),
         Verb::Publish(args) => publish::run(args, &around("publish")),
         Verb::Consume(args) if args.peek => peek::run(args, &around("consume --peek")),
         Verb::Consume(args) => consume::run(args, &around("consume")),
@@ -44,7 +48,8 @@ pub(crate) fn run(command_line: &CommandLine) -> Result<Exit, Failure> {
         Verb::DemoConsumer(args) => demo::consume(args, &around("demo consumer")),
         Verb::Completions(args) => completions::run(args),
         Verb::Man(args) => man::run(args),
-    }
+    };
+    exit.map(ExitCode::from)
 }
 
 /// Tells how many messages an order removed.

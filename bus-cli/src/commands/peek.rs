@@ -11,7 +11,7 @@ use crate::printer::Printer;
 pub(crate) fn run(args: &ConsumeArgs, around: &Surroundings) -> Result<Exit, Failure> {
     let bus = around.connect()?;
     let mut printer = Printer::new(args)?;
-    let mut left = args.messages.unwrap_or(u64::MAX);
+    let mut left = args.until.messages.unwrap_or(u64::MAX);
     let mut after = Some(0);
     while let (Some(position), 1..) = (after, left) {
         let page = u32::try_from(left.min(PAGE_MESSAGES)).unwrap_or(u32::MAX);

@@ -9,9 +9,9 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use bus_core::{Bus, Codec, FlushError, Headers, Sender, limits};
+use bus_core::{Bus, ChannelName, Codec, FlushError, Headers, Sender, limits};
 
-use crate::args::PublishArgs;
+use crate::args::{FramingArgs, PublishArgs, RunArgs};
 use crate::connect::Surroundings;
 use crate::exit::{Exit, Failure};
 use crate::framing::{FrameReader, ReadError};
@@ -34,29 +34,29 @@ pub(crate) fn run(args: &PublishArgs, around: &Surroundings) -> Result<Exit, Fai
     let sender = sender.open()?;
     let headers = args.headers();
     let mut publisher = Publisher {
-        channel: args.channel.as_str(),
-        sender: &sender,
-        headers: &headers,
         codec: args.codec,
         patience: Patience::new(args),
         pace: args.rate.map(Pace::new),
         progress: Progress::new(around.is_quiet()),
-        sent: 0,
-        unaccepted: false,
+        ..Publisher::new(&args.channel, &sender, &headers)
     };
     let published = publisher.publish_all(args, around, &bus);
-    publisher.progress.end();
-    let accepted = publisher.flush();
-    if accepted.is_err() {
-        // Dropping the sender would wait once more for what has not come in time.
-        std::mem::forget(sender.clone());
-    }
-    publisher.conclude(published, accepted)?;
-    if sender.dropped() > 0 {
-        let dropped = counted(sender.dropped(), "message");
-        around.note(format_args!("{dropped} of {} dropped: {} was full", publisher.sent, args.channel));
-    }
+    publisher.finish(published, around)?;
     Ok(Exit::Done)
+}
+
+/// Publishes the messages that `source` writes, until it ends.
+pub(super) fn publish_output(
+    source: std::io::Result<Patient>,
+    sender: &Sender<Vec<u8>>,
+    args: &RunArgs,
+    (bus, around): (&Bus, &Surroundings),
+) -> Result<(), Failure> {
+    let headers = args.headers.iter().cloned().collect();
+    let mut publisher = Publisher::new(sender.channel(), sender, &headers);
+    let limit = publisher.limit(bus);
+    let published = publisher.publish_from(source, None, &args.framing, limit);
+    publisher.finish(published, around)
 }
 
 /// Sends messages one after the other.
@@ -75,22 +75,56 @@ struct Publisher<'a> {
     unaccepted: bool,
 }
 
-impl Publisher<'_> {
+impl<'a> Publisher<'a> {
+    fn new(channel: &'a ChannelName, sender: &'a Sender<Vec<u8>>, headers: &'a Headers) -> Self {
+        Self {
+            channel: channel.as_str(),
+            sender,
+            headers,
+            codec: Codec::Raw,
+            patience: Patience::Forever,
+            pace: None,
+            progress: Progress::new(true),
+            sent: 0,
+            unaccepted: false,
+        }
+    }
+
+    /// Waits until all is accepted, and says what became of it.
+    fn finish(mut self, published: Result<(), Failure>, around: &Surroundings) -> Result<(), Failure> {
+        self.progress.end();
+        let accepted = self.flush();
+        if accepted.is_err() {
+            // Dropping the sender would wait once more for what has not come in time.
+            std::mem::forget(self.sender.clone());
+        }
+        self.conclude(published, accepted)?;
+        if self.sender.dropped() > 0 {
+            let dropped = counted(self.sender.dropped(), "message");
+            around.note(format_args!("{dropped} of {} dropped: {} was full", self.sent, self.channel));
+        }
+        Ok(())
+    }
+
+    /// The largest message. Attached to it, the channel is there; without an answer the usual limit will do.
+    fn limit(&self, bus: &Bus) -> u32 {
+        bus.show(self.channel).map_or(limits::MESSAGE_MAX_BYTES, |info| info.message_max_bytes)
+    }
+
     fn publish_all(&mut self, args: &PublishArgs, around: &Surroundings, bus: &Bus) -> Result<(), Failure> {
         if !args.messages.is_empty() {
             return self.publish_arguments(args);
         }
-        // Attached to it, the channel is there; without an answer the usual limit will do.
-        let limit = bus.show(self.channel).map_or(limits::MESSAGE_MAX_BYTES, |info| info.message_max_bytes);
+        let limit = self.limit(bus);
         if args.file.is_empty() {
             if std::io::stdin().is_terminal() {
                 around.note("reading messages from the terminal; end with Ctrl-D");
             }
-            return self.publish_from(stdio::input(), None, args, limit);
+            return self.publish_from(stdio::input(), None, &args.framing, limit);
         }
         for path in &args.file {
             let file = if is_input(path) { stdio::input() } else { File::open(path).map(Patient::from) };
-            self.publish_from(file, Some(path), args, limit)?;
+            self.publish_from(file, Some(path), &args.framing, limit)?;
         }
         Ok(())
     }
@@ -110,18 +144,18 @@ impl Publisher<'_> {
         &mut self,
         source: std::io::Result<Patient>,
         path: Option<&Path>,
-        args: &PublishArgs,
+        framing: &FramingArgs,
         limit: u32,
     ) -> Result<(), Failure> {
         let name = path.map_or("the input".to_owned(), |path| path.display().to_string());
         let source = source.map_err(|error| Failure::io(format_args!("cannot open {name}"), &error))?;
         let limit = limit as usize;
         // In a line of JSON a byte takes up to six characters, and the headers come on top.
-        let limit = if args.framing.jsonl { 6 * (limit + limits::HEADER_BLOCK_MAX_BYTES as usize) } else { limit };
-        let mut reader = FrameReader::new(source, &args.framing.framing(), limit);
+        let limit = if framing.jsonl { 6 * (limit + limits::HEADER_BLOCK_MAX_BYTES as usize) } else { limit };
+        let mut reader = FrameReader::new(source, &framing.framing(), limit);
         let in_source = |failure: Failure| if path.is_some() { failure.at(&name) } else { failure };
         loop {
-            let drained = match args.framing.jsonl {
+            let drained = match framing.jsonl {
                 true => self.publish_ready_objects(&mut reader),
                 false => self.publish_ready(&mut reader),
             };

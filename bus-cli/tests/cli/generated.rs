@@ -8,9 +8,10 @@ fn output(arguments: &[&str]) -> String {
     String::from_utf8(outcome.stdout).unwrap()
 }
 
-const VERBS: [&str; 13] = [
+const VERBS: [&str; 14] = [
     "publish",
     "consume",
+    "run",
     "list",
     "show",
     "create",

@@ -13,5 +13,6 @@ mod interrupted;
 mod pipes;
 mod publish;
 mod readme;
+mod run;
 mod survival;
 mod world;
