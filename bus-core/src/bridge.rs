@@ -204,7 +204,7 @@ pub enum ExportFault<T> {
     /// Not all that was sent is accepted: refused, or on its way still when the time had passed.
     #[error(transparent)]
     Flush(FlushError),
-    /// The channel was deleted while nothing was on its way.
+    /// The channel was deleted while this waited for a value; [`Sender::refused`] has what was not accepted.
     #[error("the channel was deleted")]
     Deleted,
     /// There is no thread to be had.
@@ -232,8 +232,8 @@ pub enum ImportError {
 
 /// Sends what comes from `source` to a channel of the bus.
 ///
-/// Values that wait together are sent together, as by [`Sender::feed`]; when there are no more, they are seen
-/// through, as by [`Sender::flush`].
+/// Values that wait together are sent together, as by [`Sender::feed`]; when there are no more, they are on their
+/// way, as after [`Sender::send`].
 ///
 /// ```
 /// # use bus_core::{Bus, bridge};
@@ -366,8 +366,10 @@ fn pass_out<T: Send + 'static>(
                 Err(TryRecvError::Empty) => break,
             }
         }
-        // Nobody would write the rest while this waits for the next value.
-        sender.flush().map_err(ExportFault::Flush)?;
+        if !sender.push_all_buffered() {
+            // Nobody would write the rest while this waits for the next value.
+            sender.flush().map_err(ExportFault::Flush)?;
+        }
     }
 }
 

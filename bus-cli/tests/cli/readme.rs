@@ -20,7 +20,9 @@ fn the_tour_of_the_shell_can_be_typed_as_it_stands() {
         assert_eq!(outcome.code, 0, "{line}: {}", outcome.stderr);
         shown.push(String::from_utf8(outcome.stdout).unwrap());
     }
-    let [published, list, two, rest, with_header, job, filtered, created, show] = &shown[..] else { panic!("{shown:?}") };
+    let [published, list, two, rest, with_header, job, filtered, created, show] = &shown[..] else {
+        panic!("{shown:?}")
+    };
     assert!(list.contains("\nnumbers "), "{list}");
     assert_eq!([published, two, rest], ["", "1\n2\n", "3\n"]);
     assert_eq!([with_header, job, filtered, created], ["", "acme wants resize cat.png\n", "", ""]);

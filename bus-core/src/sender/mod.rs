@@ -243,9 +243,14 @@ impl<T: Send + 'static> Sender<T> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn push_buffered(&self) {
+        self.push_all_buffered();
+    }
+
+    /// The same. Returns whether nothing is left in the buffer.
+    pub(crate) fn push_all_buffered(&self) -> bool {
         match &self.route {
             Route::Stream(stream) => stream.0.write_buffered(),
-            Route::Local(_) => {}
+            Route::Local(_) => true,
         }
     }
 

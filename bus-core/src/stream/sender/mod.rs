@@ -355,9 +355,9 @@ impl StreamSender {
         }
     }
 
-    /// Writes what is buffered, without waiting for anything.
-    pub(crate) fn write_buffered(&self) {
-        self.write(&mut lock(&self.state));
+    /// Writes what is buffered, without waiting for anything. Returns whether the socket took all of it.
+    pub(crate) fn write_buffered(&self) -> bool {
+        self.write(&mut lock(&self.state)) == Written::All
     }
 
     /// The messages that were sent and never accepted, once the channel is closed.
