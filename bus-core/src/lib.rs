@@ -105,6 +105,13 @@
 //! A channel remembers the type and [`Codec`] of its first typed end and refuses others, naming
 //! both. Raw ends ([`Bus::raw_sender`], [`Bus::raw_receiver`]) carry bytes and may attach to any.
 //!
+//! # Threads, event loops and tasks
+//!
+//! [`bridge`] joins channels of `crossbeam-channel` to those of the bus, for `select!` and pools of threads. A
+//! [`Receiver`] is [`AsFd`](std::os::fd::AsFd): its descriptor is readable while a message waits. With the
+//! feature `tokio`, `Sender::into_async` and `Receiver::into_async` make futures of the calls, a `Sink` of the
+//! one and a `Stream` of the other; none of them loses a value when it is dropped.
+//!
 //! # When the daemon dies
 //!
 //! A sender keeps what is not acknowledged and sends it again to the next daemon. Calls that block
@@ -118,6 +125,8 @@
 
 mod address;
 mod admin;
+#[cfg(feature = "tokio")]
+mod asynchronous;
 pub mod bridge;
 mod bus;
 mod channel;
@@ -143,6 +152,8 @@ mod transport;
 pub mod wire;
 
 pub use address::{Address, AddressError, SOCKET_PATH_MAX_BYTES, SOCKET_VARIABLE};
+#[cfg(feature = "tokio")]
+pub use asynchronous::{AsyncReceiver, AsyncSender, SinkError};
 pub use bus::{About, Bus, BusBuilder, Kicked, Peeked};
 pub use channel::{
     ChannelInfo, ChannelOptions, ChannelSummary, Ledger, PeerInfo, Peers, Removed, UnknownWhenFull, WhenFull,
