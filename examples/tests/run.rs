@@ -55,6 +55,20 @@ fn a_pool_of_threads_shares_the_work() {
 }
 
 #[test]
+fn any_event_loop_watches_two_channels() {
+    for watcher in [env!("CARGO_BIN_EXE_loop_poll"), env!("CARGO_BIN_EXE_loop_mio"), env!("CARGO_BIN_EXE_loop_tokio")] {
+        let bus = Shell::new();
+        let watcher = bus.run(watcher, &[]);
+        // Only once both are watched is there something to wait for.
+        bus.wait_until(|bus| {
+            ["left", "right"].iter().all(|channel| bus.show(channel).is_ok_and(|info| info.receiver.is_some()))
+        });
+        assert_eq!(said(bus.run(env!("CARGO_BIN_EXE_loop_feed"), &[])), "");
+        assert_eq!(said(watcher), "the sum is 165\n");
+    }
+}
+
+#[test]
 fn nobody_waits_for_ever_for_a_slow_value() {
     let bus = Shell::new();
     let impatient = bus.run(env!("CARGO_BIN_EXE_slow_ask"), &[]);

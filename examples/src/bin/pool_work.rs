@@ -1,6 +1,6 @@
 //! A pool of threads fed from a channel: one receiver, four threads behind it.
 //!
-//! A receiver belongs to one thread, which hands on to the pool through a channel in the process.
+//! A receiver belongs to one thread; a bridge hands on to the pool through a channel in the process.
 //! The pool's channel is short, so a pool that is busy makes the sender in the other process wait.
 //!
 //! With `busd` running:
@@ -14,20 +14,15 @@ use std::thread;
 use bus_core::Bus;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let mut numbers = Bus::connect()?.receiver::<u64>("to-factor").until_disconnected().open()?;
-    let (hand_out, pool) = crossbeam_channel::bounded(4);
+    let numbers = Bus::connect()?.receiver::<u64>("to-factor").until_disconnected().open()?;
+    // Acknowledged when the pool's channel has taken it.
+    let pool = numbers.into_crossbeam(4);
     let primes: usize = thread::scope(|scope| {
         let work = || pool.iter().filter(|number| is_prime(*number)).count();
         let threads: Vec<_> = (0..4).map(|_| scope.spawn(work)).collect();
-        while let Ok(number) = numbers.next_delivery() {
-            // Acknowledged when the pool has taken it.
-            if hand_out.send(*number).is_ok() {
-                number.ack();
-            }
-        }
-        drop(hand_out);
         threads.into_iter().map(|thread| thread.join().expect("counting does not panic")).sum()
     });
+    pool.end()?;
     println!("{primes} of them are prime");
     Ok(())
 }
