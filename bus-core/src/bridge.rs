@@ -47,7 +47,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{TryRecvError, select};
+use crossbeam_channel::{TryRecvError, TrySendError, select};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
@@ -391,16 +391,18 @@ fn pass_in<T: Send + 'static>(
             Err(error) => return Err(error.into()),
         };
         let goes_on = match passed {
-            Passed::Taken => stopped.try_recv() != Err(TryRecvError::Disconnected),
-            Passed::Full(delivery) => delivery.hand_over(|value| {
-                select! {
+            Passed::Taken => true,
+            Passed::Lent(delivery) => delivery.hand_over(|value| match sink.try_send(value) {
+                Ok(()) => Ok(()),
+                Err(TrySendError::Disconnected(value)) => Err(value),
+                Err(TrySendError::Full(value)) => select! {
                     send(sink, value) -> sent => sent.map_err(|unsent| unsent.0),
                     recv(stopped) -> _ => Err(value),
-                }
+                },
             }),
             Passed::Gone => false,
         };
-        if !goes_on {
+        if !goes_on || stopped.try_recv() == Err(TryRecvError::Disconnected) {
             return Ok(());
         }
     }

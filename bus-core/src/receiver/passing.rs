@@ -15,8 +15,8 @@ use crate::stream::receiver::Wait;
 pub(crate) enum Passed<T> {
     /// The sink has taken some: they are acknowledged.
     Taken,
-    /// The sink is full: this one waits for room.
-    Full(OwnedDelivery<T>),
+    /// This one is to be handed on by itself, where need be when there is room.
+    Lent(OwnedDelivery<T>),
     /// Nobody takes anything any more; what was in hand is given back.
     Gone,
 }
@@ -33,7 +33,7 @@ impl<T: Send + 'static> Receiver<T> {
     fn pass(&mut self, wait: Wait, sink: &Sender<T>) -> Result<Passed<T>, Nothing> {
         let stream = match &self.route {
             Route::Stream(stream) => stream,
-            Route::Local(_) => return Ok(Passed::Full(self.lend(wait)?.into_owned())),
+            Route::Local(_) => return Ok(Passed::Lent(self.lend(wait)?.into_owned())),
         };
         let mut loan = stream.lend_next(wait, true)?;
         let value = match self.decode(&loan.frame()) {
@@ -50,7 +50,7 @@ impl<T: Send + 'static> Receiver<T> {
             Err(TrySendError::Full(value)) => {
                 let envelope = Envelope { value, headers: Headers::new(), info: loan.frame().info() };
                 loan.keep();
-                return Ok(Passed::Full(OwnedDelivery::new(Lender::Stream(Arc::clone(stream)), envelope)));
+                return Ok(Passed::Lent(OwnedDelivery::new(Lender::Stream(Arc::clone(stream)), envelope)));
             }
         }
         loan.extend(PASSED_MESSAGES);

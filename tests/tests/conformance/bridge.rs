@@ -122,6 +122,20 @@ pub(crate) fn an_import_that_waits_for_room_is_stopped_and_gives_the_message_bac
     assert_eq!(next(&standby::<u32>(world)), 1);
 }
 
+pub(crate) fn an_import_at_work_is_stopped_all_the_same(world: &World) {
+    let (sender, receiver) = (sender::<u32>(world), receiver::<u32>(world));
+    (0..10_000).for_each(|number| sender.send(number).unwrap());
+    let (sink, values) = unbounded();
+    let bridge = import(receiver, sink);
+    assert_eq!(values.recv(), Ok(0));
+    bridge.stop();
+    bridge.join().unwrap();
+    // What it has passed on and what it has left make up the whole.
+    let passed = 1 + values.iter().count() as u32;
+    let rest = standby::<u32>(world);
+    assert!((passed..10_000).all(|number| next(&rest) == number));
+}
+
 pub(crate) fn deletion_ends_an_import_and_says_so(world: &World) {
     let values = receiver::<u32>(world).into_crossbeam(1);
     world.bus().delete(JOBS).unwrap();

@@ -122,6 +122,7 @@ over_every_route! {
         an_import_whose_sink_is_gone_gives_the_next_message_back
         an_import_whose_end_is_dropped_gives_up_the_seat_while_nothing_comes
         an_import_that_waits_for_room_is_stopped_and_gives_the_message_back
+        an_import_at_work_is_stopped_all_the_same
         deletion_ends_an_import_and_says_so
         deletion_ends_an_export_that_has_nothing_to_do
         deletion_gives_an_export_its_value_back_and_all_behind_it
