@@ -3,7 +3,7 @@
 use std::thread;
 
 use bus_core::bridge::{ExportError, ExportFault, ImportError, export, import};
-use bus_core::{ChannelOptions, SendError, TryRecvError, WhenFull};
+use bus_core::{ChannelOptions, Codec, SendError, TryRecvError, WhenFull};
 use bus_tests::{MOMENT, PATIENCE, World, eventually};
 use crossbeam_channel::{RecvTimeoutError, bounded, select, unbounded};
 
@@ -184,6 +184,19 @@ pub(crate) fn an_export_goes_on_with_the_ends_that_it_handed_back(world: &World)
     eventually("there is room", || sender.is_empty());
     export(values, sender).join().unwrap();
     assert_eq!(next(&receiver), 2);
+}
+
+pub(crate) fn an_import_ends_at_a_message_that_does_not_decode_and_hands_it_over(world: &World) {
+    let raw = world.bus().raw_sender(JOBS).open().unwrap();
+    let outgoing = raw.outgoing().codec(Codec::Bincode);
+    // The second is no number.
+    [&[7_u8][..], &[], &[8]].into_iter().for_each(|bytes| outgoing.send(bytes.to_vec()).unwrap());
+    let values = receiver::<u32>(world).into_crossbeam(8);
+    let seen: Vec<u32> = values.iter().collect();
+    let Err(ImportError::Recv(TryRecvError::Undecodable(undecodable))) = values.end() else { panic!("it ended well") };
+    assert_eq!((seen, undecodable.message.payload), (vec![7], vec![]));
+    let rest = world.bus().raw_receiver(JOBS).standby().open().unwrap();
+    assert_eq!(next(&rest), [8]);
 }
 
 /// The channel stays, with its ledger.

@@ -157,6 +157,9 @@ over_every_route! {
 // Only between processes.
 over! {
     Stream as stream_only:
+    bridge {
+        an_import_ends_at_a_message_that_does_not_decode_and_hands_it_over
+    }
     bytes {
         types_of_one_name_meet_whatever_module_they_are_in
         a_raw_receiver_sees_what_a_typed_sender_encoded
