@@ -57,9 +57,12 @@ impl StreamReceiver {
             state.receiving.claim_next(busy);
         }
         let untold = wait != Wait::Never && state.receiving.may_wait_untold();
+        let was_up = state.connection.is_some();
         self.tell(&mut state, !untold);
         let Some(connection) = state.connection.clone() else {
             return match wait {
+                // Lost while it was told: with its last words, which may be the end.
+                _ if was_up => Ok(state),
                 Wait::Never => Err(NoMessage::Away),
                 Wait::Forever | Wait::Until(_) => self.wait_for_change(state, wait),
             };
