@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bus_core::wire::{Closing, ClosingCode, Kind, Progress, read_control};
-use bus_core::{BytesDelivery, Peers, Receiver, RecvTimeoutError, TryRecvError};
+use bus_core::{BytesDelivery, Peers, Receiver, RecvError, RecvTimeoutError, TryRecvError};
 use serde::{Deserialize, Deserializer};
 
 use crate::script::{PATIENCE, Peer, Script, in_time, receiver_welcome};
@@ -283,6 +283,20 @@ fn messages_before_the_last_word_of_a_daemon_that_ends_are_handed_out() {
 }
 
 /// A batch of which the head alone was lent again was forgotten: the others came again unmarked.
+/// It waited for the next connection: what it had to say before it waits had found the socket closed.
+#[test]
+fn a_receiver_that_finds_the_daemon_gone_as_it_tells_looks_at_its_last_words() {
+    let script = Script::new();
+    let (receiver, mut peer) = receiver(&script);
+    peer.say(Kind::Closing, &Closing { code: ClosingCode::Deleted, text: String::new() });
+    let ended = in_time("a receiver of a deleted channel", move || {
+        // In the same breath: the keeper would notice a moment later.
+        drop(peer);
+        receiver.recv()
+    });
+    assert!(matches!(ended, Err(RecvError::Deleted)), "{ended:?}");
+}
+
 #[test]
 fn a_batch_that_was_given_back_stays_marked_when_its_head_is_given_back_again() {
     let script = Script::new();
