@@ -4,14 +4,14 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bus_core::{ChannelName, ChannelOptions, Codec, Headers, WhenFull};
+use bus_core::framing::Framing;
+use bus_core::{ChannelName, ChannelOptions, Codec, Headers, Pipe, Restart, WhenFull, limits};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use clap::{Args, Command, CommandFactory as _, Parser, Subcommand};
+use clap::{ArgGroup, Args, Command, CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::exit::Exit;
+use crate::exit::{Exit, Failure};
 use crate::format::Format;
-use crate::framing::Framing;
 use crate::values;
 
 /// Publish to, consume from and look after the named channels of a bus
@@ -61,6 +61,9 @@ pub(crate) enum Verb {
     /// Remove the receiver of a channel; what it has not acknowledged goes to the next
     #[command(after_help = "Examples:\n  bus kick jobs")]
     Kick(OrderArgs),
+    Link(Box<LinkArgs>),
+    Unlink(Box<UnlinkArgs>),
+    Links(LinksArgs),
     /// Serve a bus, as `busd` does, until told to end
     #[command(after_help = "\
 Examples:
@@ -289,6 +292,40 @@ impl FramingArgs {
     }
 }
 
+/// What separates messages in a pipe.
+#[derive(Clone, Debug, Args)]
+#[group(id = "pipe_framing", multiple = false)]
+#[command(next_help_heading = "Framing")]
+pub(crate) struct PipeFramingArgs {
+    /// Each line is a message (the default)
+    #[arg(long)]
+    lines: bool,
+    /// Messages are separated by NUL
+    #[arg(long)]
+    null: bool,
+    /// Messages are separated by STR, in which \n \r \t \0 \xHH are bytes
+    #[arg(long, value_name = "STR", allow_hyphen_values = true, value_parser = clap::builder::ValueParser::new(values::delimiter))]
+    delimiter: Option<Delimiter>,
+    /// A 32-bit little-endian length stands before each message
+    #[arg(long)]
+    len32: bool,
+    /// What is written until all writers have closed is one message; for a reader nothing stands between messages
+    #[arg(long)]
+    whole: bool,
+}
+
+impl PipeFramingArgs {
+    pub(crate) fn framing(&self) -> Framing {
+        match self {
+            Self { null: true, .. } => Framing::null(),
+            Self { delimiter: Some(delimiter), .. } => Framing::Delimited(delimiter.clone()),
+            Self { len32: true, .. } => Framing::Length32,
+            Self { whole: true, .. } => Framing::Whole,
+            _ => Framing::lines(),
+        }
+    }
+}
+
 /// List the channels
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  bus list\n  bus list --json | jq '.[] | select(.ledger.queued > 0).channel'")]
@@ -359,6 +396,108 @@ impl CreateArgs {
 pub(crate) struct OrderArgs {
     /// The channel
     pub(crate) channel: ChannelName,
+    /// Write JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Join a FIFO or a command to a channel
+///
+/// The daemon makes the FIFO, or runs the command by `sh -c`, as its own user, until `bus unlink` or its own
+/// end. Programs that know nothing of the bus then write messages to a FIFO or their output, or read them from
+/// a FIFO or their input. A channel without room makes the writer wait; messages without a reader wait in the
+/// channel. A command that takes messages gets the end of its input at the end, then SIGTERM, then SIGKILL.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  bus link logs --from-command 'tail -F /var/log/app.log' --restart always
+  bus link jobs --from-fifo ~/jobs.fifo && echo 'resize 17.png' > ~/jobs.fifo
+  bus link jobs --to-fifo ~/work.fifo && while read -r job; do echo \"$job\"; done < ~/work.fifo
+  bus link lines --to-command 'gzip > lines.gz'; bus unlink lines
+  bus link jobs --to-command ./worker --ack line    # the worker writes a line for each message done")]
+#[command(group = ArgGroup::new("pipe").required(true).args(["from_fifo", "to_fifo", "from_command", "to_command"]))]
+pub(crate) struct LinkArgs {
+    /// The channel
+    pub(crate) channel: ChannelName,
+    #[command(flatten)]
+    pub(crate) pipe: PipeArgs,
+    /// Whether a command is run again when it has ended
+    #[arg(long, value_name = "WHEN", default_value = "on-failure", value_parser = restart())]
+    pub(crate) restart: Restart,
+    /// How often in a row a command is run again, after pauses from 100 ms to 10 s
+    #[arg(long, value_name = "N", default_value_t = limits::LINK_RESTARTS)]
+    pub(crate) restart_limit: u32,
+    /// The command of --to-command acknowledges each message by a line on its output; it gets the next then
+    #[arg(long, value_name = "HOW", value_parser = ["line"], requires = "to_command")]
+    pub(crate) ack: Option<String>,
+    /// Write JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    // Last: its heading holds for all that follows.
+    #[command(flatten)]
+    pub(crate) framing: PipeFramingArgs,
+}
+
+/// The pipe of a gateway.
+#[derive(Clone, Debug, Args)]
+#[group(id = "pipe_args", multiple = false)]
+pub(crate) struct PipeArgs {
+    /// What is written to the FIFO at PATH, which is made with mode 0600, becomes messages
+    #[arg(long, value_name = "PATH")]
+    from_fifo: Option<PathBuf>,
+    /// Messages can be read from the FIFO at PATH
+    #[arg(long, value_name = "PATH")]
+    to_fifo: Option<PathBuf>,
+    /// What CMD writes to its output becomes messages
+    #[arg(long, value_name = "CMD")]
+    from_command: Option<String>,
+    /// Messages are the input of CMD
+    #[arg(long, value_name = "CMD")]
+    to_command: Option<String>,
+}
+
+impl PipeArgs {
+    /// A path is the daemon's to open: from here it is written from `/`.
+    pub(crate) fn pipe(&self) -> Result<Option<Pipe>, Failure> {
+        let path = |path: &PathBuf| {
+            let absolute = std::path::absolute(path);
+            let absolute =
+                absolute.map_err(|error| Failure::new(Exit::Usage, format!("no path of a FIFO: {error}")))?;
+            absolute.into_os_string().into_string().map_err(|path| {
+                Failure::new(Exit::Usage, format!("the path {} of a FIFO is not UTF-8: choose another", path.display()))
+            })
+        };
+        Ok(match self {
+            Self { from_fifo: Some(fifo), .. } => Some(Pipe::FromFifo(path(fifo)?)),
+            Self { to_fifo: Some(fifo), .. } => Some(Pipe::ToFifo(path(fifo)?)),
+            Self { from_command: Some(command), .. } => Some(Pipe::FromCommand(command.clone())),
+            Self { to_command, .. } => to_command.clone().map(Pipe::ToCommand),
+        })
+    }
+}
+
+/// End a gateway, by its number, or all of a channel
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  bus unlink 3
+  bus unlink jobs
+  bus unlink jobs --from-fifo ~/jobs.fifo")]
+pub(crate) struct UnlinkArgs {
+    /// The number of a gateway, as `bus links` shows it, or a channel
+    #[arg(value_name = "LINK|CHANNEL")]
+    pub(crate) which: String,
+    #[command(flatten)]
+    pub(crate) pipe: PipeArgs,
+    /// Write JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// List the gateways: FIFOs and commands that are joined to channels
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  bus links\n  bus links --json | jq '.[] | select(.state == \"ended\").last_exit'")]
+pub(crate) struct LinksArgs {
     /// Write JSON
     #[arg(long)]
     pub(crate) json: bool,
@@ -439,6 +578,14 @@ pub(crate) fn public_command() -> Command {
 
 fn codec() -> impl TypedValueParser<Value = Codec> {
     PossibleValuesParser::new(Codec::ALL.map(Codec::name)).try_map(|name| name.parse::<Codec>())
+}
+
+fn restart() -> impl TypedValueParser<Value = Restart> {
+    PossibleValuesParser::new(["never", "on-failure", "always"]).map(|name| match name.as_str() {
+        "never" => Restart::Never,
+        "always" => Restart::Always,
+        _ => Restart::OnFailure,
+    })
 }
 
 fn when_full() -> impl TypedValueParser<Value = WhenFull> {

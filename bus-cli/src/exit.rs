@@ -172,6 +172,7 @@ impl From<AdminError> for Failure {
             AdminError::Connect(error) => return error.into(),
             AdminError::Name(_) => Exit::Usage,
             AdminError::Denied { .. } => Exit::Denied,
+            AdminError::ReceiverTaken { .. } => Exit::ReceiverTaken,
             _ => Exit::Failed,
         };
         Self::new(exit, error.to_string())

@@ -6,7 +6,6 @@ mod commands;
 mod connect;
 mod exit;
 mod format;
-mod framing;
 mod jsonl;
 mod output;
 mod printer;

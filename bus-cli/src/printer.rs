@@ -7,9 +7,9 @@ use bus_core::{ChannelName, Headers, MessageInfo};
 use crate::args::{ConsumeArgs, FramingArgs};
 use crate::exit::Failure;
 use crate::format::Format;
-use crate::framing::{FrameWriter, Framing};
 use crate::jsonl;
 use crate::stdio::{self, Patient};
+use bus_core::framing::{FrameWriter, Framing};
 
 /// Writes messages as they were asked for.
 pub(crate) struct Printer<W> {

@@ -62,6 +62,7 @@ impl AdminError {
         match code {
             RefusedCode::NoSuchChannel => Self::NoSuchChannel { text },
             RefusedCode::Denied => Self::Denied { text },
+            RefusedCode::ReceiverTaken => Self::ReceiverTaken { text },
             _ => Self::Refused { text },
         }
     }

@@ -10,6 +10,7 @@ use crate::address::Address;
 use crate::admin::ControlConnection;
 use crate::channel::{ChannelInfo, ChannelOptions, ChannelSummary, Removed};
 use crate::error::{AdminError, ConnectError};
+use crate::link::{LinkInfo, LinkSpec, Unlink};
 use crate::local::LocalBus;
 use crate::message::Message;
 use crate::name::ChannelName;
@@ -287,6 +288,62 @@ impl Bus {
             Reply::About { version, pid, uptime_ms, connections } => {
                 Ok(About { version, pid, uptime: Duration::from_millis(uptime_ms), connections })
             }
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Makes a gateway: the daemon joins a FIFO or a command to a channel. Returns when it is up; it lives
+    /// until [`unlink`](Self::unlink) or the daemon's end. Only for the user of the daemon, as whom it runs.
+    ///
+    /// ```no_run
+    /// use bus_core::{Bus, ChannelName, LinkSpec, Pipe};
+    ///
+    /// let fifo = Pipe::FromFifo("/run/user/1000/jobs.fifo".to_owned());
+    /// let link = Bus::connect()?.link(LinkSpec::new(ChannelName::new("jobs")?, fifo))?;
+    /// println!("link {}", link.id);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`AdminError::ReceiverTaken`] when messages are to be taken from a channel that has a receiver;
+    /// [`AdminError::Denied`], [`AdminError::Refused`] with the path or command and the remedy.
+    pub fn link(&self, spec: LinkSpec) -> Result<LinkInfo, AdminError> {
+        match self.ask("link", &Request::Link(Box::new(spec)))? {
+            Reply::Linked(link) => Ok(*link),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Ends gateways. Returns those that are gone, as they were at the end.
+    ///
+    /// ```no_run
+    /// bus_core::Bus::connect()?.unlink(bus_core::Unlink::Id(1))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`AdminError::Refused`] when there is none; see [`AdminError`].
+    pub fn unlink(&self, which: Unlink) -> Result<Vec<LinkInfo>, AdminError> {
+        match self.ask("unlink", &Request::Unlink(which))? {
+            Reply::Links(links) => Ok(links),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// All gateways of the daemon.
+    ///
+    /// ```no_run
+    /// for link in bus_core::Bus::connect()?.links()? {
+    ///     println!("{} {}", link.spec.channel, link.spec.pipe);
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`AdminError`].
+    pub fn links(&self) -> Result<Vec<LinkInfo>, AdminError> {
+        match self.ask("links", &Request::Links)? {
+            Reply::Links(links) => Ok(links),
             other => Err(unexpected(&other)),
         }
     }

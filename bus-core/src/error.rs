@@ -145,6 +145,12 @@ pub enum AdminError {
         /// Who refused, and why.
         text: String,
     },
+    /// A gateway that is to take messages from a channel that has a receiver.
+    #[error("{text}")]
+    ReceiverTaken {
+        /// Who holds it, and the remedy.
+        text: String,
+    },
     /// Another refusal.
     #[error("{text}")]
     Refused {

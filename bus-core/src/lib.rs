@@ -136,9 +136,11 @@ mod declare;
 #[doc(hidden)]
 pub mod endpoint;
 mod error;
+pub mod framing;
 #[doc(hidden)]
 pub mod lane;
 pub mod limits;
+mod link;
 mod local;
 mod message;
 mod name;
@@ -163,6 +165,7 @@ pub use error::{
     AdminError, ConfirmError, ConnectError, FlushError, OpenError, PeersError, RecvError, RecvTimeoutError, SendError,
     SendTimeoutError, TryRecvError, TrySendError, Undecodable,
 };
+pub use link::{LinkInfo, LinkSpec, LinkState, Pipe, Restart, Unlink};
 pub use message::{Headers, Message, MessageInfo, SenderId};
 pub use name::{ChannelName, ChannelNameError};
 pub use receiver::{

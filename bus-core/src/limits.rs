@@ -80,3 +80,12 @@ pub const ENDPOINT_NAME_MAX_BYTES: usize = 64;
 
 /// Longest type name that an endpoint declares, in bytes.
 pub const TYPE_NAME_MAX_BYTES: usize = 256;
+
+/// How often in a row the command of a gateway is run again.
+pub const LINK_RESTARTS: u32 = 10;
+
+/// How many gateways a daemon keeps: each is a thread or two and a few descriptors.
+pub const LINKS_MAX: u32 = 64;
+
+/// Longest command, or path of a FIFO, of a gateway, in bytes.
+pub const LINK_TARGET_MAX_BYTES: usize = 4_096;

@@ -9,9 +9,10 @@ use std::fmt::{Debug, Write as _};
 use std::path::PathBuf;
 use std::{env, fs};
 
+use bus_core::framing::Framing;
 use bus_core::wire::*;
 use bus_core::{ChannelInfo, ChannelName, ChannelOptions, ChannelSummary, Ledger, PeerInfo, Peers, Removed, WhenFull};
-use bus_core::{Codec, Headers};
+use bus_core::{Codec, Headers, LinkInfo, LinkSpec, LinkState, Pipe, Unlink};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 #[test]
@@ -192,6 +193,26 @@ fn frames_of_orders_are_as_they_always_were() {
     ] {
         control(name, Kind::Request, request);
     }
+
+    let mut spec = LinkSpec::new(channel(), Pipe::ToCommand("gzip > jobs.gz".into()));
+    spec.framing = Framing::null();
+    spec.ack_lines = true;
+    let fifo = LinkSpec::new(channel(), Pipe::FromFifo("/run/jobs".into()));
+    for (name, request) in [
+        ("request_link", Request::Link(Box::new(spec.clone()))),
+        ("request_link_fifo", Request::Link(Box::new(fifo.clone()))),
+        ("request_unlink_id", Request::Unlink(Unlink::Id(3))),
+        ("request_unlink", Request::Unlink(Unlink::Channel { channel: channel(), pipe: Some(fifo.pipe.clone()) })),
+        ("request_links", Request::Links),
+    ] {
+        control(name, Kind::Request, request);
+    }
+    let mut link = LinkInfo::new(7, spec);
+    (link.state, link.pid, link.restarts) = (LinkState::Restarting, Some(4_711), 2);
+    (link.last_exit, link.messages, link.refused) = (Some("signal 9".into()), 900, 1);
+    link.note = "the command ended".into();
+    control("reply_linked", Kind::Reply, Reply::Linked(Box::new(LinkInfo::new(8, fifo))));
+    control("reply_links", Kind::Reply, Reply::Links(vec![link]));
 
     let ledger = Ledger { accepted: 900, acknowledged: 800, queued: 60, in_delivery: 40, ..Ledger::default() };
     let mut info = ChannelInfo::empty(channel());

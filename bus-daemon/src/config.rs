@@ -71,6 +71,9 @@ pub struct Config {
     /// How many connections the daemon keeps, of all users. Beyond it, accepting waits.
     #[serde(deserialize_with = "units::count_u32")]
     pub connections_max: u32,
+    /// How many gateways there are at once.
+    #[serde(deserialize_with = "units::count_u32")]
+    pub links_max: u32,
     /// What one user may take of the daemon.
     pub per_user: PerUser,
 
@@ -140,6 +143,7 @@ impl Default for Config {
             push_ahead_messages: limits::PUSH_AHEAD_MESSAGES,
             push_ahead_bytes: limits::PUSH_AHEAD_BYTES,
             connections_max: CONNECTIONS_MAX,
+            links_max: limits::LINKS_MAX,
             per_user: PerUser::default(),
             hello_timeout_ms: limits::HELLO_TIMEOUT_MS,
             resume_grace_ms: limits::RESUME_GRACE_MS,

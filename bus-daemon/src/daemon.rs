@@ -13,6 +13,7 @@ use crate::broker::{Broker, Rules};
 use crate::claim::{Claim, ClaimError};
 use crate::config::Config;
 use crate::event_loop::{EventLoop, LoopOptions, Outside};
+use crate::gateway::Links;
 use crate::listener::Listener;
 use crate::signals::{Signals, Stopper};
 use crate::systemd::{Watchdog, notify_ready, notify_stopping};
@@ -51,10 +52,11 @@ impl Daemon {
     pub fn start(config: Config) -> Result<Self, StartError> {
         let signals = Signals::manual()?;
         let stopper = signals.stopper()?;
-        let (claim, serve) = prepare(config, signals, None)?;
+        let (claim, serve, links) = prepare(config, signals, None)?;
         let (address, door) = (claim.address().clone(), serve.door());
         let thread = std::thread::Builder::new().name("busd".to_owned()).spawn(move || {
             let ended = serve.run();
+            links.wait_for_end();
             drop(claim);
             ended
         })?;
@@ -67,10 +69,13 @@ impl Daemon {
     /// [`StartError`], and what made the event loop stop.
     pub(crate) fn foreground(config: Config, signals: Signals) -> Result<(), StartError> {
         let drain_ms = config.drain_timeout_ms;
-        let (claim, serve) = prepare(config, signals, Some(drain_ms))?;
+        let (claim, serve, links) = prepare(config, signals, Some(drain_ms))?;
         tracing::info!(socket = %claim.address(), "serving");
         notify_ready("serving");
-        serve.run()?;
+        let ended = serve.run();
+        // They hold processes and FIFOs, however the loop has ended.
+        links.wait_for_end();
+        ended?;
         drop(claim);
         tracing::info!("ended");
         Ok(())
@@ -128,7 +133,7 @@ fn prepare(
     config: Config,
     signals: Signals,
     drain_ms_told: Option<u64>,
-) -> Result<(Claim, EventLoop<ToldToEnd>), StartError> {
+) -> Result<(Claim, EventLoop<ToldToEnd>, Links), StartError> {
     let (claim, listener) = Claim::take(&config)?;
     let connections_max = config.connections_max.min(descriptors_for_connections());
     let mut broker = Broker::new(rules(&config, &claim, connections_max)?);
@@ -144,8 +149,9 @@ fn prepare(
     };
     let watchdog = drain_ms_told.and_then(|_| Watchdog::from_environment());
     let outside = ToldToEnd { signals, watchdog, drain_ms_told };
-    let event_loop = EventLoop::new(Listener::new(listener), outside, broker, options)?;
-    Ok((claim, event_loop))
+    let links = Links::new(claim.address().clone(), config.links_max)?;
+    let event_loop = EventLoop::new(Listener::new(listener), outside, broker, links.clone(), options)?;
+    Ok((claim, event_loop, links))
 }
 
 /// What the system lets this process open, without those that it needs for itself: an app that embeds

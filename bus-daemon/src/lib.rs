@@ -8,6 +8,7 @@ mod config;
 mod connection;
 mod daemon;
 mod event_loop;
+mod gateway;
 mod key;
 mod lanes;
 mod large_frame;

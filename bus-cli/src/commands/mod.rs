@@ -8,6 +8,7 @@ mod delete;
 mod demo;
 mod exec;
 mod kick;
+mod link;
 mod list;
 mod man;
 mod peek;
@@ -42,6 +43,9 @@ pub(crate) fn run(command_line: &CommandLine) -> Result<ExitCode, Failure> {
         Verb::Purge(args) => purge::run(args, &around("purge")),
         Verb::Skip(args) => skip::run(args, &around("skip")),
         Verb::Kick(args) => kick::run(args, &around("kick")),
+        Verb::Link(args) => link::link(args, &around("link")),
+        Verb::Unlink(args) => link::unlink(args, &around("unlink")),
+        Verb::Links(args) => link::list(args, &around("links")),
         Verb::Daemon(args) => daemon::run(args, &command_line.global),
         Verb::Demo(args) => demo::run(args, &around("demo")),
         Verb::DemoProducer(args) => demo::produce(args, &around("demo producer")),

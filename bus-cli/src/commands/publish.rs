@@ -14,12 +14,12 @@ use bus_core::{Bus, ChannelName, Codec, FlushError, Headers, Sender, limits};
 use crate::args::{FramingArgs, PublishArgs, RunArgs};
 use crate::connect::Surroundings;
 use crate::exit::{Exit, Failure};
-use crate::framing::{FrameReader, ReadError};
 use crate::jsonl;
 use crate::output::counted;
 use crate::progress::Progress;
 use crate::signals::Signals;
 use crate::stdio::{self, Patient};
+use bus_core::framing::{FrameReader, ReadError};
 
 /// Publishes everything, and waits until it is accepted.
 pub(crate) fn run(args: &PublishArgs, around: &Surroundings) -> Result<Exit, Failure> {

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::channel::{ChannelInfo, ChannelOptions, ChannelSummary, Removed, WhenFull};
 use crate::codec::{Codec, decode_control, encode_control};
+use crate::link::{LinkInfo, LinkSpec, Unlink};
 use crate::name::ChannelName;
 use crate::wire::{FrameHeader, HEADER_BYTES, Kind, LaneBrought, LaneHello, LaneWish};
 
@@ -292,6 +293,12 @@ pub enum Request {
     },
     /// Who serves this bus.
     About,
+    /// Makes a gateway.
+    Link(Box<LinkSpec>),
+    /// Ends gateways.
+    Unlink(Unlink),
+    /// All gateways.
+    Links,
 }
 
 /// The answer to a [`Request`].
@@ -330,6 +337,10 @@ pub enum Reply {
     },
     /// The order was not carried out.
     Refused(Refused),
+    /// To `Link`, when it is up.
+    Linked(Box<LinkInfo>),
+    /// To `Links`; to `Unlink`, when they are gone.
+    Links(Vec<LinkInfo>),
 }
 
 /// Appends a control frame.

@@ -21,6 +21,7 @@ mod hear;
 mod lanes;
 mod large;
 mod leave;
+mod links;
 mod log;
 mod orders;
 mod outbox;
@@ -40,6 +41,8 @@ use std::time::Duration;
 
 use bus_core::ChannelName;
 use bus_core::wire::{FrameLimits, Hello, Kind, LaneBrought, RefusedCode};
+use bus_core::wire::{FrameLimits, Kind, RefusedCode};
+use bus_core::{ChannelName, LinkSpec, Unlink};
 use slab::Slab;
 
 pub use self::lanes::{AtRest, LaneAction, LaneBooks, LaneMessage, LanePart, LaneSize, NoLane};
@@ -72,6 +75,19 @@ pub enum Action {
     HangUp(PeerId, String),
     /// Do this to the memory of a lane.
     Lane(LaneAction),
+    /// Carry out this order for a peer, and give [`Broker::answer`] what came of it.
+    Link(PeerId, LinkOrder),
+}
+
+/// An order about gateways, which are no matter of the broker's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LinkOrder {
+    /// Make one.
+    Link(Box<LinkSpec>),
+    /// End some.
+    Unlink(Unlink),
+    /// Name them all.
+    List,
 }
 
 /// What became of a frame.

@@ -10,7 +10,7 @@ use super::lanes::{InLanes, accepted_at_ns};
 use super::log::PREFIX_BYTES;
 use super::peer::{Peer, PeerId, PeerRole};
 use super::settle::peers;
-use super::{Broker, Refusal};
+use super::{Broker, LinkOrder, Refusal};
 
 /// How many senders `show` lists.
 const SENDERS_SHOWN: usize = 1_000;
@@ -43,6 +43,9 @@ impl Broker {
                 self.named(&channel).map(|channel| self.peek(id, channel, after, messages))
             }
             Request::About => Ok(self.about()),
+            Request::Link(spec) => return self.order_link(id, LinkOrder::Link(spec)),
+            Request::Unlink(which) => return self.order_link(id, LinkOrder::Unlink(which)),
+            Request::Links => return self.order_link(id, LinkOrder::List),
         };
         let reply = reply.unwrap_or_else(|Refusal { code, text }| Reply::Refused(Refused { code, text }));
         self.put(id, Kind::Reply, &reply);

@@ -30,6 +30,7 @@ impl Config {
             ("push_ahead_messages", self.push_ahead_messages, 1, u32::MAX.into(), "messages"),
             ("push_ahead_bytes", self.push_ahead_bytes, 1, BYTES_LIMIT, "bytes"),
             ("connections_max", self.connections_max.into(), 1, CONNECTIONS_LIMIT, "connections"),
+            ("links_max", self.links_max.into(), 0, LINKS_LIMIT, "gateways"),
             ("hello_timeout", self.hello_timeout_ms, 1, HOUR_MS, "ms"),
             ("resume_grace", self.resume_grace_ms, 0, HOUR_MS, "ms"),
             ("departed_senders_max", self.departed_senders_max as u64, 0, SENDERS_LIMIT, "senders"),
@@ -187,6 +188,9 @@ const BYTES_LIMIT: u64 = 1 << 40;
 
 /// The kernel's own bound on descriptors of one process (`fs.nr_open`).
 const CONNECTIONS_LIMIT: u64 = 1 << 20;
+
+/// Each is a thread or three.
+const LINKS_LIMIT: u64 = 4_096;
 
 const CHANNELS_LIMIT: u64 = 1 << 20;
 

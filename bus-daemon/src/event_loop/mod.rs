@@ -6,6 +6,7 @@
 
 mod arrivals;
 mod lanes;
+mod links;
 #[cfg(test)]
 mod tests;
 mod traffic;
@@ -25,6 +26,7 @@ use slab::Slab;
 use self::traffic::Readiness;
 use crate::broker::{Broker, PeerId};
 use crate::connection::{Connection, READ_BUFFER_BYTES};
+use crate::gateway::Links;
 use crate::lanes::LaneStore;
 use crate::listener::Listener;
 use crate::memory::MemoryHub;
@@ -82,6 +84,10 @@ pub(crate) struct EventLoop<O> {
     memory: Arc<MemoryHub>,
     /// The memory of lanes.
     lanes: LaneStore,
+    /// Its own ends on pipes.
+    links: Links,
+    /// Sources of messages are given until then to hand on what they have read.
+    sources_end_by: Option<Instant>,
     /// Connections by memory, by their numbers.
     by_number: HashMap<u64, usize>,
     to_write: Vec<usize>,
@@ -113,11 +119,18 @@ struct Slot {
 }
 
 impl<O: Outside> EventLoop<O> {
-    pub(crate) fn new(listener: Listener, outside: O, mut broker: Broker, options: LoopOptions) -> io::Result<Self> {
+    pub(crate) fn new(
+        listener: Listener,
+        outside: O,
+        mut broker: Broker,
+        links: Links,
+        options: LoopOptions,
+    ) -> io::Result<Self> {
         let poll = Poll::new()?;
         let registry = poll.registry();
         registry.register(&mut SourceFd(&listener.as_fd().as_raw_fd()), LISTENER, Interest::READABLE)?;
         registry.register(&mut SourceFd(&outside.fd().as_raw_fd()), OUTSIDE, Interest::READABLE)?;
+        registry.register(&mut SourceFd(&links.as_fd().as_raw_fd()), LINKS, Interest::READABLE)?;
         let memory = MemoryHub::new(Waker::new(registry, MEMORY)?);
         let lanes = LaneStore::default();
         broker.set_lane_books(Box::new(lanes.books()));
@@ -142,6 +155,8 @@ impl<O: Outside> EventLoop<O> {
             by_peer: HashMap::new(),
             memory,
             lanes,
+            links,
+            sources_end_by: None,
             by_number: HashMap::new(),
             to_write: Vec::new(),
             lingering: 0,
@@ -163,6 +178,7 @@ impl<O: Outside> EventLoop<O> {
                 match event.token() {
                     LISTENER => self.accept(),
                     MEMORY => self.look_into_memory(),
+                    LINKS => self.look_at_links(),
                     OUTSIDE => {
                         if self.outside.wants_end() {
                             self.begin_end();
@@ -229,7 +245,8 @@ impl<O: Outside> EventLoop<O> {
         let alive = self.outside.alive_interval().map(|_| self.alive_at);
         let linger = (self.lingering > 0).then(|| now + LINGER);
         let held_back = self.held_back.iter().map(|held| held.until).min();
-        [broker, idle, alive, linger, held_back, self.accept_again_at, self.ends_at].into_iter().flatten().min()
+        let own = [self.accept_again_at, self.ends_at, self.sources_end_by];
+        [broker, idle, alive, linger, held_back].into_iter().chain(own).flatten().min()
     }
 
     /// What time brings.
@@ -250,6 +267,7 @@ impl<O: Outside> EventLoop<O> {
             self.accept();
         }
         self.cut_lingering(now);
+        self.end_sources(now);
         if !self.broker.is_idle() {
             self.idle_since = now;
         }
@@ -262,11 +280,12 @@ impl<O: Outside> EventLoop<O> {
         }
         tracing::info!("ending: receivers have {} ms to drain", self.options.drain.as_millis());
         self.ends_at = Some(Instant::now() + self.options.drain);
-        self.broker.begin_shutdown();
+        self.begin_end_of_sources();
     }
 
     fn is_over(&self, now: Instant) -> bool {
-        let ended = self.ends_at.is_some_and(|at| at <= now || self.broker.is_drained());
+        let has_sources = self.sources_end_by.is_some();
+        let ended = self.ends_at.is_some_and(|at| at <= now || (!has_sources && self.broker.is_drained()));
         let idle = self.options.idle_exit.is_some_and(|idle| self.broker.is_idle() && self.idle_since + idle <= now);
         ended || idle
     }
@@ -282,6 +301,7 @@ impl<O: Outside> EventLoop<O> {
                 "messages are left; living senders send theirs again to the next daemon"
             );
         }
+        self.end_links();
         self.memory.end();
         self.broker.close_all();
         self.carry_out();
@@ -292,7 +312,8 @@ impl<O: Outside> EventLoop<O> {
 const LISTENER: Token = Token(0);
 const OUTSIDE: Token = Token(1);
 const MEMORY: Token = Token(2);
-const FIRST_CONNECTION: usize = 3;
+const LINKS: Token = Token(3);
+const FIRST_CONNECTION: usize = 4;
 
 /// How long a peer that is being closed has to read why.
 const LINGER: Duration = Duration::from_secs(1);

@@ -47,7 +47,8 @@ fn event_loop(folder: &std::path::Path) -> EventLoop<Silence> {
         drain: Duration::ZERO,
         connections_max: 10,
     };
-    EventLoop::new(Listener::new(listener), Silence(here, there), broker, options).unwrap()
+    let links = Links::new(Address::new(folder.join("bus.sock")).unwrap(), 0).unwrap();
+    EventLoop::new(Listener::new(listener), Silence(here, there), broker, links, options).unwrap()
 }
 
 /// The slot was used after it was dropped.

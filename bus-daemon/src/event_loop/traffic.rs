@@ -232,6 +232,7 @@ impl<O: Outside> EventLoop<O> {
                         }
                     }
                     Action::Lane(action) => self.do_lane(action),
+                    Action::Link(peer, order) => self.links.order(peer, order),
                     Action::HangUp(peer, reason) => {
                         if let Some(key) = self.slot_of(peer)
                             && !self.connections[key].connection.is_closed()

@@ -261,6 +261,7 @@ impl Daemon {
                         peer
                     }
                     Action::Lane(action) => panic!("{action:?}: nobody here wishes a lane"),
+                    Action::Link(_, order) => panic!("{order:?}: nobody here orders gateways"),
                 };
                 let Some(connection) = self.connections.iter_mut().find(|connection| connection.peer == *peer) else {
                     continue;
@@ -270,7 +271,7 @@ impl Daemon {
                     Action::Resume(_) => connection.paused = false,
                     Action::HangUp(..) => connection.to_hang_up = true,
                     Action::Close(..) => (connection.closing, connection.wants_write) = (true, true),
-                    Action::Lane(_) => {}
+                    Action::Lane(_) | Action::Link(..) => {}
                 }
             }
             self.broker.end_turn();

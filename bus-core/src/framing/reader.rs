@@ -14,8 +14,8 @@ use memchr::{memchr, memchr_iter};
 
 use super::Framing;
 
-/// Reads messages from `R`.
-pub(crate) struct FrameReader<R> {
+/// Reads messages from `R`; see the [module](super).
+pub struct FrameReader<R> {
     input: R,
     boundary: Boundary,
     message_max_bytes: usize,
@@ -26,6 +26,10 @@ pub(crate) struct FrameReader<R> {
     /// How much of that, from `start`, was searched for a delimiter in vain.
     searched: usize,
     ended: bool,
+    /// The rest of a message that was refused is thrown away.
+    skipping: bool,
+    /// Something was given out, or thrown away, since the input began.
+    begun: bool,
     /// How many messages have been given out.
     count: u64,
 }
@@ -46,7 +50,8 @@ struct Found {
 }
 
 impl<R: Read> FrameReader<R> {
-    pub(crate) fn new(input: R, framing: &Framing, message_max_bytes: usize) -> Self {
+    /// Reads from `input`, messages of at most `message_max_bytes`.
+    pub fn new(input: R, framing: &Framing, message_max_bytes: usize) -> Self {
         let boundary = match framing {
             Framing::Delimited(delimiter) => match delimiter[..] {
                 [byte] => Boundary::Byte(byte),
@@ -56,26 +61,66 @@ impl<R: Read> FrameReader<R> {
             Framing::Whole => Boundary::Whole,
         };
         let buffer = vec![0; READ_BYTES];
-        Self { input, boundary, message_max_bytes, buffer, start: 0, end: 0, searched: 0, ended: false, count: 0 }
+        Self {
+            input,
+            boundary,
+            message_max_bytes,
+            buffer,
+            start: 0,
+            end: 0,
+            searched: 0,
+            ended: false,
+            skipping: false,
+            begun: false,
+            count: 0,
+        }
     }
 
     /// How many messages have been given out.
-    pub(crate) fn count(&self) -> u64 {
+    pub fn count(&self) -> u64 {
         self.count
     }
 
     /// What is read from.
-    pub(crate) fn input(&self) -> &R {
+    pub fn input(&self) -> &R {
         &self.input
     }
 
+    /// What is read from, to be changed between two reads.
+    pub fn input_mut(&mut self) -> &mut R {
+        &mut self.input
+    }
+
+    /// How many bytes are read and not given out: the beginning of a message, when nothing is ready.
+    pub fn unread_bytes(&self) -> usize {
+        self.end - self.start
+    }
+
+    /// The input goes on after its end, as a FIFO does with its next writer: call it when everything
+    /// before is given out.
+    pub fn restart(&mut self) {
+        (self.ended, self.skipping, self.begun) = (false, false, false);
+    }
+
+    /// After [`ReadError::TooLarge`] or [`ReadError::Truncated`]: throws the rest of that message away, and
+    /// goes on with the next. Where nothing tells where that begins, all is thrown away up to the end.
+    pub fn skip_message(&mut self) {
+        (self.skipping, self.begun, self.searched) = (true, true, 0);
+    }
+
     /// Whether there is nothing more to read.
-    pub(crate) fn has_ended(&self) -> bool {
+    pub fn has_ended(&self) -> bool {
         self.ended
     }
 
     /// The next message, if it has been read whole. Never reads.
-    pub(crate) fn next_ready(&mut self) -> Result<Option<&[u8]>, ReadError> {
+    ///
+    /// # Errors
+    /// [`ReadError`]; the next call says the same, unless [`skip_message`](Self::skip_message) came between.
+    pub fn next_ready(&mut self) -> Result<Option<&[u8]>, ReadError> {
+        if self.skipping {
+            self.skip();
+        }
         let Some(Found { before, bytes, behind }) = self.find()? else {
             self.searched = self.end - self.start;
             return Ok(None);
@@ -83,14 +128,19 @@ impl<R: Read> FrameReader<R> {
         let first = self.start + before;
         self.start = first + bytes + behind;
         self.searched = 0;
+        self.begun = true;
         self.count += 1;
         Ok(Some(&self.buffer[first..first + bytes]))
     }
 
     /// The messages that are here whole and need no second look, where a byte ends each: what is not among
     /// them is for [`Self::next_ready`]. `None` in other framings.
-    pub(crate) fn ready_lines(&mut self) -> Option<impl Iterator<Item = &[u8]>> {
+    pub fn ready_lines(&mut self) -> Option<impl Iterator<Item = &[u8]>> {
         let Boundary::Byte(byte) = self.boundary else { return None };
+        if self.skipping {
+            self.skip();
+        }
+        self.begun = true;
         let unread = &self.buffer[self.start..self.end];
         let (start, searched, count) = (&mut self.start, &mut self.searched, &mut self.count);
         let (message_max_bytes, mut from) = (self.message_max_bytes, 0);
@@ -105,7 +155,10 @@ impl<R: Read> FrameReader<R> {
     }
 
     /// Reads once; waits until there is something, or the end.
-    pub(crate) fn read_more(&mut self) -> Result<(), ReadError> {
+    ///
+    /// # Errors
+    /// [`ReadError::Io`]: what the input said, `WouldBlock` of one that does not wait included.
+    pub fn read_more(&mut self) -> Result<(), ReadError> {
         self.make_room();
         loop {
             match self.input.read(&mut self.buffer[self.end..]) {
@@ -120,7 +173,28 @@ impl<R: Read> FrameReader<R> {
         }
     }
 
+    /// Throws away what is here of a message that was refused.
+    fn skip(&mut self) {
+        let unread = &self.buffer[self.start..self.end];
+        let behind = match &self.boundary {
+            Boundary::Byte(byte) => memchr(*byte, unread).map(|at| at + 1),
+            Boundary::Text(finder) => finder.find(unread).map(|at| at + finder.needle().len()),
+            Boundary::Length32 | Boundary::Whole => None,
+        };
+        // What is here may end in the first bytes of a delimiter.
+        let kept = match &self.boundary {
+            Boundary::Text(finder) if !self.ended => unread.len().min(finder.needle().len() - 1),
+            _ => 0,
+        };
+        self.start += behind.unwrap_or(unread.len() - kept);
+        self.skipping = behind.is_none() && !self.ended;
+        self.searched = 0;
+    }
+
     fn find(&self) -> Result<Option<Found>, ReadError> {
+        if self.skipping {
+            return Ok(None);
+        }
         let unread = &self.buffer[self.start..self.end];
         let delimited = |delimiter_bytes: usize, at: Option<usize>| match at {
             Some(bytes) => self.within_limit(Found { before: 0, bytes, behind: delimiter_bytes }),
@@ -142,7 +216,7 @@ impl<R: Read> FrameReader<R> {
             Boundary::Length32 => self.find_by_length(unread),
             Boundary::Whole if unread.len() > self.message_max_bytes => Err(self.too_large(None)),
             // An empty input is one empty message.
-            Boundary::Whole if self.ended && self.count == 0 => {
+            Boundary::Whole if self.ended && !self.begun => {
                 Ok(Some(Found { before: 0, bytes: unread.len(), behind: 0 }))
             }
             Boundary::Whole => Ok(None),
@@ -191,11 +265,26 @@ impl<R: Read> FrameReader<R> {
 
 /// Why there is no message.
 #[derive(Debug)]
-pub(crate) enum ReadError {
+#[non_exhaustive]
+pub enum ReadError {
     /// Over the limit. The size is known only where a length stands before the message.
-    TooLarge { number: u64, bytes: Option<u32>, limit: usize },
+    TooLarge {
+        /// Which message, from 1.
+        number: u64,
+        /// Its size.
+        bytes: Option<u32>,
+        /// The limit, in bytes.
+        limit: usize,
+    },
     /// The input ends within a message that announced its length, or within that length.
-    Truncated { number: u64, bytes: usize, expected: usize },
+    Truncated {
+        /// Which message, from 1.
+        number: u64,
+        /// How many bytes are there.
+        bytes: usize,
+        /// How many it announced.
+        expected: usize,
+    },
     /// The operating system would not read.
     Io(io::Error),
 }
@@ -211,6 +300,15 @@ impl fmt::Display for ReadError {
                 write!(f, "the input ends within message {number}: {bytes} of {expected} bytes are there")
             }
             Self::Io(error) => write!(f, "cannot read: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for ReadError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Io(error) => Some(error),
+            Self::TooLarge { .. } | Self::Truncated { .. } => None,
         }
     }
 }
@@ -345,6 +443,58 @@ mod tests {
                 let (messages, error) = read_all(FrameReader::new(&input[..], &framing, size));
                 assert!(error.is_none() && messages == [input], "{framing:?} {size}");
             }
+        }
+    }
+
+    #[test]
+    fn a_refused_message_is_skipped_and_the_next_ones_come() {
+        for (framing, input) in [
+            (Framing::lines(), &b"abc\nabcdefgh\nx\ny"[..]),
+            (Framing::Delimited(b"||".to_vec()), b"abc||abcd|efgh||x||y"),
+        ] {
+            for size in 1..=input.len() {
+                let sizes = [size];
+                let pieces = Pieces { bytes: input, sizes: sizes.iter().cycle() };
+                let mut reader = FrameReader::new(pieces, &framing, 3);
+                let (mut messages, mut refused) = (Vec::new(), 0);
+                loop {
+                    match reader.next_ready().map(|message| message.map(<[u8]>::to_vec)) {
+                        Ok(Some(message)) => messages.push(message),
+                        Ok(None) if reader.has_ended() => break,
+                        Ok(None) => reader.read_more().unwrap(),
+                        Err(_) => {
+                            refused += 1;
+                            reader.skip_message();
+                        }
+                    }
+                }
+                assert_eq!((messages, refused), (vec![b"abc".to_vec(), b"x".to_vec(), b"y".to_vec()], 1), "{size}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_input_that_goes_on_after_its_end_has_a_last_message_each_time() {
+        for (framing, first, second) in [
+            (Framing::lines(), &b"a\nb"[..], &b"c"[..]),
+            (Framing::Whole, b"a\nb", b"c"),
+            (Framing::Length32, b"\x01\0\0\0a\x09\0\0", b"\x01\0\0\0c"),
+        ] {
+            let mut reader = FrameReader::new(first, &framing, 100);
+            let mut last = Vec::new();
+            for _ in 0..2 {
+                loop {
+                    match reader.next_ready().map(|message| message.map(<[u8]>::to_vec)) {
+                        Ok(Some(message)) => last = message,
+                        Ok(None) if reader.has_ended() => break,
+                        Ok(None) => reader.read_more().unwrap(),
+                        Err(_) => reader.skip_message(),
+                    }
+                }
+                reader.restart();
+                *reader.input_mut() = second;
+            }
+            assert_eq!(last, b"c", "{framing:?}");
         }
     }
 

@@ -7,8 +7,8 @@ use std::io::{self, Write};
 
 use super::Framing;
 
-/// Writes messages to `W`, many at a time.
-pub(crate) struct FrameWriter<W> {
+/// Writes messages to `W`, many at a time; see the [module](super).
+pub struct FrameWriter<W> {
     output: W,
     boundary: Boundary,
     buffer: Vec<u8>,
@@ -24,7 +24,8 @@ enum Boundary {
 }
 
 impl<W: Write> FrameWriter<W> {
-    pub(crate) fn new(output: W, framing: &Framing) -> Self {
+    /// Writes to `output`.
+    pub fn new(output: W, framing: &Framing) -> Self {
         let boundary = match framing {
             Framing::Delimited(delimiter) => Boundary::Behind(delimiter.clone()),
             Framing::Length32 => Boundary::Length32,
@@ -33,8 +34,21 @@ impl<W: Write> FrameWriter<W> {
         Self { output, boundary, buffer: Vec::with_capacity(2 * BUFFER_BYTES), ends: Vec::new(), written: 0 }
     }
 
+    /// What is written to.
+    pub fn output(&self) -> &W {
+        &self.output
+    }
+
+    /// What is written to, to be changed while nothing is in the buffer.
+    pub fn output_mut(&mut self) -> &mut W {
+        &mut self.output
+    }
+
     /// Puts a message into the buffer, and writes the buffer out when it is full.
-    pub(crate) fn put(&mut self, message: &[u8]) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// What the output said.
+    pub fn put(&mut self, message: &[u8]) -> io::Result<()> {
         if let Boundary::Length32 = self.boundary {
             // A message of 4 GiB cannot be: the wire's own length has 32 bits.
             self.buffer.extend_from_slice(&u32::try_from(message.len()).unwrap_or(u32::MAX).to_le_bytes());
@@ -43,7 +57,10 @@ impl<W: Write> FrameWriter<W> {
     }
 
     /// As [`put`](Self::put), for framings without lengths: `fill` appends the message.
-    pub(crate) fn put_with(&mut self, fill: impl FnOnce(&mut Vec<u8>)) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// What the output said.
+    pub fn put_with(&mut self, fill: impl FnOnce(&mut Vec<u8>)) -> io::Result<()> {
         fill(&mut self.buffer);
         if let Boundary::Behind(delimiter) = &self.boundary {
             self.buffer.extend_from_slice(delimiter);
@@ -53,14 +70,17 @@ impl<W: Write> FrameWriter<W> {
     }
 
     /// Writes everything out.
-    pub(crate) fn flush(&mut self) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// What the output said. What it had taken before counts as written.
+    pub fn flush(&mut self) -> io::Result<()> {
         self.write_buffer()?;
         self.output.flush()
     }
 
     /// How many messages were written whole since this was last asked. What was not written is
     /// forgotten.
-    pub(crate) fn take_written(&mut self) -> usize {
+    pub fn take_written(&mut self) -> usize {
         self.buffer.clear();
         self.ends.clear();
         std::mem::take(&mut self.written)

@@ -1,0 +1,187 @@
+//! [`Link`]: one gateway, as its threads and the registry share it.
+
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use bus_core::limits::LINK_TARGET_MAX_BYTES;
+use bus_core::wire::RefusedCode;
+use bus_core::{Address, Bus, LinkInfo, LinkSpec, LinkState, OpenError, Pipe};
+
+use super::fifo::{Fifo, FifoError};
+use super::stop::Stop;
+
+/// See the [module](self).
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) id: u64,
+    pub(super) spec: LinkSpec,
+    pub(super) stop: Stop,
+    info: Mutex<LinkInfo>,
+    messages: AtomicU64,
+    refused: AtomicU64,
+    /// Set where there is one, before the gateway is up.
+    fifo: OnceLock<Arc<Fifo>>,
+}
+
+impl Link {
+    pub(super) fn new(id: u64, spec: LinkSpec) -> io::Result<Self> {
+        let info = Mutex::new(LinkInfo::new(id, spec.clone()));
+        let (messages, refused) = (AtomicU64::new(0), AtomicU64::new(0));
+        Ok(Self { id, spec, stop: Stop::new()?, info, messages, refused, fifo: OnceLock::new() })
+    }
+
+    /// Looks at the order itself.
+    pub(super) fn check(spec: &LinkSpec) -> Result<(), NotUp> {
+        let target = spec.pipe.target();
+        let kind = spec.pipe.kind();
+        let fault = |text: String| Err(NotUp::new(RefusedCode::Protocol, text));
+        if target.is_empty() || target.contains('\0') {
+            return fault(format!("--{kind} is empty or has a NUL: name a FIFO or a command"));
+        }
+        if target.len() > LINK_TARGET_MAX_BYTES {
+            let bytes = target.len();
+            return fault(format!(
+                "--{kind} has {bytes} bytes, over the limit of {LINK_TARGET_MAX_BYTES}: put it in a file"
+            ));
+        }
+        if spec.ack_lines && !matches!(spec.pipe, Pipe::ToCommand(_)) {
+            return fault(format!("--ack is for --to-command, and this is --{kind}"));
+        }
+        Ok(())
+    }
+
+    /// What stands before the name of its end, whatever of that is cut.
+    pub(super) fn name_prefix(id: u64) -> String {
+        format!("link {id}: ")
+    }
+
+    /// Its connection to the daemon.
+    pub(super) fn connect(&self, address: &Address) -> Result<Bus, NotUp> {
+        let name = Self::name_prefix(self.id) + &self.spec.pipe.to_string();
+        let connected = Bus::builder().address(address.clone()).name(name).connect();
+        connected.map_err(|error| NotUp::new(RefusedCode::Limit, error.to_string()))
+    }
+
+    /// The FIFO at its path.
+    pub(super) fn make_fifo(&self, path: &str) -> Result<Arc<Fifo>, NotUp> {
+        let fifo = Arc::new(Fifo::at(path.as_ref())?);
+        // Nobody else sets it.
+        let _ = self.fifo.set(Arc::clone(&fifo));
+        if self.stop.is_given() {
+            fifo.release();
+        }
+        Ok(fifo)
+    }
+
+    /// Orders it to end.
+    pub(super) fn end(&self) {
+        if self.stop.is_given() {
+            return;
+        }
+        self.now(LinkState::Ending);
+        self.stop.give();
+        if let (Pipe::ToFifo(_), Some(fifo)) = (&self.spec.pipe, self.fifo.get()) {
+            fifo.release();
+        }
+    }
+
+    /// So many messages went through.
+    pub(super) fn passed(&self, messages: u64) {
+        self.messages.fetch_add(messages, Ordering::Relaxed);
+    }
+
+    /// Something did not become a message. Each is counted; of many in a row only some are logged.
+    pub(super) fn refuse(&self, why: &dyn std::fmt::Display) {
+        let refused = self.refused.fetch_add(1, Ordering::Relaxed) + 1;
+        self.note(why.to_string());
+        if refused.is_power_of_two() {
+            tracing::warn!(link = %self, refused, "{why}");
+        }
+    }
+
+    pub(super) fn now(&self, state: LinkState) {
+        self.change(|info| info.state = state);
+    }
+
+    /// Unless its end is ordered.
+    pub(super) fn now_unless_ending(&self, state: LinkState) {
+        self.change(|info| {
+            if info.state != LinkState::Ending {
+                info.state = state;
+            }
+        });
+    }
+
+    pub(super) fn note(&self, note: impl Into<String>) {
+        self.change(|info| info.note = note.into());
+    }
+
+    pub(super) fn change(&self, change: impl FnOnce(&mut LinkInfo)) {
+        change(&mut self.info.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    pub(super) fn info(&self) -> LinkInfo {
+        let mut info = self.info.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        info.messages = self.messages.load(Ordering::Relaxed);
+        info.refused = self.refused.load(Ordering::Relaxed);
+        info
+    }
+}
+
+impl std::fmt::Display for Link {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {} {}", self.id, self.spec.channel, self.spec.pipe)
+    }
+}
+
+/// Why a gateway did not come up: what whoever ordered it is told.
+#[derive(Debug)]
+pub(super) struct NotUp {
+    pub(super) code: RefusedCode,
+    pub(super) text: String,
+}
+
+impl NotUp {
+    pub(super) fn new(code: RefusedCode, text: impl Into<String>) -> Self {
+        Self { code, text: text.into() }
+    }
+}
+
+impl From<FifoError> for NotUp {
+    fn from(error: FifoError) -> Self {
+        Self::new(RefusedCode::Exists, error.to_string())
+    }
+}
+
+impl From<OpenError> for NotUp {
+    fn from(error: OpenError) -> Self {
+        let code = match &error {
+            OpenError::ReceiverTaken { .. } => RefusedCode::ReceiverTaken,
+            OpenError::Denied { .. } => RefusedCode::Denied,
+            _ => RefusedCode::Limit,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<io::Error> for NotUp {
+    fn from(error: io::Error) -> Self {
+        Self::new(RefusedCode::Limit, format!("the system refuses what a gateway needs: {error}"))
+    }
+}
+
+/// Why a gateway that was up is at its end.
+#[derive(Debug)]
+pub(super) enum Over {
+    /// That was ordered.
+    Stopped,
+    /// By itself, for this reason.
+    Because(String),
+}
+
+impl From<io::Error> for Over {
+    fn from(error: io::Error) -> Self {
+        Self::Because(error.to_string())
+    }
+}

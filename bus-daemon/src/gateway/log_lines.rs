@@ -1,0 +1,54 @@
+//! What a command says on its error output, in the daemon's log.
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::fd::AsFd;
+
+use rustix::event::PollFlags;
+
+use super::stop::Stop;
+
+/// Logs line after line until the output ends, or until the order to stop and nothing more is there.
+/// `errors` must not wait by itself.
+pub(super) fn log_lines(link: &str, errors: File, stop: &Stop) {
+    let mut line = Vec::new();
+    let mut buffer = [0; LINE_MAX_BYTES];
+    loop {
+        match (&errors).read(&mut buffer) {
+            Ok(0) => break,
+            Ok(bytes) => {
+                for byte in &buffer[..bytes] {
+                    if *byte == b'\n' || line.len() == LINE_MAX_BYTES {
+                        say(link, &line);
+                        line.clear();
+                    }
+                    if *byte != b'\n' {
+                        line.push(*byte);
+                    }
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && !stop.is_given() => {
+                if stop.wait_or([(errors.as_fd(), PollFlags::IN)], None).is_err() {
+                    break;
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => break,
+        }
+    }
+    if !line.is_empty() {
+        say(link, &line);
+    }
+}
+
+fn say(link: &str, line: &[u8]) {
+    // What would steer a terminal is shown as an escape.
+    let line: String = String::from_utf8_lossy(line)
+        .chars()
+        .flat_map(|c| if c.is_control() && c != '\t' { c.escape_default().collect() } else { vec![c] })
+        .collect();
+    tracing::info!(link, "{line}");
+}
+
+/// Longer lines are logged in parts, so that a command that never ends a line fills no memory.
+const LINE_MAX_BYTES: usize = 4_096;

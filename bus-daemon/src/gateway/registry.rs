@@ -1,0 +1,336 @@
+//! [`Links`]: all gateways of a daemon. The event loop hands orders in and takes answers out; each gateway is a
+//! thread of its own, which tells when it is up and when it is over.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bus_core::wire::{Refused, RefusedCode, Reply};
+use bus_core::{Address, LinkInfo, LinkSpec, LinkState, Pipe, Unlink};
+use rustix::event::{EventfdFlags, eventfd};
+
+use super::link::{Link, NotUp, Over};
+use super::{sink, source};
+use crate::broker::{LinkOrder, PeerId};
+
+/// See the [module](self). Clones share everything.
+#[derive(Clone, Debug)]
+pub(crate) struct Links(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    address: Address,
+    links_max: u32,
+    state: Mutex<State>,
+    /// A gateway's thread has come to its end.
+    ended: Condvar,
+    /// Readable when there is news for the event loop.
+    news: OwnedFd,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    last_id: u64,
+    links: BTreeMap<u64, Entry>,
+    unlinkings: Vec<Unlinking>,
+    news: News,
+    /// None is made any more.
+    closed: bool,
+}
+
+#[derive(Debug)]
+struct Entry {
+    link: Arc<Link>,
+    /// Its thread is at work.
+    lives: bool,
+    /// Who waits to hear that it is up.
+    orderer: Option<PeerId>,
+    /// It has been up.
+    was_up: bool,
+}
+
+/// A peer that waits until gateways are gone.
+#[derive(Debug)]
+struct Unlinking {
+    peer: PeerId,
+    left: BTreeSet<u64>,
+    gone: Vec<LinkInfo>,
+}
+
+/// What the event loop is to do.
+#[derive(Debug, Default)]
+pub(crate) struct News {
+    /// Tell these.
+    pub(crate) answers: Vec<(PeerId, Reply)>,
+    /// Part with the ends that begin their names so.
+    pub(crate) to_part_with: Vec<String>,
+}
+
+impl Links {
+    /// None yet; they connect to `address`.
+    pub(crate) fn new(address: Address, links_max: u32) -> io::Result<Self> {
+        let news = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let (state, ended) = (Mutex::default(), Condvar::new());
+        Ok(Self(Arc::new(Shared { address, links_max, state, ended, news })))
+    }
+
+    /// Carries out an order of a peer.
+    pub(crate) fn order(&self, peer: PeerId, order: LinkOrder) {
+        match order {
+            LinkOrder::Link(spec) => self.start(*spec, Some(peer)),
+            LinkOrder::Unlink(which) => self.unlink(peer, &which),
+            LinkOrder::List => {
+                let links = self.lock().links.values().map(|entry| entry.link.info()).collect();
+                self.answer(peer, Reply::Links(links));
+            }
+        }
+    }
+
+    /// Makes a gateway. Who did not order it by a peer finds what came of it in the log.
+    pub(crate) fn start(&self, spec: LinkSpec, orderer: Option<PeerId>) {
+        let (channel, pipe) = (spec.channel.clone(), spec.pipe.clone());
+        if let Err(NotUp { code, text }) = self.try_start(spec, orderer) {
+            tracing::warn!(%channel, %pipe, "not linked: {text}");
+            if let Some(peer) = orderer {
+                self.answer(peer, Reply::Refused(Refused { code, text }));
+            }
+        }
+    }
+
+    fn try_start(&self, spec: LinkSpec, orderer: Option<PeerId>) -> Result<(), NotUp> {
+        Link::check(&spec)?;
+        let mut state = self.lock();
+        if state.closed {
+            return Err(NotUp::new(RefusedCode::ShuttingDown, "the daemon is ending"));
+        }
+        let (there, limit) = (state.links.len(), self.0.links_max);
+        if there >= limit as usize {
+            let text =
+                format!("there are {there} gateways, the limit links_max: unlink one, or raise it in the config");
+            return Err(NotUp::new(RefusedCode::Limit, text));
+        }
+        if let Pipe::FromFifo(path) | Pipe::ToFifo(path) = &spec.pipe {
+            let has_it = |entry: &&Entry| {
+                let pipe = &entry.link.spec.pipe;
+                entry.lives && matches!(pipe, Pipe::FromFifo(_) | Pipe::ToFifo(_)) && pipe.target() == path
+            };
+            if let Some(entry) = state.links.values().find(has_it) {
+                let Link { id, spec, .. } = &*entry.link;
+                let text = format!("gateway {id} has {path} for channel {}: `bus unlink {id}` first", spec.channel);
+                return Err(NotUp::new(RefusedCode::Exists, text));
+            }
+        }
+        let id = state.last_id + 1;
+        let link = Arc::new(Link::new(id, spec)?);
+        let (links, running) = (self.clone(), Arc::clone(&link));
+        // It waits for the lock before it does anything that is to be found in the books.
+        std::thread::Builder::new().name(format!("link {id}")).spawn(move || links.run(&running))?;
+        state.last_id = id;
+        state.links.insert(id, Entry { link, lives: true, orderer, was_up: false });
+        Ok(())
+    }
+
+    /// The thread of a gateway.
+    fn run(&self, link: &Arc<Link>) {
+        drop(self.lock());
+        let served = match link.spec.pipe.is_source() {
+            true => source::serve(self, link),
+            false => sink::serve(self, link),
+        };
+        self.over(link, served);
+    }
+
+    /// A gateway is at work.
+    pub(super) fn up(&self, link: &Link) {
+        link.now_unless_ending(LinkState::Running);
+        tracing::info!(%link, "linked");
+        let mut state = self.lock();
+        let Some(entry) = state.links.get_mut(&link.id) else { return };
+        entry.was_up = true;
+        let Some(peer) = entry.orderer.take() else { return };
+        state.news.answers.push((peer, Reply::Linked(Box::new(link.info()))));
+        self.ring();
+    }
+
+    fn over(&self, link: &Link, served: Result<Over, NotUp>) {
+        let mut state = self.lock();
+        let Some(entry) = state.links.get_mut(&link.id) else { return };
+        entry.lives = false;
+        let orderer = entry.orderer.take();
+        let keep = match served {
+            Ok(Over::Stopped) => {
+                tracing::info!(%link, "unlinked");
+                false
+            }
+            Ok(Over::Because(reason)) => {
+                tracing::warn!(%link, "ended: {reason}");
+                link.note(reason);
+                link.now(LinkState::Ended);
+                true
+            }
+            Err(NotUp { code, text }) => {
+                tracing::warn!(%link, "not linked: {text}");
+                link.note(&text);
+                link.now(LinkState::Ended);
+                if let Some(peer) = orderer {
+                    state.news.answers.push((peer, Reply::Refused(Refused { code, text })));
+                }
+                // One of the config stays to be seen.
+                orderer.is_none()
+            }
+        };
+        let is_awaited = state.unlinkings.iter().any(|unlinking| unlinking.left.contains(&link.id));
+        if !keep || is_awaited {
+            state.links.remove(&link.id);
+        }
+        state.gone(link);
+        self.ring();
+        self.0.ended.notify_all();
+    }
+
+    fn unlink(&self, peer: PeerId, which: &Unlink) {
+        let mut state = self.lock();
+        let is_meant = |entry: &&Entry| match which {
+            Unlink::Id(id) => entry.link.id == *id,
+            Unlink::Channel { channel, pipe } => {
+                let spec = &entry.link.spec;
+                spec.channel == *channel && pipe.as_ref().is_none_or(|pipe| *pipe == spec.pipe)
+            }
+        };
+        let meant: Vec<Arc<Link>> =
+            state.links.values().filter(is_meant).map(|entry| Arc::clone(&entry.link)).collect();
+        if meant.is_empty() {
+            let what = match which {
+                Unlink::Id(id) => format!("there is no gateway {id}"),
+                Unlink::Channel { channel, pipe: None } => format!("channel {channel} has no gateway"),
+                Unlink::Channel { channel, pipe: Some(pipe) } => format!("channel {channel} has no gateway {pipe}"),
+            };
+            let text = format!("{what}: `bus links` shows those that are");
+            state.news.answers.push((peer, Reply::Refused(Refused { code: RefusedCode::NoSuchChannel, text })));
+            return self.ring();
+        }
+        let left = meant.iter().map(|link| link.id).collect();
+        state.unlinkings.push(Unlinking { peer, left, gone: Vec::new() });
+        for link in meant {
+            if state.links.get(&link.id).is_some_and(|entry| entry.lives) {
+                self.end(&mut state, &link);
+            } else {
+                state.links.remove(&link.id);
+                state.gone(&link);
+            }
+        }
+        self.ring();
+    }
+
+    fn end(&self, state: &mut State, link: &Link) {
+        link.end();
+        if !link.spec.pipe.is_source() {
+            state.news.to_part_with.push(Link::name_prefix(link.id));
+        }
+    }
+
+    /// Has the broker part with the end of a gateway.
+    pub(super) fn part_with(&self, id: u64) {
+        self.lock().news.to_part_with.push(Link::name_prefix(id));
+        self.ring();
+    }
+
+    /// Nothing more is to come from pipes.
+    pub(crate) fn end_sources(&self) {
+        let mut state = self.lock();
+        state.closed = true;
+        state.living(|link| link.spec.pipe.is_source()).iter().for_each(|link| self.end(&mut state, link));
+    }
+
+    /// Whether something may still come from pipes.
+    pub(crate) fn has_sources(&self) -> bool {
+        !self.lock().living(|link| link.spec.pipe.is_source()).is_empty()
+    }
+
+    /// Everything is to end.
+    pub(crate) fn end_all(&self) {
+        let mut state = self.lock();
+        state.closed = true;
+        state.living(|_| true).iter().for_each(|link| self.end(&mut state, link));
+        self.ring();
+    }
+
+    /// Waits until everything has ended.
+    pub(crate) fn wait_for_end(&self) {
+        self.end_all();
+        let until = Instant::now() + PATIENCE;
+        let mut state = self.lock();
+        loop {
+            let living = state.living(|_| true);
+            if living.is_empty() {
+                return;
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                for link in living {
+                    tracing::error!(%link, "a gateway has not ended within {} ms", PATIENCE.as_millis());
+                }
+                return;
+            }
+            let waited = self.0.ended.wait_timeout(state, left);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// What there is for the event loop.
+    pub(crate) fn take_news(&self) -> News {
+        let mut counted = [0; 8];
+        // It is empty when somebody else took the news.
+        let _ = rustix::io::read(&self.0.news, &mut counted);
+        std::mem::take(&mut self.lock().news)
+    }
+
+    pub(super) fn address(&self) -> &Address {
+        &self.0.address
+    }
+
+    fn answer(&self, peer: PeerId, reply: Reply) {
+        self.lock().news.answers.push((peer, reply));
+        self.ring();
+    }
+
+    fn ring(&self) {
+        // It fails only when it is readable already, beyond all counting.
+        let _ = rustix::io::write(&self.0.news, &1_u64.to_ne_bytes());
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl AsFd for Links {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.news.as_fd()
+    }
+}
+
+impl State {
+    fn living(&self, is_meant: impl Fn(&Link) -> bool) -> Vec<Arc<Link>> {
+        let living = self.links.values().filter(|entry| entry.lives && is_meant(&entry.link));
+        living.map(|entry| Arc::clone(&entry.link)).collect()
+    }
+
+    /// Tells those who wait for it that a gateway has ended.
+    fn gone(&mut self, link: &Link) {
+        for unlinking in &mut self.unlinkings {
+            if unlinking.left.remove(&link.id) {
+                unlinking.gone.push(link.info());
+            }
+        }
+        let (done, waiting) = std::mem::take(&mut self.unlinkings).into_iter().partition(|it| it.left.is_empty());
+        self.unlinkings = waiting;
+        let done: Vec<Unlinking> = done;
+        self.news.answers.extend(done.into_iter().map(|it| (it.peer, Reply::Links(it.gone))));
+    }
+}
+
+/// Longer than a gateway takes to end, its command killed at last.
+const PATIENCE: Duration = Duration::from_secs(6);
