@@ -3,16 +3,17 @@
 //! Called by `busd` with a file ([`Config::load`]) and by an app that embeds the daemon with a
 //! literal. Both go through [`Config::check`], so that a daemon never starts with a figure that it
 //! could not keep. `file` finds the line and key of what is wrong, `units` reads sizes and
-//! durations, `check` holds the limits.
+//! durations, `links` the gateways, `check` holds the limits.
 
 mod check;
 mod file;
+mod links;
 mod units;
 
 use std::collections::BTreeMap;
 
 use bus_core::limits;
-use bus_core::{Address, AddressError, ChannelName, ChannelOptions};
+use bus_core::{Address, AddressError, ChannelName, ChannelOptions, LinkSpec};
 use serde::Deserialize;
 
 pub use check::InvalidConfig;
@@ -104,6 +105,9 @@ pub struct Config {
     /// Channels that exist from the start.
     #[serde(deserialize_with = "units::channels")]
     pub channels: BTreeMap<ChannelName, ChannelOptions>,
+    /// Gateways that are made at the start: `[[link]]` in the file.
+    #[serde(rename = "link", deserialize_with = "links::links")]
+    pub links: Vec<LinkSpec>,
 }
 
 /// What one user, over all of its connections, may take of the daemon.
@@ -153,6 +157,7 @@ impl Default for Config {
             drain_timeout_ms: DRAIN_TIMEOUT_MS,
             poll_us: default_poll_us(),
             channels: BTreeMap::new(),
+            links: Vec::new(),
         }
     }
 }

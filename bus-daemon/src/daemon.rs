@@ -151,6 +151,10 @@ fn prepare(
     let outside = ToldToEnd { signals, watchdog, drain_ms_told };
     let links = Links::new(claim.address().clone(), config.links_max)?;
     let event_loop = EventLoop::new(Listener::new(listener), outside, broker, links.clone(), options)?;
+    for spec in config.links {
+        // The loop lets its end in as soon as it runs. One that fails is logged, and keeps nobody from the bus.
+        links.start(spec, None);
+    }
     Ok((claim, event_loop, links))
 }
 

@@ -6,7 +6,8 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
-use bus_core::{ChannelOptions, WhenFull};
+use bus_core::framing::Framing;
+use bus_core::{ChannelName, ChannelOptions, LinkSpec, Pipe, Restart, WhenFull};
 use bus_daemon::{Config, ConfigError, PerUser};
 
 struct File {
@@ -60,6 +61,7 @@ fn every_key_is_read() {
         push_ahead_messages = 6
         push_ahead_bytes = "7 KiB"
         connections_max = 8
+        links_max = 20
         hello_timeout = "9ms"
         resume_grace = "10s"
         departed_senders_max = 11
@@ -81,7 +83,19 @@ fn every_key_is_read() {
         window = 3
         message_max_bytes = "64KiB"
         when_full = "drop-oldest"
+
+        [[link]]
+        channel = "jobs"
+        to_command = "./worker"
+        framing = "delimiter"
+        delimiter = "--"
+        restart = "always"
+        restart_limit = 3
+        ack = "line"
     "#;
+    let mut worker = LinkSpec::new(ChannelName::new("jobs").unwrap(), Pipe::ToCommand("./worker".to_owned()));
+    worker.framing = Framing::Delimited(b"--".to_vec());
+    (worker.restart, worker.restart_limit, worker.ack_lines) = (Restart::Always, 3, true);
     let orders = ChannelOptions {
         capacity: Some(2),
         capacity_bytes: Some(1_000_000),
@@ -102,6 +116,7 @@ fn every_key_is_read() {
         push_ahead_messages: 6,
         push_ahead_bytes: 7 << 10,
         connections_max: 8,
+        links_max: 20,
         per_user: PerUser { connections_max: 16, channels_max: 17, queued_bytes_max: 18 << 30 },
         hello_timeout_ms: 9,
         resume_grace_ms: 10_000,
@@ -110,6 +125,7 @@ fn every_key_is_read() {
         idle_exit_ms: Some(3_600_000),
         drain_timeout_ms: 0,
         poll_us: 15,
+        links: vec![worker],
         channels: [("jobs".parse().unwrap(), ChannelOptions::default()), ("orders.eu".parse().unwrap(), orders)].into(),
     };
     assert_eq!(File::new(text).load().unwrap(), expected);
@@ -357,4 +373,26 @@ fn what_is_no_text_file_is_refused_without_waiting() {
 
     assert!(matches!(File::new([b'#', 0xff]).load(), Err(ConfigError::NotText { at: 1, .. })));
     assert!(matches!(File::new(vec![b'#'; (1 << 20) + 1]).load(), Err(ConfigError::TooLarge { .. })));
+}
+
+#[test]
+fn a_link_that_cannot_be_is_refused_with_its_line() {
+    let table = "[[link]]\nchannel = \"jobs\"\n";
+    assert_refused(
+        &format!("links_max = 5\n{table}"),
+        "2:1: link: the link of channel jobs needs one of from_fifo, to_fifo, from_command and to_command",
+    );
+    for (keys, reason) in [
+        ("from_fifo = \"/a\"\nto_fifo = \"/b\"", "needs one of from_fifo, to_fifo, from_command and to_command"),
+        ("from_fifo = \"a\"", "the path a of a FIFO is relative: write it from /"),
+        ("from_command = \"a\"\nack = \"line\"", "--ack is for --to-command, and this is --from-command"),
+        ("to_command = \"\"", "--to-command is empty or has a NUL"),
+        ("to_command = \"a\"\ndelimiter = \"x\"", "a delimiter needs framing = \"delimiter\""),
+        ("to_command = \"a\"\nframing = \"delimiter\"", "framing \"delimiter\" needs a delimiter of at least one byte"),
+        ("to_command = \"a\"\nrestarts = 1", "unknown field `restarts`"),
+        ("to_command = \"a\"\nrestart = \"often\"", "unknown variant `often`"),
+    ] {
+        let text = refusal(format!("{table}{keys}\n"));
+        assert!(text.contains(reason) && text.starts_with("/busd.toml:"), "{text}");
+    }
 }

@@ -1,7 +1,7 @@
 //! [`Daemon`]: a `busd` of its own for one test, in a folder of its own.
 
 use std::fs::{self, File};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -29,10 +29,23 @@ impl Daemon {
     /// When it does not.
     #[must_use]
     pub fn start() -> Self {
+        Self::start_with("")
+    }
+
+    /// Starts a daemon with this config file, in which `{folder}` stands for its folder.
+    ///
+    /// # Panics
+    /// When it does not answer.
+    #[must_use]
+    pub fn start_with(config: &str) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let address = Address::new(folder.path().join("bus.sock")).expect("a short path");
         let log = File::create(folder.path().join("busd.log")).expect("a log file");
+        let file = folder.path().join("busd.toml");
+        fs::write(&file, config.replace("{folder}", &folder.path().display().to_string())).expect("a config file");
         let child = Command::new(busd())
+            .arg("--config")
+            .arg(file)
             .arg("--socket")
             .arg(address.path())
             // Should the test itself be killed, its daemon does not stay for ever.
@@ -63,6 +76,30 @@ impl Daemon {
     #[must_use]
     pub fn address(&self) -> &Address {
         &self.address
+    }
+
+    /// Its process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.lock().unwrap_or_else(PoisonError::into_inner).id()
+    }
+
+    /// Its folder, in which a test may put what goes with it.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Ends it in order, and waits until it has ended.
+    ///
+    /// # Panics
+    /// When it ends with an error.
+    pub fn end(&self) {
+        let mut child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
+        let pid = rustix::process::Pid::from_child(&child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it is there");
+        let status = child.wait().expect("it is ours");
+        assert!(status.success(), "busd ended with {status}:\n{}", self.log());
     }
 
     /// What it has logged.

@@ -39,9 +39,7 @@ mod users;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
-use bus_core::ChannelName;
 use bus_core::wire::{FrameLimits, Hello, Kind, LaneBrought, RefusedCode};
-use bus_core::wire::{FrameLimits, Kind, RefusedCode};
 use bus_core::{ChannelName, LinkSpec, Unlink};
 use slab::Slab;
 

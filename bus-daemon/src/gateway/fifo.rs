@@ -36,9 +36,6 @@ impl Fifo {
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
             return Err(FifoError::NoName { path });
         };
-        if !path.is_absolute() {
-            return Err(FifoError::Relative { path });
-        }
         let folder = open_folder(parent)?;
         let name = PathBuf::from(name);
         let made = match rustix::fs::mknodat(&folder, &name, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0) {
@@ -167,8 +164,6 @@ fn name_of(kind: FileType) -> &'static str {
 pub(super) enum FifoError {
     #[error("{} names no file: name the FIFO itself", path.display())]
     NoName { path: PathBuf },
-    #[error("the path {} of a FIFO is relative: write it from /", path.display())]
-    Relative { path: PathBuf },
     #[error("cannot open folder {} of the FIFO: {source}: create it, or choose another", path.display())]
     Folder { path: PathBuf, source: io::Error },
     #[error("folder {} is a symbolic link, which could be turned elsewhere: name the folder itself", path.display())]

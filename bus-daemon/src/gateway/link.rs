@@ -2,8 +2,9 @@
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bus_core::framing::Framing;
 use bus_core::limits::LINK_TARGET_MAX_BYTES;
 use bus_core::wire::RefusedCode;
 use bus_core::{Address, Bus, LinkInfo, LinkSpec, LinkState, OpenError, Pipe};
@@ -20,15 +21,15 @@ pub(super) struct Link {
     info: Mutex<LinkInfo>,
     messages: AtomicU64,
     refused: AtomicU64,
-    /// Set where there is one, before the gateway is up.
-    fifo: OnceLock<Arc<Fifo>>,
+    /// Where there is one, from before the gateway is up until it is over.
+    fifo: Mutex<Option<Arc<Fifo>>>,
 }
 
 impl Link {
     pub(super) fn new(id: u64, spec: LinkSpec) -> io::Result<Self> {
         let info = Mutex::new(LinkInfo::new(id, spec.clone()));
         let (messages, refused) = (AtomicU64::new(0), AtomicU64::new(0));
-        Ok(Self { id, spec, stop: Stop::new()?, info, messages, refused, fifo: OnceLock::new() })
+        Ok(Self { id, spec, stop: Stop::new()?, info, messages, refused, fifo: Mutex::new(None) })
     }
 
     /// Looks at the order itself.
@@ -44,6 +45,12 @@ impl Link {
             return fault(format!(
                 "--{kind} has {bytes} bytes, over the limit of {LINK_TARGET_MAX_BYTES}: put it in a file"
             ));
+        }
+        if matches!(spec.pipe, Pipe::FromFifo(_) | Pipe::ToFifo(_)) && !target.starts_with('/') {
+            return fault(format!("the path {target} of a FIFO is relative: write it from /"));
+        }
+        if matches!(&spec.framing, Framing::Delimited(delimiter) if delimiter.is_empty()) {
+            return fault("the delimiter is empty: it has at least one byte".to_owned());
         }
         if spec.ack_lines && !matches!(spec.pipe, Pipe::ToCommand(_)) {
             return fault(format!("--ack is for --to-command, and this is --{kind}"));
@@ -66,8 +73,7 @@ impl Link {
     /// The FIFO at its path.
     pub(super) fn make_fifo(&self, path: &str) -> Result<Arc<Fifo>, NotUp> {
         let fifo = Arc::new(Fifo::at(path.as_ref())?);
-        // Nobody else sets it.
-        let _ = self.fifo.set(Arc::clone(&fifo));
+        *self.fifo() = Some(Arc::clone(&fifo));
         if self.stop.is_given() {
             fifo.release();
         }
@@ -81,9 +87,18 @@ impl Link {
         }
         self.now(LinkState::Ending);
         self.stop.give();
-        if let (Pipe::ToFifo(_), Some(fifo)) = (&self.spec.pipe, self.fifo.get()) {
+        if let (Pipe::ToFifo(_), Some(fifo)) = (&self.spec.pipe, &*self.fifo()) {
             fifo.release();
         }
+    }
+
+    /// It is over: what it made is removed.
+    pub(super) fn clear(&self) {
+        drop(self.fifo().take());
+    }
+
+    fn fifo(&self) -> MutexGuard<'_, Option<Arc<Fifo>>> {
+        self.fifo.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// So many messages went through.

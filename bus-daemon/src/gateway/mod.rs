@@ -31,3 +31,8 @@ mod source;
 mod stop;
 
 pub(crate) use registry::{Links, News};
+
+/// Looks at an order for a gateway, as far as that is possible without its pipe.
+pub(crate) fn check(spec: &bus_core::LinkSpec) -> Result<(), String> {
+    link::Link::check(spec).map_err(|not_up| not_up.text)
+}

@@ -155,6 +155,8 @@ impl Links {
     }
 
     fn over(&self, link: &Link, served: Result<Over, NotUp>) {
+        // Before anybody is told.
+        link.clear();
         let mut state = self.lock();
         let Some(entry) = state.links.get_mut(&link.id) else { return };
         entry.lives = false;
