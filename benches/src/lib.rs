@@ -8,6 +8,8 @@
 //! The [lane](run_lane): the floor is the simplest ring in shared memory, and the subject the ring of the
 //! library, without a daemon.
 //!
+//! [Gateways](run_pipes): the floor is `cat` at both sides of the same FIFO.
+//!
 //! A bench binary starts itself again for each end, with a `role`(role::Role) as its argument.
 //! A figure that misses its target is shown as missed; it never fails the run.
 
@@ -21,6 +23,7 @@ mod measure;
 mod memory;
 mod options;
 mod payload;
+mod pipes;
 mod process;
 mod relay;
 mod role;
@@ -49,6 +52,19 @@ pub fn run_lane() -> anyhow::Result<()> {
     play_or(|options| {
         table::print_head();
         lane::measure_all(options);
+        Ok(())
+    })
+}
+
+/// The same for gateways.
+///
+/// # Errors
+/// As for [`run`].
+pub fn run_pipes() -> anyhow::Result<()> {
+    play_or(|options| {
+        server::build_programs()?;
+        table::print_head();
+        pipes::measure_all(options);
         Ok(())
     })
 }

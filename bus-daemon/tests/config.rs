@@ -152,16 +152,25 @@ fn the_example_file_shows_every_key_with_its_default() {
     assert!(shown.unwrap_err().to_string().contains("socket_group is 0"));
 
     let shown = File::new(settings.replace("socket_group = 0\n", "")).load().unwrap();
-    assert!(shown.socket.is_some() && shown.idle_exit_ms.is_some() && shown.channels.len() == 1);
+    assert!(
+        shown.socket.is_some() && shown.idle_exit_ms.is_some() && shown.channels.len() == 1 && shown.links.len() == 1
+    );
     let defaults = Config { poll_us: 50, ..Config::default() };
-    assert_eq!(Config { socket: None, idle_exit_ms: None, channels: Default::default(), ..shown }, defaults);
+    assert_eq!(
+        Config { socket: None, idle_exit_ms: None, channels: Default::default(), links: Vec::new(), ..shown },
+        defaults
+    );
 
     for (table, prefix) in [("", ""), ("[per_user]\n", "per_user."), ("[channels.jobs]\n", "channels.jobs.")] {
         let message = refusal(format!("{table}nothing = 1\n"));
         let keys: Vec<&str> = message.split('`').skip(3).step_by(2).collect();
         assert!(keys.len() >= 3, "{prefix}: {message}");
         for key in keys {
-            let line = if ["per_user", "channels"].contains(&key) { format!("[{key}") } else { format!("{key} = ") };
+            let line = match key {
+                "per_user" | "channels" => format!("[{key}"),
+                "link" => "[[link]]".to_owned(),
+                _ => format!("{key} = "),
+            };
             assert!(settings.lines().any(|shown| shown.starts_with(&line)), "{prefix}{key} is not shown");
         }
     }
