@@ -428,7 +428,7 @@ pub(crate) struct LinkArgs {
     #[arg(long, value_name = "N", default_value_t = limits::LINK_RESTARTS)]
     pub(crate) restart_limit: u32,
     /// The command of --to-command acknowledges each message by a line on its output; it gets the next then
-    #[arg(long, value_name = "HOW", value_parser = ["line"], requires = "to_command")]
+    #[arg(long, value_name = "HOW", value_parser = ["line"], conflicts_with_all = ["from_fifo", "to_fifo", "from_command"])]
     pub(crate) ack: Option<String>,
     /// Write JSON
     #[arg(long)]

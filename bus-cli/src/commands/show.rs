@@ -3,6 +3,7 @@
 use bus_core::{ChannelInfo, PeerInfo};
 use serde::Serialize;
 
+use super::link::Links;
 use crate::args::ShowArgs;
 use crate::connect::Surroundings;
 use crate::exit::{Exit, Failure};
@@ -10,15 +11,22 @@ use crate::output::{self, Answer, Table, heading, number, seconds, size, text};
 
 /// Shows one channel.
 pub(crate) fn run(args: &ShowArgs, around: &Surroundings) -> Result<Exit, Failure> {
-    output::answer(&Channel(around.connect()?.show(&args.channel)?), args.json)
+    let bus = around.connect()?;
+    let info = bus.show(&args.channel)?;
+    let links = bus.links()?.into_iter().filter(|link| link.spec.channel == args.channel).collect();
+    output::answer(&Channel { info, links: Links(links) }, args.json)
 }
 
 #[derive(Serialize)]
-struct Channel(ChannelInfo);
+struct Channel {
+    #[serde(flatten)]
+    info: ChannelInfo,
+    links: Links,
+}
 
 impl Answer for Channel {
     fn text(&self) -> String {
-        let Self(info) = self;
+        let Self { info, links } = self;
         let mut out = facts(info);
         if info.receiver.is_some() || !info.standby.is_empty() || !info.senders.is_empty() {
             out.push('\n');
@@ -27,6 +35,10 @@ impl Answer for Channel {
         let hidden = (info.sender_count as usize).saturating_sub(info.senders.len());
         if hidden > 0 {
             out.push_str(&format!("and {hidden} more senders\n"));
+        }
+        if !links.0.is_empty() {
+            out.push('\n');
+            out.push_str(&links.text());
         }
         out
     }
@@ -96,7 +108,7 @@ mod tests {
     fn an_end_cannot_steer_the_terminal_by_its_name() {
         let mut info = ChannelInfo::empty(ChannelName::new("jobs").unwrap());
         info.receiver = Some(PeerInfo::new(7, 0, "\x1b[2Jworker".to_owned()));
-        let shown = Channel(info).text();
+        let shown = Channel { info, links: Links(Vec::new()) }.text();
         assert!(shown.contains("receiver    7    0  \\u{1b}[2Jworker"), "{shown}");
     }
 }

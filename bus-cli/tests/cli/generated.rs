@@ -8,7 +8,7 @@ fn output(arguments: &[&str]) -> String {
     String::from_utf8(outcome.stdout).unwrap()
 }
 
-const VERBS: [&str; 14] = [
+const VERBS: [&str; 17] = [
     "publish",
     "consume",
     "run",
@@ -19,6 +19,9 @@ const VERBS: [&str; 14] = [
     "purge",
     "skip",
     "kick",
+    "link",
+    "unlink",
+    "links",
     "daemon",
     "demo",
     "completions",

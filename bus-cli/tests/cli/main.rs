@@ -10,6 +10,7 @@ mod exec;
 mod finding;
 mod generated;
 mod interrupted;
+mod links;
 mod pipes;
 mod publish;
 mod readme;
