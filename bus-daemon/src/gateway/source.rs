@@ -1,7 +1,8 @@
 //! [`Source`]: from a pipe into a channel.
 //!
-//! It reads as much as the pipe has, sends what is there whole, and has the channel accept that before it reads
-//! twice more. While the channel has no room it does not read, so the pipe fills and its writer waits.
+//! It reads as much as the pipe has, and sends what is there whole. All but the last half a mebibyte is accepted by
+//! the channel before it reads on, so what it has taken from the pipe and cannot hand on at its end is bounded. While
+//! the channel has no room it does not read, so the pipe fills and its writer waits.
 
 use std::fs::File;
 use std::io;
@@ -22,6 +23,8 @@ pub(super) struct Source<'a> {
     outlet: Outlet<'a>,
     /// What was sent and may not be accepted.
     on_its_way: Option<Ticket>,
+    /// Bytes that were sent since then.
+    since_bytes: usize,
 }
 
 /// The end at the channel.
@@ -69,7 +72,7 @@ impl<'a> Source<'a> {
         let limit = bus.show(&link.spec.channel).map_or(limits::MESSAGE_MAX_BYTES, |info| info.message_max_bytes);
         let reader = FrameReader::new(input, &link.spec.framing, limit as usize);
         let outlet = Outlet { link, sender, look_at: Instant::now(), give_up_at: None };
-        Ok(Self { reader, outlet, on_its_way: None })
+        Ok(Self { reader, outlet, on_its_way: None, since_bytes: 0 })
     }
 
     /// One writer, or several at once, after the other. When the last of them has left, the FIFO is opened anew:
@@ -121,13 +124,16 @@ impl<'a> Source<'a> {
     }
 
     fn send_ready(&mut self) -> Result<(), Over> {
-        let mut sent = 0;
+        let (mut sent, mut bytes) = (0, 0);
         let sending = loop {
             match self.reader.next_ready() {
-                Ok(Some(message)) => match self.outlet.feed(message) {
-                    Ok(taken) => sent += u64::from(taken),
-                    Err(over) => break Err(over),
-                },
+                Ok(Some(message)) => {
+                    bytes += message.len();
+                    match self.outlet.feed(message) {
+                        Ok(taken) => sent += u64::from(taken),
+                        Err(over) => break Err(over),
+                    }
+                }
                 Ok(None) => break Ok(()),
                 Err(error) => {
                     self.outlet.link.refuse(&error);
@@ -138,6 +144,11 @@ impl<'a> Source<'a> {
         self.outlet.link.passed(sent);
         sending?;
         self.outlet.sender.push_buffered();
+        self.since_bytes += bytes;
+        if self.since_bytes < ON_ITS_WAY_BYTES {
+            return Ok(());
+        }
+        self.since_bytes = 0;
         match self.on_its_way.replace(self.outlet.sender.ticket()) {
             Some(before) => self.outlet.settle(&before),
             None => Ok(()),
@@ -146,7 +157,8 @@ impl<'a> Source<'a> {
 
     /// Waits until everything that was sent is accepted.
     fn settle(&mut self) -> Result<(), Over> {
-        self.on_its_way.take().map_or(Ok(()), |ticket| self.outlet.settle(&ticket))
+        (self.on_its_way, self.since_bytes) = (None, 0);
+        self.outlet.settle(&self.outlet.sender.ticket())
     }
 
     /// Waits until there is something to read, a writer's end included.
@@ -216,6 +228,10 @@ impl Outlet<'_> {
         Ok(())
     }
 }
+
+/// How much is sent before what was sent before it must be accepted. With less, the gateway and the daemon would
+/// take turns.
+const ON_ITS_WAY_BYTES: usize = 256 * 1024;
 
 /// How long a gateway that is to end tries to hand on what it has read.
 const PATIENCE: Duration = Duration::from_millis(500);
