@@ -10,6 +10,7 @@ mod delivery;
 mod ends;
 mod flow;
 mod large;
+mod links;
 mod orders;
 mod resume;
 mod runs;

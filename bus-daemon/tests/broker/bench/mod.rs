@@ -192,7 +192,11 @@ impl Bench {
     }
 
     pub(crate) fn control(&self) -> Control {
-        let peer = self.connect();
+        self.control_as(UID)
+    }
+
+    pub(crate) fn control_as(&self, uid: u32) -> Control {
+        let peer = self.connect_as(uid);
         peer.hello(Role::Control);
         assert!(matches!(peer.hear(), Heard::Welcome(Welcome { role: WelcomeRole::Control, .. })));
         Control { peer }
@@ -219,6 +223,11 @@ impl Bench {
         control.peer.cut();
         let Reply::Channels(channels) = reply else { panic!("no channels, but {reply:?}") };
         channels.into_iter().map(|summary| summary.channel.to_string()).collect()
+    }
+
+    /// The daemon parts with the ends of its process that call themselves so.
+    pub(crate) fn part_with(&self, name_prefix: &str) {
+        self.event(|broker, _| broker.part_with(PID, name_prefix));
     }
 
     pub(crate) fn begin_shutdown(&self) {
@@ -319,6 +328,8 @@ impl State {
                     }),
                     Action::HangUp(id, reason) => self.hang_up(id, reason),
                     Action::Lane(action) => panic!("{action:?}: nobody here wishes a lane"),
+                    // There are none here; that the order came through is all that is told.
+                    Action::Link(id, _) => self.broker.answer(id, &Reply::Links(Vec::new())),
                 }
             }
             self.broker.end_turn();
