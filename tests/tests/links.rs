@@ -433,6 +433,7 @@ fn a_command_that_fails_is_run_again_up_to_its_limit_and_says_why_it_ended() {
         let once = place.bus.link(once).unwrap();
         let info = place.await_state(&once, LinkState::Ended);
         assert_eq!((info.restarts, info.last_exit.as_deref()), (0, Some("exit status 0")));
+        assert_eq!(info.note, "the command ended with exit status 0");
         // Its end is gone: another may receive.
         drop(place.receiver("b"));
 

@@ -175,7 +175,7 @@ pub(super) enum FifoError {
         path.display()
     )]
     FolderWritable { path: PathBuf, mode: u32 },
-    #[error("cannot make FIFO {}: {source}", path.display())]
+    #[error("cannot make FIFO {}: {source}: choose a folder where this user may make files and has room", path.display())]
     Make { path: PathBuf, source: io::Error },
     #[error("cannot open FIFO {}: {source}", path.display())]
     Open { path: PathBuf, source: io::Error },

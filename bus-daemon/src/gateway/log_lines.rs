@@ -8,12 +8,15 @@ use rustix::event::PollFlags;
 
 use super::stop::Stop;
 
-/// Logs line after line until the output ends, or until the order to stop and nothing more is there.
+/// Logs line after line until the output ends. After the order to stop it takes what a pipe holds and no more: a
+/// process that has left the group of its command may write for ever.
 /// `errors` must not wait by itself.
 pub(super) fn log_lines(link: &str, errors: File, stop: &Stop) {
     let mut line = Vec::new();
     let mut buffer = [0; LINE_MAX_BYTES];
-    loop {
+    let mut reads_after_stop = 0;
+    while reads_after_stop < PIPE_READS {
+        reads_after_stop += u32::from(stop.is_given());
         match (&errors).read(&mut buffer) {
             Ok(0) => break,
             Ok(bytes) => {
@@ -49,6 +52,9 @@ fn say(link: &str, line: &[u8]) {
         .collect();
     tracing::info!(link, "{line}");
 }
+
+/// As many as empty a pipe.
+const PIPE_READS: u32 = 16;
 
 /// Longer lines are logged in parts, so that a command that never ends a line fills no memory.
 const LINE_MAX_BYTES: usize = 4_096;

@@ -63,6 +63,9 @@ pub(super) fn serve(links: &Links, link: &Link) -> Result<Over, NotUp> {
 trait Outlets {
     /// Waits for somebody who reads.
     fn next(&mut self) -> Result<Outlet<'_>, Over>;
+
+    /// Why there will be none any more, if that is so.
+    fn over(&mut self) -> Option<Over>;
 }
 
 /// A pipe that somebody reads.
@@ -84,7 +87,10 @@ fn write_all(link: &Link, receiver: &mut Receiver<Vec<u8>>, outlets: &mut dyn Ou
                 Ok(batch) => batch,
                 Err(RecvTimeoutError::Timeout) => continue,
                 Err(RecvTimeoutError::Kicked) if link.stop.is_given() => return Err(Over::Stopped),
-                Err(error) => return Err(Over::Because(error.to_string())),
+                Err(error) => {
+                    drop(outlet);
+                    return Err(outlets.over().unwrap_or_else(|| Over::Because(error.to_string())));
+                }
             };
             if outlet.is_deserted() {
                 // Nobody has seen it: it is kept for whoever comes.
@@ -139,6 +145,10 @@ impl Outlets for Readers<'_> {
         let writer = FrameWriter::new(PipeEnd::new(pipe, &self.link.stop), &self.link.spec.framing);
         Ok(Outlet { writer, acks: None, is_current: Box::new(|| true) })
     }
+
+    fn over(&mut self) -> Option<Over> {
+        None
+    }
 }
 
 /// The runs of a command.
@@ -154,6 +164,10 @@ impl Outlets for Workers<'_> {
         let slot = self.slot;
         let is_current = Box::new(move || slot.is_current(run));
         Ok(Outlet { writer, acks: output.map(|output| Acks { output, lines: 0 }), is_current })
+    }
+
+    fn over(&mut self) -> Option<Over> {
+        self.slot.lock().over.take()
     }
 }
 
