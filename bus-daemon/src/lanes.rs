@@ -16,6 +16,9 @@ use bus_core::lane::region::{Access, Map, MemoryFile};
 use bus_core::lane::ring::{Counts, Limits, Position, Start, at_rest, counts, walk, write_cursor};
 use bus_core::wire::{LaneEnd, LaneId, LaneStart};
 
+use rustix::net::sockopt::{socket_domain, socket_type};
+use rustix::net::{AddressFamily, SocketType};
+
 use crate::broker::{AtRest, LaneBooks, LaneMessage, LanePart, LaneSize, PeerId};
 
 /// All lanes, and what their receivers have once.
@@ -35,6 +38,8 @@ pub(crate) struct Books(Arc<Mutex<HashMap<LaneId, Heads>>>);
 #[derive(Debug)]
 struct Heads {
     file: Arc<MemoryFile>,
+    /// All of it, once somebody has looked.
+    all: Option<Arc<Map>>,
     data: Map,
     cursor: Option<Map>,
 }
@@ -61,14 +66,13 @@ impl LaneBooks for Books {
         message_max_bytes: u32,
         each: &mut dyn FnMut(LaneMessage<'_>) -> bool,
     ) -> Option<LaneStart> {
-        let file = Arc::clone(&self.lock().get(&lane)?.file);
-        let LaneStart { logical, place, messages } = from;
-        let limits = Limits { ring_bytes: (file.bytes() - PAGE_BYTES) as u64, message_max_bytes };
         // What cannot be mapped or read is not shown: whoever reads the lane finds out for itself.
-        let map = file.map_to_read().ok()?;
+        let (map, bytes) = self.lock().get_mut(&lane)?.all().ok()?;
+        let LaneStart { logical, place, messages } = from;
+        let limits = Limits { ring_bytes: (bytes - PAGE_BYTES) as u64, message_max_bytes };
         let start = Start { logical, place, messages, taken: messages };
         let mut at = from;
-        let walked = walk(&map, limits, start, |reader, record| {
+        let walked = walk(&*map, limits, start, |reader, record| {
             let goes_on = each(LaneMessage {
                 at,
                 header: record.header,
@@ -86,6 +90,17 @@ impl LaneBooks for Books {
             goes_on
         });
         walked.ok().map(lane_start)
+    }
+}
+
+impl Heads {
+    /// A map of all of it, and its length.
+    fn all(&mut self) -> io::Result<(Arc<Map>, usize)> {
+        let map = match &self.all {
+            Some(map) => Arc::clone(map),
+            None => Arc::clone(self.all.insert(Arc::new(self.file.map_to_read()?))),
+        };
+        Ok((map, self.file.bytes()))
     }
 }
 
@@ -123,7 +138,7 @@ impl LaneStore {
         let (bell, ringer) = doorbell()?;
         let number = data.number()?;
         let data = Arc::new(data);
-        self.books.lock().insert(lane, Heads { file: Arc::clone(&data), data: head, cursor: None });
+        self.books.lock().insert(lane, Heads { file: Arc::clone(&data), all: None, data: head, cursor: None });
         self.lanes.insert(lane, Files { data, cursor: None, bell: Some(bell), ringer });
         Ok(number)
     }
@@ -146,6 +161,10 @@ impl LaneStore {
         let came = descriptors.len();
         let [data, ringer] = <[OwnedFd; 2]>::try_from(descriptors)
             .map_err(|_| io::Error::other(format!("{came} descriptors came with it, and 2 were to come")))?;
+        // Whatever else it is, others would wait for it.
+        if socket_domain(&ringer)? != AddressFamily::UNIX || socket_type(&ringer)? != SocketType::STREAM {
+            return Err(io::Error::other("what is to ring its sender is no bell"));
+        }
         let bytes = PAGE_BYTES + usize::try_from(ring_bytes).map_err(io::Error::other)?;
         let data = match by {
             LaneEnd::Sender => MemoryFile::open_checked(data, bytes, Access::Write).map_err(io::Error::other)?,
@@ -158,7 +177,7 @@ impl LaneStore {
         let head = data.watch_head()?;
         let number = data.number()?;
         let data = Arc::new(data);
-        self.books.lock().insert(lane, Heads { file: Arc::clone(&data), data: head, cursor: None });
+        self.books.lock().insert(lane, Heads { file: Arc::clone(&data), all: None, data: head, cursor: None });
         self.lanes.insert(lane, Files { data, cursor: None, bell: None, ringer: Ringer::new(ringer) });
         Ok(Some(number))
     }

@@ -56,6 +56,9 @@ impl Broker {
     /// A new receiver comes when the daemon before has just died. Whoever it had seated comes back before long, and
     /// first: it may hold a message that nobody else is to have meanwhile.
     fn let_wait(&mut self, id: PeerId, hello: Hello) {
+        if let Some(peer) = self.peer_mut(id) {
+            peer.role = PeerRole::Early;
+        }
         self.early.push((id, hello));
         self.due(self.rules.former_receivers_ms);
     }

@@ -89,7 +89,7 @@ impl Broker {
     pub fn describe(&self, id: PeerId) -> String {
         let Some(peer) = self.peer(id) else { return "a former peer".to_owned() };
         let role = match peer.role {
-            PeerRole::Greeting { .. } => "connection",
+            PeerRole::Greeting { .. } | PeerRole::Early => "connection",
             PeerRole::Control => "former end",
             PeerRole::Bringing => "former end of a lane",
             PeerRole::Sender { .. } => "sender",

@@ -126,6 +126,7 @@ impl Broker {
                 (seat.peer == id).then_some(channel)
             }
             PeerRole::Greeting { .. }
+            | PeerRole::Early
             | PeerRole::Control
             | PeerRole::Bringing
             | PeerRole::Sender { .. }

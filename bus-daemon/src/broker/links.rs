@@ -54,7 +54,14 @@ impl Broker {
                     // It may have something to acknowledge yet.
                     self.dismiss(channel, ClosingCode::Kicked, &text);
                 }
-                Some(PeerRole::FormerSender { .. } | PeerRole::Greeting { .. } | PeerRole::Control) | None => {}
+                Some(
+                    PeerRole::FormerSender { .. }
+                    | PeerRole::Greeting { .. }
+                    | PeerRole::Early
+                    | PeerRole::Bringing
+                    | PeerRole::Control,
+                )
+                | None => {}
             }
         }
     }

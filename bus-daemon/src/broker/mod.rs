@@ -39,7 +39,7 @@ mod users;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
-use bus_core::wire::{FrameLimits, Hello, Kind, LaneBrought, RefusedCode};
+use bus_core::wire::{FrameLimits, Hello, Kind, LaneBrought, LaneId, RefusedCode};
 use bus_core::{ChannelName, LinkSpec, Unlink};
 use slab::Slab;
 
@@ -150,6 +150,10 @@ pub struct Broker {
     early: Vec<(PeerId, Hello)>,
     /// Lanes of an earlier daemon whose descriptors are to come.
     brought: Vec<(PeerId, LaneBrought)>,
+    /// The same, whose descriptors are looked at.
+    arriving: Vec<(PeerId, LaneBrought)>,
+    /// Lanes that their receivers could not read: the last of them.
+    broken_lanes: VecDeque<LaneId>,
     lanes_made: u64,
     /// The system gives memory for lanes.
     lanes_possible: bool,
@@ -203,6 +207,8 @@ impl Broker {
             tickets_made: 0,
             early: Vec::new(),
             brought: Vec::new(),
+            arriving: Vec::new(),
+            broken_lanes: VecDeque::new(),
             lanes_made: 0,
             lanes_possible: true,
             lane_books: None,
@@ -266,9 +272,12 @@ impl Broker {
             PeerRole::Sender { channel, account, .. } => self.sender_leaves(id, channel, account, false),
             PeerRole::FormerSender { channel, account } => self.former_sender_leaves(id, channel, account),
             PeerRole::Receiver { channel, .. } => self.receiver_leaves(id, channel, true),
-            PeerRole::Bringing => self.brought.retain(|(peer, _)| *peer != id),
-            PeerRole::Greeting { .. } => self.early.retain(|(peer, _)| *peer != id),
-            PeerRole::Control => {}
+            PeerRole::Bringing => {
+                self.brought.retain(|(peer, _)| *peer != id);
+                self.arriving.retain(|(peer, _)| *peer != id);
+            }
+            PeerRole::Early => self.early.retain(|(peer, _)| *peer != id),
+            PeerRole::Greeting { .. } | PeerRole::Control => {}
         }
         let peer = self.peers.remove(id.slot as usize);
         self.discharge(uid, peer.charge);

@@ -53,6 +53,8 @@ pub(super) enum PeerRole {
     Greeting {
         since_ms: u64,
     },
+    /// A new receiver that waits for former ones.
+    Early,
     Control,
     /// Has a lane of an earlier daemon.
     Bringing,

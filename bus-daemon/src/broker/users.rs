@@ -198,7 +198,11 @@ impl Broker {
     pub(super) fn sends_for(&self, id: PeerId) -> Option<ChannelId> {
         match self.peer(id)?.role {
             PeerRole::Sender { channel, .. } | PeerRole::FormerSender { channel, .. } => Some(channel),
-            PeerRole::Greeting { .. } | PeerRole::Control | PeerRole::Bringing | PeerRole::Receiver { .. } => None,
+            PeerRole::Greeting { .. }
+            | PeerRole::Early
+            | PeerRole::Control
+            | PeerRole::Bringing
+            | PeerRole::Receiver { .. } => None,
         }
     }
 }

@@ -9,6 +9,7 @@ mod bounds;
 mod delivery;
 mod ends;
 mod flow;
+mod lanes;
 mod large;
 mod links;
 mod orders;

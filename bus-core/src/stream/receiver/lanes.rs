@@ -235,6 +235,7 @@ impl Lane {
         self.sequence = self.sequence.max(record.header.sequence);
         if self.next == self.reader.head() {
             self.reader.acknowledge(record.next);
+            self.skips.untold += 1;
         } else {
             // Once those before it are.
             self.skips.note(self.next, record.next);
@@ -297,7 +298,7 @@ impl Lane {
     /// How often a message was handed out by earlier receivers, this time included.
     fn attempt(&self, message: u64) -> u32 {
         let earlier = self.attempts.iter().filter(|seen| message <= seen.before).map(|seen| seen.times);
-        1 + earlier.sum::<u32>()
+        earlier.fold(1, u32::saturating_add)
     }
 }
 
@@ -369,7 +370,7 @@ impl Lanes {
         if !self.skips {
             return None;
         }
-        self.skips = self.lanes.iter().any(|lane| !lane.skips.orders.is_empty() || lane.skips.untold > 0);
+        self.skips = self.lanes.iter().any(|lane| !lane.skips.is_idle());
         self.lanes.iter_mut().find_map(|lane| {
             let messages = lane.skipped();
             (messages > 0).then_some(LaneSkipped { lane: lane.id, messages })

@@ -495,24 +495,23 @@ impl StreamSender {
         lane.read_back(start, |message| sending.fold(message));
     }
 
-    /// The channel is gone. What the daemon did not see any more comes back to its sender, unless a receiver took it.
+    /// This end is closed. With its channel what the daemon did not see any more comes back, unless a receiver took
+    /// it; else what is in the lane stays for its receiver.
     pub(super) fn end_lane(&self, state: &mut State) {
         state.mapped = None;
         let Some(mut lane) = state.lane.take() else { return };
-        let start = lane.turn_to_nobody();
-        let before = lane.sequence - lane.writer.messages();
-        let ended = state
-            .sending
-            .lane_ended(lane.id)
-            .unwrap_or(u64::MAX)
-            .clamp(start.taken, lane.writer.messages().max(start.taken));
+        let (messages, before) = (lane.writer.messages(), lane.sequence - lane.writer.messages());
         let sending = &mut state.sending;
         sending.is_in_lane(false);
+        let Some(ended) = sending.lane_ended(lane.id) else {
+            return sending.accept_through(sending.last_sequence());
+        };
+        let start = lane.turn_to_nobody();
         if start.messages > 0 {
             sending.settle_through(before + start.messages);
         }
         lane.read_back(start, |message| sending.fold(message));
-        sending.accept_through(before + ended);
+        sending.accept_through(before + ended.clamp(start.taken.min(messages), messages));
     }
 
     fn lacks_receiver(&self, state: &State) -> bool {

@@ -30,6 +30,14 @@ impl Broker {
                 format!("lane {} is said to have {} bytes, which no lane has", brought.lane.0, brought.ring_bytes);
             return Err(Refusal::new(RefusedCode::Protocol, text));
         }
+        if brought.generation > self.now_ns {
+            let text = format!("lane {} is said to have had {} receivers", brought.lane.0, brought.generation);
+            return Err(Refusal::new(RefusedCode::Protocol, text));
+        }
+        if self.broken_lanes.contains(&brought.lane) {
+            let text = format!("lane {} is broken: what is in it goes by the stream", brought.lane.0);
+            return Err(Refusal::new(RefusedCode::Denied, text));
+        }
         if !self.lanes_possible {
             return Err(Refusal::new(RefusedCode::Limit, "the system gives no memory for lanes"));
         }
@@ -45,15 +53,17 @@ impl Broker {
 
     /// The descriptors of a lane are here.
     pub(in crate::broker) fn lane_comes(&mut self, id: PeerId) -> Result<(), Fault> {
-        let Some((_, brought)) = self.brought.iter().find(|(peer, _)| *peer == id) else {
+        let Some(index) = self.brought.iter().position(|(peer, _)| *peer == id) else {
             return Err(Fault("descriptors came, and no lane was named".into()));
         };
+        let (_, brought) = self.brought.swap_remove(index);
         let lane = brought.lane;
         if self.find_lane(lane).is_some() {
             self.put(id, Kind::LaneKept, &LaneNamed { lane });
             return Ok(());
         }
         let adopt = LaneAction::Adopt(id, lane, brought.by, brought.ring_bytes);
+        self.arriving.push((id, brought));
         self.actions.push_back(Action::Lane(adopt));
         Ok(())
     }
@@ -63,8 +73,10 @@ impl Broker {
     pub fn lane_adopted(&mut self, now: Duration, id: PeerId, memory: io::Result<Option<u64>>) -> bool {
         self.now_ms = millis(now);
         self.now_ns = self.rules.nanoseconds(now);
-        let Some(index) = self.brought.iter().position(|(peer, _)| *peer == id) else { return false };
-        let (_, brought) = self.brought.swap_remove(index);
+        let Some(index) = self.arriving.iter().position(|(peer, _)| *peer == id) else {
+            return matches!(memory, Ok(None));
+        };
+        let (_, brought) = self.arriving.swap_remove(index);
         let lane = brought.lane;
         let taken = match memory {
             Ok(None) => Ok(()),
@@ -125,7 +137,9 @@ impl Broker {
             counted_from: brought.start.messages,
             purged: 0,
             doomed: Doomed::default(),
-            attempts: brought.attempts.clone(),
+            skips_ordered: 0,
+            stands_in: false,
+            attempts: believable(&brought.attempts),
             size: LaneSize { ring_bytes: brought.ring_bytes, message_max_bytes: 0 },
             not_before_ns: brought.not_before_ns,
             brought: true,
@@ -188,6 +202,15 @@ impl Broker {
         LaneProof { uid, token: self.lane_token(lane.0, sender, channel, uid, number) }
     }
 }
+
+/// What an end says of attempts, within bounds.
+fn believable(attempts: &[LaneAttempts]) -> Vec<LaneAttempts> {
+    let bounded = |seen: &LaneAttempts| LaneAttempts { times: seen.times.min(ATTEMPTS_BROUGHT_MAX), ..*seen };
+    attempts.iter().take(super::ATTEMPTS_MAX - 1).map(bounded).collect()
+}
+
+/// How often a message may be said to have been handed out under earlier daemons.
+const ATTEMPTS_BROUGHT_MAX: u32 = 1_000;
 
 impl Lane {
     /// Notes that everything before a message may have been handed out.

@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use bus_core::ChannelName;
 use bus_core::wire::{
-    CursorGiven, Kind, LaneAttempts, LaneDone, LaneGiven, LaneId, LaneNamed, LaneOffered, LaneProof, LaneStart,
-    LaneWish, RefusedCode, Turned, Watching,
+    CursorGiven, Kind, LaneAttempts, LaneDone, LaneGiven, LaneId, LaneNamed, LaneOffered, LaneProof, LaneSkip,
+    LaneStart, LaneWish, RefusedCode, Turned, Watching,
 };
 
 use super::account::{AccountId, Busy};
@@ -59,6 +59,10 @@ pub(super) struct Lane {
     /// Messages that an order has removed.
     purged: u64,
     doomed: Doomed,
+    /// Messages that its receiver was told to skip, one for each order, and has not.
+    skips_ordered: u64,
+    /// The daemon stands in for a receiver.
+    stands_in: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +94,9 @@ const LANES_MAX: usize = 64;
 /// How many lanes the senders of one user have at most: each is a few descriptors of the daemon.
 const USER_LANES_MAX: usize = 256;
 
+/// How many broken lanes are remembered: their senders come back within moments.
+const BROKEN_LANES_MAX: usize = 1_024;
+
 /// How long to wait before a freeze is tried again, in milliseconds.
 pub(super) const FREEZE_AGAIN_MS: u64 = 20;
 
@@ -120,11 +127,16 @@ impl Broker {
                 // earlier connection it may not have heard.
                 lane.sender_leaving = false;
                 lane.account = Some(account_id);
-                let (state, generation) = (lane.state, lane.generation);
+                let (state, generation, stands_in) = (lane.state, lane.generation, lane.stands_in);
+                let turning = lane.turning;
                 let peer = channel.account(account_id).peer;
                 match (state, peer) {
                     (State::Given(true), _) => self.give_cursor(channel_id, id),
+                    (State::Unread, _) if stands_in => self.give_stand_in(channel_id, id),
                     // First it turns away from whom it had.
+                    (State::Leaving, Some(peer)) if turning => {
+                        self.put(peer, Kind::CursorGiven, &CursorGiven { lane: id, generation, ticket: None });
+                    }
                     (State::Brought, Some(peer)) => {
                         self.put(peer, Kind::CursorGiven, &CursorGiven { lane: id, generation, ticket: None });
                     }
@@ -193,6 +205,8 @@ impl Broker {
             counted_from: 0,
             purged: 0,
             doomed: Doomed::default(),
+            skips_ordered: 0,
+            stands_in: false,
         });
         if !self.laned.contains(&channel_id) {
             self.laned.push(channel_id);
@@ -299,7 +313,9 @@ impl Broker {
             }
             lane.state = State::Given(false);
             lane.generation += 1;
+            (lane.stands_in, lane.skips_ordered) = (false, 0);
             let id = lane.id;
+            let doomed = lane.doomed_behind_start();
             let given = LaneGiven {
                 lane: id,
                 ticket: [0; 16],
@@ -314,9 +330,13 @@ impl Broker {
                 brought: lane.brought,
                 proof: lane.proof,
             };
+            self.forget_cursor_tickets(id);
             self.actions.push_back(Action::Lane(LaneAction::NewCursor(id)));
             let ticket = self.ticket(id, LanePart::ForReceiver(receiver), receiver);
             self.put(receiver, Kind::LaneGiven, &LaneGiven { ticket, ..given });
+            if let Some((from, before)) = doomed {
+                self.put(receiver, Kind::LaneSkip, &LaneSkip { lane: id, from, before, most: u64::MAX });
+            }
         }
     }
 
@@ -526,6 +546,11 @@ impl Broker {
         channel.tally.dropped += lost;
         channel.former_lane_messages += acknowledged + lost + counted_from;
         self.free_lane(channel_id, done.lane);
+        if done.fault.is_some() {
+            self.broken_lanes.push_back(done.lane);
+            let excess = self.broken_lanes.len().saturating_sub(BROKEN_LANES_MAX);
+            self.broken_lanes.drain(..excess);
+        }
         if let (Some(sender), Some(fault)) = (sender, done.fault) {
             // It comes back, and is told that the lane is not known.
             self.end_peer(sender, format!("its lane is broken: {fault}"));

@@ -4,8 +4,8 @@
 //! through the ring, and writes a cursor of its own, so that the sender has room again.
 
 use bus_core::wire::{
-    CursorGiven, Flags, FrameHeader, HEADER_BYTES, Kind, LaneEnded, LaneSkip, LaneSkipped, LaneStart, ORIGIN_BYTES,
-    Origin,
+    CursorGiven, Flags, FrameHeader, HEADER_BYTES, Kind, LaneEnded, LaneId, LaneSkip, LaneSkipped, LaneStart,
+    ORIGIN_BYTES, Origin,
 };
 
 use super::books::LaneMessage;
@@ -15,13 +15,12 @@ use crate::broker::channel::ChannelId;
 use crate::broker::peer::PeerId;
 use crate::broker::{Action, Broker, Fault};
 
-/// Messages of lanes that are to go, and nobody has said that they have.
+/// Messages of a lane that are to go, and may be there still: what its receiver had claimed when that was ordered
+/// is before them.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Doomed {
-    /// All before this one.
+    from: u64,
     before: u64,
-    /// So many of the first.
-    first: u64,
 }
 
 /// What an order to remove messages does in lanes.
@@ -52,7 +51,10 @@ impl Broker {
             if lane.state == State::Offered || counts.published == counts.acknowledged {
                 continue;
             }
-            self.channel_mut(channel_id).lanes[index].doomed.before = counts.published;
+            let lane = &mut self.channel_mut(channel_id).lanes[index];
+            let from = if lane.state == State::Unread { lane.start.messages } else { counts.taken };
+            let from = if lane.doomed.before > lane.start.messages { lane.doomed.from.min(from) } else { from };
+            lane.doomed = Doomed { from, before: counts.published };
             match self.channel(channel_id).lanes[index].state {
                 State::Unread => done.removed += self.remove_doomed(channel_id, index),
                 State::Given(_) => {
@@ -76,27 +78,48 @@ impl Broker {
         streamed_ns: Option<u64>,
     ) -> Option<InLanes> {
         let heads = self.channel(channel_id).lanes.iter().enumerate().filter_map(|(index, lane)| {
-            let mut head = None;
+            // What is claimed may be in its user's hands.
+            let counts = self.counts(lane);
+            let claimed = match lane.state {
+                State::Unread => 0,
+                State::Given(_) => counts.taken - counts.acknowledged + lane.skips_ordered,
+                State::Offered | State::Brought | State::Leaving => return None,
+            };
+            let (mut passed, mut head) = (0, None);
             let from = lane.start_from(self.books()?.position(lane.id));
             self.books()?.walk(lane.id, from, self.message_max_bytes, &mut |message| {
-                head = Some(message.header.stamp_ns.max(lane.not_before_ns));
-                false
+                passed += 1;
+                let claimed = passed <= claimed;
+                head = (!claimed).then(|| message.header.stamp_ns.max(lane.not_before_ns));
+                claimed
             });
             Some((head?, index))
         });
-        let (stamp_ns, index) = heads.min()?;
-        if streamed_ns.is_some_and(|streamed_ns| streamed_ns < stamp_ns) {
+        let first = heads.min();
+        if streamed_ns.is_some_and(|streamed_ns| first.is_none_or(|(stamp_ns, _)| streamed_ns < stamp_ns)) {
             return None;
         }
+        // What is claimed and not handed out its receiver alone can tell.
+        let claims = |lane: &&Lane| {
+            let counts = self.counts(lane);
+            matches!(lane.state, State::Given(_)) && counts.taken - counts.acknowledged > lane.skips_ordered
+        };
+        let index = match first {
+            Some((_, index)) => index,
+            None => {
+                let lanes = &self.channel(channel_id).lanes;
+                let id = lanes.iter().find(claims)?.id;
+                lanes.iter().position(|lane| lane.id == id)?
+            }
+        };
         let lane = &mut self.channel_mut(channel_id).lanes[index];
-        lane.doomed.first += 1;
-        let (id, state) = (lane.id, lane.state);
-        if state == State::Unread {
+        let (id, start) = (lane.id, lane.start.messages);
+        if lane.state == State::Unread {
+            lane.doomed = Doomed { from: start, before: start + 1 };
             return Some(InLanes { removed: self.remove_doomed(channel_id, index), recalled: 0 });
         }
-        if let State::Given(_) = state {
-            self.order_skip(channel_id, LaneSkip { lane: id, from: 0, before: u64::MAX, most: 1 });
-        }
+        lane.skips_ordered += 1;
+        self.order_skip(channel_id, LaneSkip { lane: id, from: 0, before: u64::MAX, most: 1 });
         Some(InLanes { removed: 0, recalled: 1 })
     }
 
@@ -124,7 +147,7 @@ impl Broker {
         let lane_id = lane.id;
         if let Some(lane) = self.channel_mut(channel_id).lanes.iter_mut().find(|lane| lane.id == lane_id) {
             lane.purged += skipped.messages.min(acknowledged);
-            lane.doomed.first = lane.doomed.first.saturating_sub(skipped.messages);
+            lane.skips_ordered = lane.skips_ordered.saturating_sub(skipped.messages);
         }
         Ok(())
     }
@@ -133,14 +156,15 @@ impl Broker {
     pub(super) fn remove_doomed(&mut self, channel_id: ChannelId, index: usize) -> u64 {
         let lane = &self.channel(channel_id).lanes[index];
         let (id, start, doomed) = (lane.id, lane.start, lane.doomed);
-        let mut left = doomed.first;
-        let mut index_of = start.messages;
+        if start.messages < doomed.from {
+            // Its last receiver held some before them: the next one is told.
+            return 0;
+        }
+        let mut at = start.messages;
         let walked = self.books().and_then(|books| {
             books.walk(id, start, self.message_max_bytes, &mut |_| {
-                let goes = index_of < doomed.before || left > 0;
-                left = left.saturating_sub(u64::from(index_of >= doomed.before));
-                index_of += 1;
-                goes
+                at += 1;
+                at <= doomed.before
             })
         });
         let lane = &mut self.channel_mut(channel_id).lanes[index];
@@ -150,15 +174,23 @@ impl Broker {
         lane.start = to;
         lane.purged += removed;
         lane.generation += 1;
-        let generation = lane.generation;
-        let account = lane.account;
+        lane.stands_in = true;
+        self.forget_cursor_tickets(id);
         self.actions.push_back(Action::Lane(LaneAction::StandIn(id, to)));
-        let sender = account.and_then(|account| self.channel(channel_id).account(account).peer);
+        self.give_stand_in(channel_id, id);
+        removed
+    }
+
+    /// Tells the sender of a lane that the daemon stands in for a receiver.
+    pub(super) fn give_stand_in(&mut self, channel_id: ChannelId, id: LaneId) {
+        let channel = self.channel(channel_id);
+        let Some(lane) = channel.lanes.iter().find(|lane| lane.id == id) else { return };
+        let generation = lane.generation;
+        let sender = lane.account.and_then(|account| channel.account(account).peer);
         if let Some(sender) = sender {
             let ticket = Some(self.ticket(id, LanePart::StandIn, sender));
             self.put(sender, Kind::CursorGiven, &CursorGiven { lane: id, generation, ticket });
         }
-        removed
     }
 
     /// What is in the lanes of a channel, in the order in which it is handed out: so many frames from `skip` on, as
@@ -173,18 +205,20 @@ impl Broker {
     ) -> (u64, bool) {
         let channel = self.channel(channel_id);
         let mut found: Vec<(u64, Place)> = Vec::new();
+        let wanted = skip.saturating_add(messages).saturating_add(1);
         for position in channel.log.first()..channel.log.end() {
             let stamp_ns = channel.log.frame_at(position).map_or(0, accepted_at_ns);
             found.push((stamp_ns, Place::Log(position)));
         }
         for (index, lane) in channel.lanes.iter().enumerate() {
             let Some(books) = self.books() else { break };
-            let mut before = 0;
+            let (mut before, found_before) = (0, found.len() as u64);
             books.walk(lane.id, lane.start_from(books.position(lane.id)), self.message_max_bytes, &mut |message| {
                 // One sender's go one after the other, whatever their stamps say.
                 before = message.header.stamp_ns.max(lane.not_before_ns).max(before);
                 found.push((before, Place::Lane(index, message.at)));
-                true
+                // Those behind them are not among the first of all, either.
+                found.len() as u64 - found_before < wanted
             });
         }
         found.sort_by_key(|(stamp_ns, _)| *stamp_ns);
@@ -214,8 +248,12 @@ impl Broker {
     /// Appends a message of a lane, as it would go down the wire.
     fn copy_from_lane(&self, lane: &Lane, at: LaneStart, out: &mut Vec<u8>) {
         let Some(books) = self.books() else { return };
-        let redelivered =
-            lane.attempts.iter().filter(|seen| at.messages < seen.before).map(|seen| seen.times).sum::<u32>();
+        let redelivered = lane
+            .attempts
+            .iter()
+            .filter(|seen| at.messages < seen.before)
+            .map(|seen| seen.times)
+            .fold(0, u32::saturating_add);
         books.walk(lane.id, at, self.message_max_bytes, &mut |message| {
             let LaneMessage { header, .. } = message;
             let frame = FrameHeader {
@@ -231,7 +269,7 @@ impl Broker {
                 sender: lane.sender,
                 accepted_at_ns: header.stamp_ns,
                 pid: lane.pid,
-                attempt: 1 + redelivered,
+                attempt: redelivered.saturating_add(1),
             };
             out.reserve(HEADER_BYTES + ORIGIN_BYTES);
             out.extend_from_slice(&frame.encode());
@@ -318,8 +356,13 @@ impl Lane {
         position.filter(|at| at.messages >= self.start.messages).unwrap_or(self.start)
     }
 
-    /// What is to go is known by its sender's lane being at rest.
+    /// Whether something of what is to go is there.
     pub(super) fn is_doomed(&self) -> bool {
-        self.doomed.before > self.start.messages || self.doomed.first > 0
+        self.doomed.before > self.start.messages
+    }
+
+    /// What is to go and lies behind messages that the last receiver held.
+    pub(super) fn doomed_behind_start(&self) -> Option<(u64, u64)> {
+        self.is_doomed().then_some((self.doomed.from, self.doomed.before))
     }
 }

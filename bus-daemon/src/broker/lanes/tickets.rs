@@ -54,6 +54,12 @@ impl Broker {
         });
     }
 
+    /// Another cursor is made: what was kept of the last one is nothing for whoever honoured it.
+    pub(super) fn forget_cursor_tickets(&mut self, lane: LaneId) {
+        self.tickets
+            .retain(|ticket| ticket.lane != lane || !matches!(ticket.part, LanePart::Cursor(_) | LanePart::StandIn));
+    }
+
     /// A lane is free again.
     pub(super) fn forget_tickets_of(&mut self, lane: LaneId) {
         self.tickets.retain(|ticket| ticket.lane != lane);
