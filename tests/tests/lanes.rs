@@ -179,6 +179,26 @@ fn a_sender_brings_its_lane_for_the_next_receiver() {
     });
 }
 
+/// A lane in which nothing was left kept its channel until another receiver came.
+#[test]
+fn a_channel_whose_ends_have_left_vanishes_with_its_lanes() {
+    on_stage("vanished", |_, bus| {
+        for sender_first in [true, false] {
+            let (sender, receiver) = connected_by_a_lane(bus);
+            if sender_first {
+                drop(sender);
+                drop(receiver);
+            } else {
+                drop(receiver);
+                drop(sender);
+            }
+            until("the channel is gone", || {
+                bus.list().unwrap().iter().all(|channel| channel.channel.as_str() != "jobs")
+            });
+        }
+    });
+}
+
 #[test]
 fn a_busy_sender_moves_to_a_lane_and_loses_nothing_on_the_way() {
     on_stage("busy", |_, bus| {

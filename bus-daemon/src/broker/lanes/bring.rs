@@ -167,6 +167,7 @@ impl Broker {
         if found.is_doomed() {
             self.remove_doomed(channel_id, index);
         }
+        self.free_finished(channel_id);
         self.give_lanes(channel_id);
     }
 

@@ -466,6 +466,7 @@ impl Broker {
         if found.is_doomed() {
             self.remove_doomed(channel_id, index);
         }
+        self.free_finished(channel_id);
         if self.lanes_at_rest(channel_id) {
             self.seat_next(channel_id, false);
         }
@@ -507,6 +508,34 @@ impl Broker {
         let given = matches!(state, State::Given(_));
         if let Some(receiver) = channel.seat.as_ref().map(|seat| seat.peer).filter(|_| given) {
             self.put(receiver, Kind::SenderGone, &LaneNamed { lane });
+        }
+        self.free_finished(channel_id);
+        self.end_if_deserted(channel_id);
+        self.vanish_if_idle(channel_id);
+    }
+
+    /// Frees lanes that nobody writes to any more, and in which nothing is left to read.
+    pub(super) fn free_finished(&mut self, channel_id: ChannelId) {
+        let finished = self.channel(channel_id).lanes.iter().filter_map(|lane| {
+            let counts = self.counts(lane);
+            // A receiver that has all of it need not say so: it may do something else for long.
+            let read = match lane.state {
+                State::Unread => counts.published <= lane.start.messages,
+                State::Given(true) => counts.published == counts.acknowledged,
+                State::Given(false) | State::Offered | State::Brought | State::Leaving => false,
+            };
+            (lane.sender_gone && read).then_some((lane.id, counts.published))
+        });
+        let finished: Vec<(LaneId, u64)> = finished.collect();
+        for (id, published) in finished {
+            let channel = self.channel_mut(channel_id);
+            let Some(lane) = channel.lanes.iter().find(|lane| lane.id == id) else { continue };
+            let (messages, purged) = (published - lane.counted_from, lane.purged);
+            channel.tally.accepted += messages;
+            channel.tally.acknowledged += messages - purged;
+            channel.tally.purged += purged;
+            channel.former_lane_messages += messages + lane.counted_from;
+            self.free_lane(channel_id, id);
         }
     }
 

@@ -67,6 +67,7 @@ impl Broker {
                 State::Offered | State::Brought | State::Leaving => done.recalled += unclaimed,
             }
         }
+        self.free_finished(channel_id);
         done
     }
 
@@ -116,7 +117,9 @@ impl Broker {
         let (id, start) = (lane.id, lane.start.messages);
         if lane.state == State::Unread {
             lane.doomed = Doomed { from: start, before: start + 1 };
-            return Some(InLanes { removed: self.remove_doomed(channel_id, index), recalled: 0 });
+            let removed = self.remove_doomed(channel_id, index);
+            self.free_finished(channel_id);
+            return Some(InLanes { removed, recalled: 0 });
         }
         lane.skips_ordered += 1;
         self.order_skip(channel_id, LaneSkip { lane: id, from: 0, before: u64::MAX, most: 1 });
