@@ -91,7 +91,7 @@ fn flow(kind: Kind, export: Bridging, import: Bridging, options: &Options) -> Re
 impl ProduceValues {
     pub(crate) fn play(self) -> Result<()> {
         let sender = bus(&self.place.socket)?.raw_sender(name(FORTH));
-        let sender = if self.place.route == Route::Lane { sender.lane() } else { sender };
+        let sender = if self.place.route == Route::Lane { sender.lane() } else { sender.no_lane() };
         let sender: Sender<Vec<u8>> = sender.open()?;
         await_go()?;
         let messages = match self.bridging {

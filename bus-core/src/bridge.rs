@@ -180,14 +180,16 @@ impl<E> fmt::Debug for Bridge<E> {
 
 /// Why an export ended before its source did, with both ends.
 ///
-/// Nothing is lost: the value in hand is in [`fault`](Self::fault), those behind it are in
-/// [`values`](Self::values), and what was sent and refused since is in [`Sender::refused`]. Those who send into
+/// Nothing is lost: the value that was not sent is in [`fault`](Self::fault), those behind it are in
+/// [`taken`](Self::taken) and then in [`values`](Self::values), and what was sent and refused since is in [`Sender::refused`]. Those who send into
 /// the source notice only when this is dropped; until then they are held back as by a slow receiver.
 #[derive(thiserror::Error)]
 #[error("export to channel {}: {fault}", sender.channel())]
 pub struct ExportError<T: Send + 'static> {
     /// What has happened.
     pub fault: ExportFault<T>,
+    /// What was taken from there to be sent together with the value before it, in order.
+    pub taken: Vec<T>,
     /// Where the values came from.
     pub values: crossbeam_channel::Receiver<T>,
     /// Where they went.
@@ -232,8 +234,8 @@ pub enum ImportError {
 
 /// Sends what comes from `source` to a channel of the bus.
 ///
-/// Values that wait together are sent together, as by [`Sender::feed`]; when there are no more, they are on their
-/// way, as after [`Sender::send`].
+/// Values that wait together are sent together, 128 at most, as by [`Sender::feed`]; when there are no more, they
+/// are on their way, as after [`Sender::send`]. From a channel with an exact capacity values are taken one by one.
 ///
 /// ```
 /// # use bus_core::{Bus, bridge};
@@ -250,13 +252,17 @@ pub fn export<T: Send + 'static>(
     source: crossbeam_channel::Receiver<T>,
     sender: Sender<T>,
 ) -> Bridge<Box<ExportError<T>>> {
-    let failed = |(values, sender), fault| Box::new(ExportError { fault, values, sender });
+    let failed = |(values, sender), (fault, taken)| Box::new(ExportError { fault, taken, values, sender });
     Bridge::start(
         "bus-export",
         None,
         (source, sender),
-        move |(source, sender)| pass_out(&source, &sender).map_err(|fault| failed((source, sender), fault)),
-        move |ends, error| failed(ends, ExportFault::Thread(error)),
+        move |(source, sender)| {
+            let mut taken = Vec::new();
+            let passed = pass_out(&source, &sender, &mut taken);
+            passed.map_err(|fault| failed((source, sender), (fault, taken)))
+        },
+        move |ends, error| failed(ends, (ExportFault::Thread(error), Vec::new())),
     )
 }
 
@@ -343,27 +349,39 @@ impl<T: Send + 'static> Receiver<T> {
     }
 }
 
-/// Passes values on until the source ends.
+/// Passes values on until the source ends. What is left of those that it took together is in `taken`.
 fn pass_out<T: Send + 'static>(
     source: &crossbeam_channel::Receiver<T>,
     sender: &Sender<T>,
+    taken: &mut Vec<T>,
 ) -> Result<(), ExportFault<T>> {
     let closed = sender.closed();
+    let most = sender.feeds_together();
     let flush_bounded = || sender.flush_deadline(Instant::now() + Duration::from_millis(DROP_FLUSH_MS));
     let end = || flush_bounded().map_err(ExportFault::Flush);
     loop {
         select! {
             recv(source) -> value => match value {
-                Ok(value) => sender.feed(value).map_err(ExportFault::Send)?,
+                Ok(value) => taken.push(value),
                 Err(_) => return end(),
             },
             recv(closed) -> _ => return Err(ExportFault::Deleted),
         }
         loop {
-            match source.try_recv() {
-                Ok(value) => sender.feed(value).map_err(ExportFault::Send)?,
-                Err(TryRecvError::Disconnected) => return end(),
-                Err(TryRecvError::Empty) => break,
+            if taken.len() >= most {
+                sender.feed_values(taken).map_err(ExportFault::Send)?;
+            }
+            let nothing = match source.try_recv() {
+                Ok(value) => {
+                    taken.push(value);
+                    continue;
+                }
+                Err(nothing) => nothing,
+            };
+            sender.feed_values(taken).map_err(ExportFault::Send)?;
+            match nothing {
+                TryRecvError::Disconnected => return end(),
+                TryRecvError::Empty => break,
             }
         }
         if !sender.push_all_buffered() {

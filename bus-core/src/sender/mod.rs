@@ -2,6 +2,7 @@
 //!
 //! The way of one message is in `outgoing.rs`; how a sender is opened, in `builder.rs`.
 
+mod batch;
 mod builder;
 mod outgoing;
 mod unsent;

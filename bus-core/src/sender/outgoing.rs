@@ -113,7 +113,7 @@ impl<'a, T: Send + 'static> Outgoing<'a, T> {
     }
 
     /// Header block, then payload. Returns the length of the first.
-    fn encode(&self, value: &T, out: &mut Vec<u8>) -> Result<usize, Why> {
+    pub(super) fn encode(&self, value: &T, out: &mut Vec<u8>) -> Result<usize, Why> {
         if let Some(headers) = self.headers {
             encode_headers(headers, out).map_err(Why::Headers)?;
         }
@@ -220,5 +220,5 @@ impl Outgoing<'_, Vec<u8>> {
 thread_local! {
     /// Where values are encoded: user code runs before any lock is taken, and nothing is allocated
     /// for a message.
-    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+    pub(super) static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }

@@ -169,16 +169,40 @@ pub(crate) fn deletion_gives_an_export_its_value_back_and_all_behind_it(world: &
     assert_eq!(error.values.try_iter().collect::<Vec<_>>(), [2, 3, 4]);
 }
 
+pub(crate) fn deletion_gives_an_export_what_it_had_taken_together_back(world: &World) {
+    world.bus().create(JOBS, ChannelOptions { window: Some(2), ..ChannelOptions::default() }).unwrap();
+    let (values, source) = unbounded();
+    (0..300).for_each(|number| values.send(number).unwrap());
+    let bridge = export(source, sender::<u32>(world));
+    if world.ledger(JOBS).is_some() {
+        world.wait_until_a_sender_waits(JOBS);
+    } else {
+        eventually("the window is full, and one is in hand", || values.len() == 297);
+    }
+    world.bus().delete(JOBS).unwrap();
+    let error = *bridge.join().unwrap_err();
+    let ExportError { fault, taken, values, sender } = error;
+    let refused = sender.refused().len();
+    let in_hand = match fault {
+        ExportFault::Send(SendError::Disconnected(value)) => Some(value),
+        ExportFault::Deleted => None,
+        fault => panic!("{fault}"),
+    };
+    let back: Vec<u32> = in_hand.into_iter().chain(taken).chain(values.try_iter()).collect();
+    assert!(back.iter().copied().eq(300 - back.len() as u32..300), "all behind what was accepted, in order: {back:?}");
+    assert!(refused <= 2, "{refused} were in the window");
+}
+
 pub(crate) fn an_export_goes_on_with_the_ends_that_it_handed_back(world: &World) {
     create(world, 1, WhenFull::Reject);
     let (values, source) = unbounded();
     (0..3).for_each(|number| values.send(number).unwrap());
     drop(values);
     let error = export(source, sender::<u32>(world)).join().unwrap_err();
-    let ExportError { fault: ExportFault::Send(SendError::Full(rejected)), values, sender } = *error else {
+    let ExportError { fault: ExportFault::Send(SendError::Full(rejected)), taken, values, sender } = *error else {
         panic!("{error}")
     };
-    assert_eq!(rejected, 1);
+    assert_eq!((rejected, taken), (1, vec![]));
     let receiver = receiver::<u32>(world);
     assert_eq!(next(&receiver), 0);
     eventually("there is room", || sender.is_empty());

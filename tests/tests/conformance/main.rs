@@ -126,6 +126,7 @@ over_every_route! {
         deletion_ends_an_import_and_says_so
         deletion_ends_an_export_that_has_nothing_to_do
         deletion_gives_an_export_its_value_back_and_all_behind_it
+        deletion_gives_an_export_what_it_had_taken_together_back
         an_export_goes_on_with_the_ends_that_it_handed_back
     }
     readiness {

@@ -366,6 +366,11 @@ impl StreamSender {
         if matches!(state.link, Link::Closed) { state.sending.refused().collect() } else { Vec::new() }
     }
 
+    /// Whether the channel counts every message, and has room for each granted.
+    pub(crate) fn is_exact(&self) -> bool {
+        lock(&self.state).sending.rules().exact
+    }
+
     pub(crate) fn has_lane(&self) -> bool {
         lock(&self.state).lane.is_some()
     }

@@ -1,0 +1,81 @@
+//! Several values at less than each would cost alone: encoded one behind the other, and fed under one lock.
+
+use super::outgoing::SCRATCH;
+use super::unsent::Unsent;
+use super::{Route, Sender};
+use crate::error::SendError;
+
+/// So many that a lock counts for little.
+const FED_TOGETHER: usize = 128;
+
+/// How much is encoded before it is fed, in bytes: what a processor keeps at hand.
+const ENCODED_BYTES: usize = 64 * 1024;
+
+impl<T: Send + 'static> Sender<T> {
+    /// How many values to feed together at most: where a channel counts each one, no others are taken from where
+    /// they wait.
+    pub(crate) fn feeds_together(&self) -> usize {
+        match &self.route {
+            Route::Stream(stream) if !stream.0.is_exact() => FED_TOGETHER,
+            Route::Stream(_) | Route::Local(_) => 1,
+        }
+    }
+
+    /// Feeds all values in order, and takes those out that are fed; those behind the one in the error stay.
+    pub(crate) fn feed_values(&self, values: &mut Vec<T>) -> Result<(), SendError<T>> {
+        let Route::Stream(stream) = &self.route else { return self.feed_each(values) };
+        let outgoing = self.outgoing();
+        // Taken, not borrowed: encoding may run code that sends on its own.
+        let mut scratch = SCRATCH.take();
+        let mut ends = Vec::with_capacity(values.len());
+        let mut fed = 0;
+        let outcome = loop {
+            scratch.clear();
+            ends.clear();
+            let mut undone = None;
+            for value in &values[fed..] {
+                if let Err(why) = outgoing.encode(value, &mut scratch) {
+                    undone = Some(why);
+                    break;
+                }
+                ends.push(scratch.len());
+                if scratch.len() >= ENCODED_BYTES {
+                    break;
+                }
+            }
+            let mut from = 0;
+            let payloads = ends.iter().map(|to| &scratch[std::mem::replace(&mut from, *to)..*to]);
+            match stream.0.feed_all(outgoing.codec, b"", payloads) {
+                Ok(()) => fed += ends.len(),
+                Err((more, error)) => {
+                    fed += more as usize;
+                    break Err(error.into());
+                }
+            }
+            match undone {
+                Some(why) => break Err(why),
+                None if fed == values.len() => break Ok(()),
+                None => {}
+            }
+        };
+        SCRATCH.set(scratch);
+        let Err(why) = outcome else {
+            values.clear();
+            return Ok(());
+        };
+        let rest = values.split_off(fed + 1);
+        let unsent = std::mem::replace(values, rest).pop();
+        unsent.map_or(Ok(()), |value| Err(Unsent { value, why }.into()))
+    }
+
+    fn feed_each(&self, values: &mut Vec<T>) -> Result<(), SendError<T>> {
+        let mut rest = std::mem::take(values).into_iter();
+        while let Some(value) = rest.next() {
+            if let Err(error) = self.feed(value) {
+                values.extend(rest);
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+}
