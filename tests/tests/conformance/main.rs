@@ -97,6 +97,7 @@ over_every_route! {
         a_receiver_that_leaves_the_line_is_passed_over
         by_default_a_receiver_waits_for_the_next_sender
         messages_wait_for_the_next_receiver
+        a_receiver_that_only_tries_learns_of_the_end
         until_disconnected_ends_when_the_last_sender_has_left_and_all_is_received
         until_disconnected_counts_senders_that_left_before_it_came
         the_last_sender_to_leave_wakes_a_receiver_that_waits

@@ -5,8 +5,8 @@ use std::thread;
 use std::time::Instant;
 
 use bus_core::{
-    AdminError, ConfirmError, OpenError, Peers, PeersError, RecvError, RecvTimeoutError, SendError, SendTimeoutError,
-    TryRecvError, TrySendError, WhenFull,
+    AdminError, ConfirmError, OpenError, Peers, PeersError, Receiver, RecvError, RecvTimeoutError, SendError,
+    SendTimeoutError, Sender, TryRecvError, TrySendError, WhenFull,
 };
 use bus_tests::{MOMENT, World, eventually};
 
@@ -69,6 +69,27 @@ pub(crate) fn messages_wait_for_the_next_receiver(world: &World) {
     sender.send(1).unwrap();
     drop(sender);
     assert_eq!(next(&receiver::<u32>(world)), 1);
+}
+
+pub(crate) fn a_receiver_that_only_tries_learns_of_the_end(world: &World) {
+    for round in 0..40 {
+        let name = format!("round-{round}");
+        let receiver: Receiver<u32> = world.bus().receiver(&name).until_disconnected().open().unwrap();
+        let sender: Sender<u32> = world.bus().sender(&name).open().unwrap();
+        for number in 0..200 {
+            sender.send(number).unwrap();
+            assert_eq!(next(&receiver), number);
+        }
+        drop(sender);
+        let deadline = in_time();
+        let ended = loop {
+            match receiver.try_recv() {
+                Err(TryRecvError::Empty) if Instant::now() < deadline => thread::yield_now(),
+                ended => break ended,
+            }
+        };
+        assert!(matches!(ended, Err(TryRecvError::Disconnected)), "round {round}: {ended:?}");
+    }
 }
 
 pub(crate) fn until_disconnected_ends_when_the_last_sender_has_left_and_all_is_received(world: &World) {

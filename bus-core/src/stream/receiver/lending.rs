@@ -394,18 +394,26 @@ impl StreamReceiver {
             Ok(None) if wait == Wait::Never => return Err(NoMessage::Empty),
             Ok(None) if is_late(wait) => return Err(NoMessage::Timeout),
             Ok(None) => {}
-            Ok(Some(_)) => self.fill(&mut state),
+            Ok(Some(_)) => {
+                self.fill(&mut state);
+            }
             Err(_) => self.lose_link(&mut state),
         }
         Ok(state)
     }
 
-    fn fill(&self, state: &mut State) {
-        let Some(connection) = state.connection.clone() else { return };
+    /// Reads what has come by the stream. Returns whether anything is new.
+    fn fill(&self, state: &mut State) -> bool {
+        let Some(connection) = state.connection.clone() else { return false };
         match state.receiving.inbox.fill(&connection) {
-            Ok(Fill::Bytes | Fill::Nothing) => state.read_at = CoarseTime::now(),
+            Ok(Fill::Bytes) => state.read_at = CoarseTime::now(),
+            Ok(Fill::Nothing) => {
+                state.read_at = CoarseTime::now();
+                return false;
+            }
             Ok(Fill::Closed) | Err(_) => self.lose_link(state),
         }
+        true
     }
 
     /// Waits for something from lanes or stream.
@@ -416,7 +424,10 @@ impl StreamReceiver {
     ) -> Result<MutexGuard<'a, State>, NoMessage> {
         if wait == Wait::Never {
             self.tell(&mut state, false);
-            return Err(NoMessage::Empty);
+            // What is no message is not always announced: an end, or a hang-up. Whoever polls is to find nothing
+            // there that was there before.
+            let looks = state.read_at != CoarseTime::now() || self.readiness.get().is_some();
+            return if looks && self.fill(&mut state) { Ok(state) } else { Err(NoMessage::Empty) };
         }
         if self.finish_lanes(&mut state) || self.spin(&mut state) {
             return Ok(state);
@@ -434,7 +445,9 @@ impl StreamReceiver {
         let slept = self.sleep(&state, until);
         state.lanes.end_wait();
         match slept {
-            Ok(true) => self.fill(&mut state),
+            Ok(true) => {
+                self.fill(&mut state);
+            }
             Ok(false) => {}
             Err(_) => self.lose_link(&mut state),
         }
