@@ -99,10 +99,12 @@ impl<D: Memory, C: Memory> Reader<D, C> {
     /// When what stands there is no record, or not one that can lie there.
     #[inline]
     pub fn record(&self, mut at: Position) -> Result<Option<Record>, Broken> {
+        let begin = at.logical;
         loop {
             let rest = self.tail.saturating_sub(at.logical);
             if rest == 0 {
-                return Ok(None);
+                // A jump is published with the record behind it. Alone it would be jumped again for ever.
+                return if at.logical == begin { Ok(None) } else { Err(Broken::Record) };
             }
             let last = self.limits.ring_bytes.saturating_sub(RECORD_BYTES);
             if rest < RECORD_BYTES || at.place > last || !at.place.is_multiple_of(WORD_BYTES as u64) {

@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::codec::Codec;
-use crate::lane::layout::{MessageHeader, PAGE_BYTES};
+use crate::lane::layout::{Fixed, MessageHeader, PAGE_BYTES, RECORD_BYTES, WORD_BYTES, data};
+use crate::lane::memory::Memory as _;
 use crate::lane::memory::tests::Heap;
 use crate::wire::Flags;
 
@@ -70,6 +71,19 @@ fn a_message_is_seen_whole_once_it_is_published() {
     let mut read = Vec::new();
     std::io::Read::read_to_end(&mut reader.payload(&record), &mut read).unwrap();
     assert_eq!(read, b"payload");
+}
+
+/// It was jumped again for ever, by whoever asked for the next message.
+#[test]
+fn a_jump_with_nothing_behind_it_is_no_record() {
+    let memories = Memories::new(RING_BYTES);
+    let mut reader = memories.reader(RING_BYTES);
+    for (index, word) in Fixed::Jump(512).encode().into_iter().enumerate() {
+        memories.data.store(PAGE_BYTES / WORD_BYTES + index, word);
+    }
+    memories.data.store(data::TAIL, RECORD_BYTES);
+    reader.look().unwrap();
+    assert_eq!(reader.record(reader.head()), Err(Broken::Record));
 }
 
 #[test]
