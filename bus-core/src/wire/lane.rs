@@ -184,14 +184,14 @@ pub struct Turned {
     pub generation: u64,
 }
 
-/// From a receiver: it has read a lane to its end, or cannot go on.
+/// From a receiver: it has read a lane to its end, or cannot go on. From a sender: it cannot go on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LaneDone {
     /// Which one.
     pub lane: LaneId,
     /// How many messages were acknowledged, since the lane began.
     pub messages: u64,
-    /// What its sender has written that no sender writes.
+    /// What the other end has written that no such end writes.
     pub fault: Option<String>,
 }
 

@@ -83,6 +83,9 @@ impl Broker {
             (PeerRole::Sender { channel, account, .. }, Kind::Turned) => {
                 read(Kind::Turned, body).map(|turned| self.turned(channel, account, turned))
             }
+            (PeerRole::Sender { channel, account, .. }, Kind::LaneDone) => {
+                read(Kind::LaneDone, body).map(|done| self.lane_given_up(id, channel, account, done))
+            }
             (PeerRole::Receiver { channel, .. }, Kind::Watching) => {
                 read(Kind::Watching, body).map(|watching| self.watching(id, channel, watching))
             }

@@ -139,6 +139,17 @@ impl Places {
         }
     }
 
+    /// Where a logical position lies, if it is in use.
+    pub(super) fn place_of(&self, logical: u64) -> Option<u64> {
+        let run = self.runs.iter().rev().find(|run| run.from <= logical)?;
+        (logical <= self.tail).then(|| run.place + (logical - run.from))
+    }
+
+    /// How long the ring may become.
+    pub(super) fn end(&self) -> u64 {
+        self.end
+    }
+
     /// The places in use, from and to.
     fn in_use(&self) -> impl Iterator<Item = (u64, u64)> {
         let ends = self.runs.iter().skip(1).map(|run| run.from).chain([self.tail]);

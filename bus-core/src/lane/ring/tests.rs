@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::codec::Codec;
-use crate::lane::layout::{Fixed, MessageHeader, PAGE_BYTES, RECORD_BYTES, WORD_BYTES, data};
+use crate::lane::layout::{Fixed, MessageHeader, PAGE_BYTES, RECORD_BYTES, WORD_BYTES, cursor, data};
 use crate::lane::memory::Memory as _;
 use crate::lane::memory::tests::Heap;
 use crate::wire::Flags;
@@ -136,6 +136,60 @@ fn another_receiver_goes_on_where_the_last_was_honoured() {
     let record = second.record(second.head()).unwrap().unwrap();
     assert_eq!((record.header.sequence, payload(&second, &record)), (2, vec![2; 100]));
     assert!(second.claim(2));
+}
+
+/// It gave its place and its count to the next one, who read from anywhere; and one that scribbled over its head
+/// sent its sender back to where it had begun, long written over.
+#[test]
+fn a_receiver_that_lies_of_where_it_stands_costs_the_next_nothing() {
+    const RING: u64 = 16 * 1024;
+    // What it writes for its head, its place and its messages; and the message that the next one begins with.
+    type Lie = fn(Position) -> [u64; 3];
+    let lies: [(Lie, u64); 4] = [
+        (|at| [at.logical | 1, at.place + 8, at.messages], 71),
+        (|at| [at.logical | 1, at.place, at.messages + 1], 71),
+        // Within the record: that one is lost to it.
+        (|at| [at.logical + 16, at.place, at.messages], 72),
+        (|_| [u64::MAX, 0, 0], 51),
+    ];
+    for (lie, first) in lies {
+        let memories = Memories::new(RING);
+        let (mut writer, mut reader) =
+            (memories.writer(Bounds { ring_bytes: RING, ..bounds(100) }), memories.reader(RING));
+        let mut at = reader.head();
+        for sequence in 1..=100 {
+            write(&mut writer, sequence, &[sequence as u8; 100]).unwrap();
+            writer.publish();
+            if sequence == 50 || sequence == 70 {
+                reader.look().unwrap();
+                while let Some(record) = reader.record(at).unwrap() {
+                    at = record.next;
+                }
+                reader.acknowledge(at);
+            }
+            if sequence == 50 {
+                writer.look().unwrap();
+            }
+        }
+        let [head, place, messages] = lie(at);
+        memories.cursor.store(cursor::HEAD, head);
+        for slot in 0..2 {
+            memories.cursor.store(cursor::SLOTS + 2 * slot, place);
+            memories.cursor.store(cursor::SLOTS + 2 * slot + 1, messages);
+        }
+        let next_cursor = Heap::new(PAGE_BYTES);
+        let start = writer.turn(&next_cursor, 1);
+        let limits = Limits { ring_bytes: RING, message_max_bytes: 4096 };
+        let mut next = Reader::new(&memories.data, &next_cursor, limits, 1, start);
+        next.look().unwrap();
+        let mut at = next.head();
+        assert_eq!(at.messages, first - 1);
+        for sequence in first..=100 {
+            let record = next.record(at).unwrap().unwrap();
+            assert_eq!((record.header.sequence, payload(&next, &record)), (sequence, vec![sequence as u8; 100]));
+            at = record.next;
+        }
+    }
 }
 
 /// Also by Miri, which sees what a processor of another kind might do:

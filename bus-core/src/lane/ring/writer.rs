@@ -1,7 +1,7 @@
 //! [`Writer`]: the sender's end of a ring.
 
 use super::places::{Places, Room};
-use super::{Broken, Start};
+use super::{Broken, Limits, Start, walk};
 use crate::lane::layout::{Fixed, MessageHeader, PAGE_BYTES, RECORD_BYTES, WORD_BYTES, cursor, data};
 use crate::lane::memory::{Fence, Memory};
 
@@ -38,10 +38,6 @@ pub struct Bounds {
 
 /// What of the head is no position: positions are whole words.
 const SLOT_BITS: u64 = 7;
-
-/// How often a head that moves is looked at, before it is not believed: an honest receiver that is told of
-/// its end stops within a few messages.
-const LOOKS_MAX: u32 = 100_000;
 
 /// Why a message is not written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,17 +160,39 @@ impl<D: Memory, C: Memory> Writer<D, C> {
         Ok(Some(Start { logical, place, messages, taken: messages }))
     }
 
-    /// Where the receiver stands, head, place and messages of one moment.
-    fn cursor_at_rest(&self) -> Result<Start, NotWritten> {
-        for _ in 0..LOOKS_MAX {
-            let Some(seen) = self.cursor_now()? else { return Ok(self.start) };
-            // Pairs with (P) in the reader.
-            self.cursor.fence(Fence::Acquire);
-            if self.cursor.load(cursor::HEAD) & !SLOT_BITS == seen.logical {
-                return Ok(seen);
+    /// Where the receiver stands, for the next one. Of what it says only its head is taken, and that only if
+    /// a record begins there: the rest this end knows by itself.
+    fn start_of_next(&self) -> Start {
+        let (head, taken) = match self.cursor_now() {
+            Ok(None) => return self.start,
+            Ok(Some(seen)) => (seen.logical, self.cursor.load(cursor::TAKEN).max(self.start.taken)),
+            // It may have been handed everything. What it acknowledged before may be written over.
+            Err(_) => (self.head, self.messages),
+        };
+        let mut logical = head;
+        let rest = loop {
+            match self.messages_from(logical) {
+                Some(messages) => break messages,
+                // It lies. What it has let go of is lost to it, but the next message is the next one's.
+                None => logical += WORD_BYTES as u64,
             }
+        };
+        let messages = self.messages - rest;
+        let place = self.places.place_of(logical).unwrap_or_else(|| self.places.place());
+        Start { logical, place, messages, taken: taken.clamp(messages, self.messages) }
+    }
+
+    /// How many messages were published from there on; `None` when that is not where a message begins.
+    fn messages_from(&self, logical: u64) -> Option<u64> {
+        let tail = self.places.tail();
+        if logical >= tail {
+            return Some(0);
         }
-        Err(NotWritten::Broken(Broken::Head))
+        let place = self.places.place_of(logical)?;
+        let limits = Limits { ring_bytes: self.places.end(), message_max_bytes: u32::MAX };
+        let start = Start { logical, place, messages: 0, taken: 0 };
+        let end = walk(&self.data, limits, start, |_, _| true).ok()?;
+        (end.logical == tail).then_some(end.messages)
     }
 
     /// Makes everything that was written visible.
@@ -218,19 +236,14 @@ impl<D: Memory, C: Memory> Writer<D, C> {
     }
 
     /// Turns to the cursor of another receiver. Returns where the earlier one stood, after which it takes
-    /// nothing more; of one that has scribbled, where it began, and that it may have been handed everything.
+    /// nothing more; of one that has scribbled, where it was believed last, and that it may have been handed
+    /// everything.
     pub fn turn(&mut self, cursor: C, generation: u64) -> Start {
         self.data.store(data::GENERATION, generation);
         // (G) The earlier receiver sees this before it hands out what it takes from now on, or what it took is
         // seen here.
         self.data.fence(Fence::Sequential);
-        let start = match self.cursor_at_rest() {
-            Ok(seen) => {
-                let taken = self.cursor.load(cursor::TAKEN).max(self.start.taken);
-                Start { taken: taken.clamp(seen.messages, self.messages), ..seen }
-            }
-            Err(_) => Start { taken: self.messages, ..self.start },
-        };
+        let start = self.start_of_next();
         (self.head, self.acknowledged) = (start.logical, start.messages);
         (self.cursor, self.start, self.rung) = (cursor, start, 0);
         start

@@ -22,8 +22,8 @@ use crate::stream::outbox::Outgoing;
 use crate::stream::session::{DialError, wall_clock_ns};
 use crate::transport::Connection;
 use crate::wire::{
-    CursorGiven, Flags, Kind, LaneBrought, LaneEnd, LaneHello, LaneId, LaneNamed, LaneOffered, LaneProof, LaneStart,
-    Turned,
+    CursorGiven, Flags, Kind, LaneBrought, LaneDone, LaneEnd, LaneHello, LaneId, LaneNamed, LaneOffered, LaneProof,
+    LaneStart, Turned,
 };
 
 /// How much of a ring is used at first, in bytes: it stays in the cache of a processor.
@@ -72,6 +72,8 @@ pub(super) struct SenderLane {
     /// Something that was sent before by the stream is not acknowledged.
     owes_stream: bool,
     looked_at_ns: u64,
+    /// The daemon was told that its receiver writes what no receiver writes.
+    given_up: bool,
 }
 
 /// What a receiver writes; nothing, while there is none.
@@ -132,6 +134,7 @@ impl SenderLane {
             kept: false,
             owes_stream: true,
             looked_at_ns: 0,
+            given_up: false,
         })
     }
 
@@ -153,7 +156,7 @@ impl SenderLane {
 
     /// The daemon is another, or its connection was: what it was told it may not have heard.
     pub(super) fn is_to_be_named_again(&mut self) {
-        self.kept = false;
+        (self.kept, self.given_up) = (false, false);
     }
 
     pub(super) fn unacknowledged(&mut self) -> u64 {
@@ -290,6 +293,7 @@ impl StreamSender {
                 break Err(PushError::Disconnected);
             }
             let on_stream = state.sending.unacknowledged() as u64;
+            let is_up = matches!(state.link, Link::Up(_));
             // While this thread waited all of it was folded back.
             let Some(lane) = &mut state.lane else { return Ok(InLane::Gone(state)) };
             let stamp_ns = now_ns();
@@ -311,9 +315,18 @@ impl StreamSender {
                     }
                     break Ok(InLane::Sent(sequence));
                 }
-                Err(NotWritten::Full) => {}
-                // As long as its receiver acknowledges nothing nothing is lost; that it lies is its own loss.
-                Err(NotWritten::Broken(_) | NotWritten::TooLarge) => {}
+                Err(NotWritten::Broken(broken)) if is_up && !lane.given_up => {
+                    lane.given_up = true;
+                    // The daemon ends it, and what is in it goes by the stream.
+                    let (messages, fault) = (lane.turn_to_nobody().messages, Some(broken.to_string()));
+                    let done = LaneDone { lane: lane.id, messages, fault };
+                    state.sending.say(Kind::LaneDone, &done);
+                    if self.write(&mut state) == Written::SocketFull {
+                        keeper::wake();
+                    }
+                    continue;
+                }
+                Err(NotWritten::Full | NotWritten::Broken(_) | NotWritten::TooLarge) => {}
             }
             if !waits {
                 // Whoever reads has something to say, perhaps: it is looked for once before it is waited for.

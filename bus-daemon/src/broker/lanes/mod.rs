@@ -576,9 +576,7 @@ impl Broker {
         channel.former_lane_messages += acknowledged + lost + counted_from;
         self.free_lane(channel_id, done.lane);
         if done.fault.is_some() {
-            self.broken_lanes.push_back(done.lane);
-            let excess = self.broken_lanes.len().saturating_sub(BROKEN_LANES_MAX);
-            self.broken_lanes.drain(..excess);
+            self.remember_broken(done.lane);
         }
         if let (Some(sender), Some(fault)) = (sender, done.fault) {
             // It comes back, and is told that the lane is not known.
@@ -587,6 +585,36 @@ impl Broker {
         self.end_if_deserted(channel_id);
         self.vanish_if_idle(channel_id);
         Ok(())
+    }
+
+    /// A sender gives its lane up, because its receiver writes what no receiver writes: it sends all again that was
+    /// not acknowledged before that.
+    pub(super) fn lane_given_up(&mut self, id: PeerId, channel_id: ChannelId, account: AccountId, done: LaneDone) {
+        let channel = self.channel_mut(channel_id);
+        let ours = |lane: &&Lane| lane.id == done.lane && lane.account == Some(account);
+        let (Some(lane), Some(fault)) = (channel.lanes.iter().find(ours), done.fault) else { return };
+        let (counted_from, purged, given) = (lane.counted_from, lane.purged, matches!(lane.state, State::Given(_)));
+        let published = self.published(channel_id, done.lane) - counted_from;
+        let acknowledged = done.messages.saturating_sub(counted_from).clamp(purged, published);
+        let channel = self.channel_mut(channel_id);
+        channel.tally.accepted += acknowledged;
+        channel.tally.acknowledged += acknowledged - purged;
+        channel.tally.purged += purged;
+        channel.former_lane_messages += acknowledged + counted_from;
+        let receiver = channel.seat.as_ref().map(|seat| seat.peer).filter(|_| given);
+        let pid = receiver.and_then(|receiver| self.peer(receiver)).map_or(0, |peer| peer.credentials.pid);
+        if let Some(receiver) = receiver {
+            self.put(receiver, Kind::SenderGone, &LaneNamed { lane: done.lane });
+        }
+        self.free_lane(channel_id, done.lane);
+        self.remember_broken(done.lane);
+        self.end_peer(id, format!("its lane is broken: {fault} (pid {pid})"));
+    }
+
+    fn remember_broken(&mut self, lane: LaneId) {
+        self.broken_lanes.push_back(lane);
+        let excess = self.broken_lanes.len().saturating_sub(BROKEN_LANES_MAX);
+        self.broken_lanes.drain(..excess);
     }
 
     fn free_lane(&mut self, channel_id: ChannelId, lane: LaneId) {
