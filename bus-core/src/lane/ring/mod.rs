@@ -137,6 +137,13 @@ pub struct Counts {
     pub waits_since_ns: u64,
 }
 
+/// How many messages a lane is believed to have seen at most: as many as nobody sends in ten years, and so few
+/// that what is added up of lanes stays a number.
+const MESSAGES_MAX: u64 = 1 << 52;
+
+/// How many bytes a lane is believed to hold at most: the longest ring is far shorter.
+const BYTES_MAX: u64 = 1 << 40;
+
 /// Reads the counts of a lane from the first pages of its files.
 pub fn counts(data: &impl Memory, cursor: Option<&impl Memory>) -> Counts {
     let head = cursor.map(|cursor| {
@@ -145,9 +152,9 @@ pub fn counts(data: &impl Memory, cursor: Option<&impl Memory>) -> Counts {
         (cursor.load(cursor::SLOTS + 2 * slot + 1), cursor.load(cursor::TAKEN), head & !7)
     });
     let waits_since_ns = if data.load(data::WAITING) == 0 { 0 } else { data.load(data::WAITS_SINCE) };
-    let bytes = data.load(data::TAIL).saturating_sub(head.map_or(0, |(_, _, logical)| logical));
+    let bytes = data.load(data::TAIL).saturating_sub(head.map_or(0, |(_, _, logical)| logical)).min(BYTES_MAX);
     // Last, and never less than what was seen to come of it.
-    let published = data.load(data::MESSAGES);
+    let published = data.load(data::MESSAGES).min(MESSAGES_MAX);
     let (acknowledged, taken, _) = head.unwrap_or_default();
     let acknowledged = acknowledged.min(published);
     Counts { published, taken: taken.clamp(acknowledged, published), acknowledged, bytes, waits_since_ns }

@@ -601,7 +601,8 @@ impl Lanes {
 
     /// How many messages lie in the lanes, as their senders say.
     pub(super) fn waiting(&self) -> u64 {
-        self.lanes.iter().map(|lane| lane.reader.published().saturating_sub(lane.next.messages)).sum()
+        let waiting = |lane: &Lane| lane.reader.published().saturating_sub(lane.next.messages);
+        self.lanes.iter().map(waiting).fold(0, u64::saturating_add)
     }
 
     /// Says that the receiver waits, and looks once more. `false` when there is something.

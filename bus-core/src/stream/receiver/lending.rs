@@ -442,7 +442,15 @@ impl StreamReceiver {
         // Nobody tells that the sender of an orphan has turned away.
         let look_again = state.lanes.are_to_be_watched().then(|| Instant::now() + DAEMON_LOOK);
         let until = [wait.deadline(), look_again].into_iter().flatten().min();
+        // The keeper is not to look again and again for what it cannot see: the state is locked meanwhile.
+        let said = state.receiving.control.is_empty();
+        if said {
+            self.put_off(&state);
+        }
         let slept = self.sleep(&state, until);
+        if said {
+            self.take_back(&mut state);
+        }
         state.lanes.end_wait();
         match slept {
             Ok(true) => {

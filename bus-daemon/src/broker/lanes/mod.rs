@@ -19,7 +19,7 @@ use bus_core::wire::{
 };
 
 use super::account::{AccountId, Busy};
-use super::channel::{Channel, ChannelId};
+use super::channel::{Channel, ChannelId, Tally};
 use super::peer::PeerId;
 use super::{Action, Broker, Fault, Refusal, millis};
 
@@ -531,10 +531,9 @@ impl Broker {
             let channel = self.channel_mut(channel_id);
             let Some(lane) = channel.lanes.iter().find(|lane| lane.id == id) else { continue };
             let (messages, purged) = (published - lane.counted_from, lane.purged);
-            channel.tally.accepted += messages;
-            channel.tally.acknowledged += messages - purged;
-            channel.tally.purged += purged;
-            channel.former_lane_messages += messages + lane.counted_from;
+            let before = lane.counted_from;
+            channel
+                .count_lane(before, Tally { accepted: messages, acknowledged: messages - purged, purged, dropped: 0 });
             self.free_lane(channel_id, id);
         }
     }
@@ -569,11 +568,8 @@ impl Broker {
         // Of one that is broken its sender sends again what is not acknowledged, if it lives.
         let lost = if gone { published - acknowledged } else { 0 };
         let channel = self.channel_mut(channel_id);
-        channel.tally.accepted += acknowledged + lost;
-        channel.tally.acknowledged += acknowledged - purged;
-        channel.tally.purged += purged;
-        channel.tally.dropped += lost;
-        channel.former_lane_messages += acknowledged + lost + counted_from;
+        let tally = Tally { accepted: acknowledged + lost, acknowledged: acknowledged - purged, purged, dropped: lost };
+        channel.count_lane(counted_from, tally);
         self.free_lane(channel_id, done.lane);
         if done.fault.is_some() {
             self.remember_broken(done.lane);
@@ -597,10 +593,8 @@ impl Broker {
         let published = self.published(channel_id, done.lane) - counted_from;
         let acknowledged = done.messages.saturating_sub(counted_from).clamp(purged, published);
         let channel = self.channel_mut(channel_id);
-        channel.tally.accepted += acknowledged;
-        channel.tally.acknowledged += acknowledged - purged;
-        channel.tally.purged += purged;
-        channel.former_lane_messages += acknowledged + counted_from;
+        let tally = Tally { accepted: acknowledged, acknowledged: acknowledged - purged, purged, dropped: 0 };
+        channel.count_lane(counted_from, tally);
         let receiver = channel.seat.as_ref().map(|seat| seat.peer).filter(|_| given);
         let pid = receiver.and_then(|receiver| self.peer(receiver)).map_or(0, |peer| peer.credentials.pid);
         if let Some(receiver) = receiver {
@@ -660,6 +654,17 @@ impl Broker {
 }
 
 impl Channel {
+    /// A lane goes, of which messages before `counted_from` were another daemon's. What its ends have said of it
+    /// need not be true.
+    fn count_lane(&mut self, counted_from: u64, lane: Tally) {
+        let add = |to: &mut u64, more: u64| *to = to.saturating_add(more);
+        add(&mut self.tally.accepted, lane.accepted);
+        add(&mut self.tally.acknowledged, lane.acknowledged);
+        add(&mut self.tally.purged, lane.purged);
+        add(&mut self.tally.dropped, lane.dropped);
+        add(&mut self.former_lane_messages, lane.accepted.saturating_add(counted_from));
+    }
+
     /// Whether somebody has left who has a lane mapped still.
     pub(super) fn lanes_wait(&self) -> bool {
         self.lanes.iter().any(|lane| lane.state == State::Leaving || (lane.sender_leaving && !lane.sender_gone))
