@@ -45,6 +45,7 @@ over_every_route! {
     deletion_wakes_both_and_gives_the_value_back
     what_a_dropped_send_could_not_send_comes_back_from_flush
     a_sender_that_is_dropped_sends_what_was_handed_over
+    a_value_that_panics_where_it_is_encoded_panics_where_it_is_awaited
 }
 
 /// One thread, as the smallest runtime has it: whatever blocks it shows.
@@ -254,4 +255,40 @@ async fn a_sender_that_is_dropped_sends_what_was_handed_over(world: &World) {
     assert_eq!(next(&mut stream).await.unwrap().unwrap(), 1);
     assert!(next(&mut stream).await.is_none());
     eventually("nobody is left", || stream.get_ref().is_empty());
+}
+
+/// A number, and one that cannot be encoded.
+#[derive(Debug, serde::Deserialize)]
+struct Fragile(u32);
+
+const FATAL: u32 = 666;
+
+impl serde::Serialize for Fragile {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        assert_ne!(self.0, FATAL, "it is a test that this panics");
+        serializer.serialize_newtype_struct("Fragile", &self.0)
+    }
+}
+
+/// The thread that saw to it was gone, and nobody ever heard of it.
+async fn a_value_that_panics_where_it_is_encoded_panics_where_it_is_awaited(world: &World) {
+    create(world, 1);
+    let (mut sender, mut receiver) = (sender::<Fragile>(world), receiver::<Fragile>(world));
+    in_time(sender.send(Fragile(0))).await.unwrap();
+    assert!(poll_once(sender.send(Fragile(1))).await.is_none(), "there is no room for it");
+    let fatal = tokio::spawn(async move {
+        let sent = sender.send(Fragile(FATAL)).await;
+        (sender, sent)
+    });
+    for expected in 0..2 {
+        assert_eq!(in_time(receiver.recv()).await.unwrap().0, expected);
+    }
+    match in_time(fatal).await {
+        // Within a process nothing is encoded.
+        Ok((_, sent)) => {
+            sent.unwrap();
+            assert_eq!(in_time(receiver.recv()).await.unwrap().0, FATAL);
+        }
+        Err(panicked) => assert!(panicked.is_panic()),
+    }
 }

@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use futures_core::Stream;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -125,7 +126,15 @@ impl<T: Send + 'static> AsyncReceiver<T> {
             let polled = ready!(readiness.poll_read_ready(context));
             let outcome = take(receiver);
             match (outcome, polled) {
-                (Err(TryRecvError::Empty | TryRecvError::Away), Ok(mut seen)) => seen.clear_ready(),
+                (Err(TryRecvError::Empty | TryRecvError::Away), Ok(mut seen)) => {
+                    // The runtime waits for a change, and while the descriptor stays readable there may be none.
+                    let mut polled = [PollFd::new(seen.get_inner(), PollFlags::IN)];
+                    if poll(&mut polled, Some(&Timespec::default())) != Ok(0) {
+                        context.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
+                    seen.clear_ready();
+                }
                 (Err(TryRecvError::Empty | TryRecvError::Away), Err(error)) => {
                     // The runtime is going down, and wakes nobody any more.
                     return Poll::Ready(Err(RecvError::Refused { text: error.to_string() }));

@@ -4,9 +4,11 @@
 //! seen through, is a job for a thread that waits as any sender does; the future waits for the job's end. So what
 //! was handed over goes its way whether or not anybody still waits for it.
 
+use std::any::Any;
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -24,6 +26,7 @@ use crate::stream::session::lock;
 ///
 /// No future of it loses a value. One that is dropped after its first poll has handed its value over, which is
 /// sent all the same; if that fails, the next [`flush`](Self::flush) gives the value back, or [`Sink::poll_ready`].
+/// Where code of the value's type panics, so does the future.
 ///
 /// ```
 /// # let runtime = tokio::runtime::Builder::new_current_thread().build()?;
@@ -71,7 +74,7 @@ struct State<T> {
     given: u64,
     done: u64,
     /// Those that failed, and nobody has been told of.
-    failed: VecDeque<(u64, SinkError<T>)>,
+    failed: VecDeque<(u64, Failure<T>)>,
     /// Who waits for a job. One at a time: a call has the sender to itself.
     waker: Option<Waker>,
     /// The sender is dropped.
@@ -82,6 +85,32 @@ struct State<T> {
 enum Job<T> {
     Send(T),
     Flush,
+}
+
+/// Why a job was not done.
+enum Failure<T> {
+    Error(SinkError<T>),
+    /// Code of the value's type panicked.
+    Panic(Box<dyn Any + Send>),
+}
+
+impl<T> std::fmt::Debug for Failure<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Error(_) => "Error",
+            Self::Panic(_) => "Panic",
+        })
+    }
+}
+
+impl<T> Failure<T> {
+    /// What happened in the thread happens to whoever awaits it.
+    fn into_error(self) -> SinkError<T> {
+        match self {
+            Self::Error(error) => error,
+            Self::Panic(panic) => resume_unwind(panic),
+        }
+    }
 }
 
 /// How many values may wait whose futures were dropped, failed ones included.
@@ -146,13 +175,15 @@ impl<T: Send + 'static> AsyncSender<T> {
 
     /// Sends the value at once, or makes it a job. `Ok` has the job's number.
     fn hand_over(&mut self, value: T) -> Result<Option<u64>, SendError<T>> {
-        // What was seen through before goes without it.
-        self.flushing = None;
         let is_idle = lock(&self.jobs.state).is_idle();
         let value = match is_idle {
             false => value,
             true => match self.sender.try_send(value) {
-                Ok(()) => return Ok(None),
+                Ok(()) => {
+                    // A flush that was given before goes without it.
+                    self.flushing = None;
+                    return Ok(None);
+                }
                 Err(TrySendError::Full(value) | TrySendError::Away(value)) => value,
                 Err(TrySendError::Disconnected(value)) => return Err(SendError::Disconnected(value)),
                 Err(TrySendError::TooLarge { value, bytes, limit }) => {
@@ -166,6 +197,7 @@ impl<T: Send + 'static> AsyncSender<T> {
         if state.waiting.len() + state.failed.len() >= DROPPED_MAX {
             return Err(SendError::Full(value));
         }
+        self.flushing = None;
         Ok(Some(self.jobs.give(&mut state, Job::Send(value))))
     }
 
@@ -201,14 +233,17 @@ impl<T: Send + 'static> Jobs<T> {
             return Poll::Pending;
         }
         let failed = state.failed.iter().position(|(failed, _)| *failed == number);
-        Poll::Ready(failed.and_then(|at| state.failed.remove(at)).map_or(Ok(()), |(_, error)| Err(error)))
+        let failure = failed.and_then(|at| state.failed.remove(at));
+        drop(state);
+        Poll::Ready(failure.map_or(Ok(()), |(_, failure)| Err(failure.into_error())))
     }
 
     /// Whether all jobs up to this one are done, or any has failed.
     fn poll_all(&self, number: u64, context: &mut Context<'_>) -> Poll<Result<(), SinkError<T>>> {
         let mut state = lock(&self.state);
-        if let Some((_, error)) = state.failed.pop_front() {
-            return Poll::Ready(Err(error));
+        if let Some((_, failure)) = state.failed.pop_front() {
+            drop(state);
+            return Poll::Ready(Err(failure.into_error()));
         }
         if state.done < number {
             state.waker = Some(context.waker().clone());
@@ -229,12 +264,18 @@ impl<T: Send + 'static> Jobs<T> {
                 continue;
             };
             drop(state);
-            let outcome = self.see_through(sender, job);
+            // Of the job nothing is used again that a panic may have left half done.
+            let outcome = catch_unwind(AssertUnwindSafe(|| self.see_through(sender, job)));
             state = lock(&self.state);
             state.done += 1;
-            if let Err(error) = outcome {
+            let failure = match outcome {
+                Ok(Ok(())) => None,
+                Ok(Err(error)) => Some(Failure::Error(error)),
+                Err(panic) => Some(Failure::Panic(panic)),
+            };
+            if let Some(failure) = failure {
                 let number = state.done;
-                state.failed.push_back((number, error));
+                state.failed.push_back((number, failure));
             }
             if let Some(waker) = state.waker.take() {
                 drop(state);
