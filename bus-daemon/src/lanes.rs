@@ -11,7 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bus_core::lane::board::Board;
 use bus_core::lane::doorbell::{Doorbell, Ringer, doorbell};
-use bus_core::lane::layout::PAGE_BYTES;
+use bus_core::lane::layout::{NOBODY, PAGE_BYTES, data};
+use bus_core::lane::memory::Memory as _;
 use bus_core::lane::region::{Access, Map, MemoryFile};
 use bus_core::lane::ring::{Counts, Limits, Position, Start, at_rest, counts, walk, write_cursor};
 use bus_core::wire::{LaneEnd, LaneId, LaneStart};
@@ -175,6 +176,9 @@ impl LaneStore {
         };
         data.forbid_new_writers()?;
         let head = data.watch_head()?;
+        if head.load(data::GENERATION) == NOBODY {
+            return Err(io::Error::other("its sender has left it: what is in it comes by the stream"));
+        }
         let number = data.number()?;
         let data = Arc::new(data);
         self.books.lock().insert(lane, Heads { file: Arc::clone(&data), all: None, data: head, cursor: None });

@@ -9,8 +9,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bus_core::{Bus, Receiver, Sender};
-use bus_tests::processes::{Dice, Stage};
+use bus_tests::processes::{CHANNEL, Dice, Stage};
 use bus_tests::{PATIENCE, Route, watch};
+use rustix::process::{Pid, Signal, kill_process};
 
 /// The receiver handed out what was in the lane before what the sender still had for the stream, and the sender
 /// took that for acknowledged.
@@ -302,6 +303,32 @@ fn at_rest(stage: &Stage) -> (usize, usize) {
         }
     }
     last
+}
+
+/// Beside a lane that the next daemon would not take, whose sender had stopped, nothing of the stream was handed
+/// out.
+#[test]
+fn a_lane_without_a_daemon_does_not_hold_back_the_stream() {
+    on_stage("held back", |stage, bus| {
+        stage.add_sender();
+        let receiver: Receiver<Vec<u8>> = bus.raw_receiver(CHANNEL).open().unwrap();
+        until("its sender is in a lane", || {
+            receiver.recv_timeout(PATIENCE).unwrap();
+            let senders = bus.show(CHANNEL).unwrap().senders;
+            senders.iter().any(|sender| sender.route == "lane")
+        });
+        let stopped = Pid::from_raw(stage.sender_pids()[0] as i32).unwrap();
+        kill_process(stopped, Signal::STOP).unwrap();
+        while receiver.recv_timeout(Duration::from_millis(200)).is_ok() {}
+        stage.kill_daemon();
+        // Where the capacity is exact there are no lanes.
+        stage.start_daemon_by(&format!("[channels.{CHANNEL}]\ncapacity = 5000\n"));
+        let sender: Sender<Vec<u8>> = stage.bus().raw_sender(CHANNEL).open().unwrap();
+        sender.send(b"by the stream".to_vec()).unwrap();
+        let received = receiver.recv_timeout(PATIENCE);
+        kill_process(stopped, Signal::CONT).unwrap();
+        assert_eq!(received.unwrap(), b"by the stream");
+    });
 }
 
 fn on_stage(name: &str, test: fn(&mut Stage, &Bus)) {

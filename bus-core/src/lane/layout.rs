@@ -75,6 +75,9 @@ pub mod data {
     pub const WAITS_SINCE: usize = 33;
 }
 
+/// The generation of no receiver at all: what is in the lane its sender sends by other ways.
+pub const NOBODY: u64 = u64::MAX;
+
 /// Words of a cursor.
 pub mod cursor {
     /// How far the receiver has acknowledged, in logical bytes; bit 0 names the slot that belongs to it.

@@ -99,6 +99,11 @@ impl Broker {
             (PeerRole::Control, Kind::Request) => {
                 read::<Request>(Kind::Request, body).map(|request| self.carry_out(id, request))
             }
+            (PeerRole::FormerSender { channel, account }, Kind::Moved) => {
+                // It counts as what it sent does; and is said again, if the sender lives.
+                let _ = read(Kind::Moved, body).and_then(|LaneNamed { lane }| self.moved(id, channel, account, lane));
+                Ok(())
+            }
             // What it asked is asked again over its present connection.
             (PeerRole::FormerSender { .. }, _) => Ok(()),
             (PeerRole::Greeting { .. }, kind) => {

@@ -50,7 +50,9 @@ impl Broker {
         let sender = self.channel(channel_id).account(account_id).sender;
         self.departures.note(sender, self.rules.departed_senders_max);
         let departed_at_ms = if goodbye { FOR_GOOD } else { now_ms.max(FOR_GOOD + 1) };
-        self.sender_leaves_lane(channel_id, account_id);
+        if self.channel(channel_id).account(account_id).former_peers == 0 {
+            self.sender_leaves_lane(channel_id, account_id);
+        }
         self.channel_mut(channel_id).depart(account_id, departed_at_ms);
         self.prune_accounts(channel_id);
         self.give_room(channel_id);
@@ -97,8 +99,14 @@ impl Broker {
         }
         let channel = self.channel_mut(channel_id);
         channel.former_senders -= 1;
-        channel.account_mut(account_id).former_peers -= 1;
-        channel.remember_departed(account_id);
+        let account = channel.account_mut(account_id);
+        account.former_peers -= 1;
+        let has_left = account.former_peers == 0 && account.peer.is_none();
+        if has_left {
+            // Its lane comes behind all that.
+            self.sender_leaves_lane(channel_id, account_id);
+        }
+        self.channel_mut(channel_id).remember_departed(account_id);
         self.prune_accounts(channel_id);
         self.give_room(channel_id);
         self.end_if_deserted(channel_id);

@@ -303,3 +303,33 @@ fn a_purge_while_the_sender_is_away_makes_room_for_it() {
     raw.say(again, Kind::Moved, &LaneNamed { lane });
     assert!(raw.last::<CursorGiven>(again, Kind::CursorGiven).is_some(), "its window stays full");
 }
+
+/// The lane was freed with the second connection, and what had said that it was in use lay in the first.
+#[test]
+fn a_lane_waits_for_what_its_sender_said_over_an_earlier_connection() {
+    let mut raw = Raw::new(7);
+    let first = raw.connect();
+    raw.hello(first, Role::Sender(SenderHello { lane: LaneWish::AtOnce, ..sender_hello("jobs") }));
+    let Some(LaneAction::Make(lane, _)) = raw.lanes.pop() else { panic!("no lane is made") };
+    raw.broker.lane_made(lane, Ok(42));
+    raw.turn();
+    let WelcomeRole::Sender(welcome) = raw.last::<Welcome>(first, Kind::Welcome).unwrap().role else { panic!() };
+    // What it sent over the first is not handed in yet when the second has come, and gone.
+    let resume = Resume { sender: welcome.sender, token: welcome.token, next_sequence: 1 };
+    let second = raw.connect();
+    let hello = SenderHello { lane: LaneWish::Has(lane), resume: Some(resume), ..sender_hello("jobs") };
+    raw.hello(second, Role::Sender(hello));
+    let now = raw.now();
+    raw.broker.disconnected(now, second);
+    raw.turn();
+    assert!(!raw.lanes.contains(&LaneAction::Free(lane)), "{:?}", raw.lanes);
+    raw.say(first, Kind::Moved, &LaneNamed { lane });
+    raw.publish(lane, 3);
+    assert!(!raw.lanes.contains(&LaneAction::FreezeData(lane)), "its end is not known before all is handed in");
+    let now = raw.now();
+    raw.broker.disconnected(now, first);
+    raw.turn();
+    assert!(raw.lanes.contains(&LaneAction::FreezeData(lane)), "{:?}", raw.lanes);
+    let receiver = raw.receiver();
+    assert_eq!(raw.last::<LaneGiven>(receiver, Kind::LaneGiven).unwrap().lane, lane);
+}

@@ -70,7 +70,15 @@ impl Stage {
     /// When there is no room for the config.
     pub fn start_daemon_with(&mut self, channels: &str) {
         let ours = format!("[channels.{CHANNEL}]\nwindow = 256\n[channels.{NARROW}]\ncapacity = 2\n");
-        fs::write(self.path("busd.toml"), ours + channels).expect("a file");
+        self.start_daemon_by(&(ours + channels));
+    }
+
+    /// As [`start_daemon`](Self::start_daemon), with another config.
+    ///
+    /// # Panics
+    /// When there is no room for it.
+    pub fn start_daemon_by(&mut self, config: &str) {
+        fs::write(self.path("busd.toml"), config).expect("a file");
         let log = File::options().append(true).create(true).open(self.path("busd.log")).expect("a log file");
         let mut command = Command::new(program("busd"));
         command.arg("--socket").arg(self.address.path()).arg("--config").arg(self.path("busd.toml"));
@@ -228,6 +236,12 @@ impl Stage {
     #[must_use]
     pub fn receiver_pids(&self) -> Vec<u32> {
         self.receivers.iter().map(|receiver| receiver.child.id()).collect()
+    }
+
+    /// The processes of the senders.
+    #[must_use]
+    pub fn sender_pids(&self) -> Vec<u32> {
+        self.senders.iter().map(|sender| sender.child.id()).collect()
     }
 
     /// Ends the test; the journals stay where they are, for whoever wants to know why.

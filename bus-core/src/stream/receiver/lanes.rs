@@ -425,8 +425,11 @@ impl Lanes {
     }
 
     pub(super) fn due(&self) -> u64 {
-        let board = self.ends.as_ref().and_then(|(_, board)| board.as_ref());
-        board.map_or(0, Board::due)
+        self.board().map_or(0, Board::due)
+    }
+
+    fn board(&self) -> Option<&Board<Map>> {
+        self.ends.as_ref().and_then(|(_, board)| board.as_ref())
     }
 
     /// Whether the daemon has sent, or is about to, what is not read.
@@ -492,7 +495,9 @@ impl Lanes {
         let clock_ns = self.round.clock_ns;
         let mut best = stream.head_ns.map(|stamp_ns| (stamp_ns.min(clock_ns), Next::Stream));
         let begins_at = stream.received.saturating_sub(stream.waiting);
-        let mut of_first_look = stream.head_ns.is_some() && (begins_at < self.round.first_due || !stream.is_up);
+        // Where nobody shows how far the stream goes, no lane is of this daemon, and there is no order to keep.
+        let shows_due = stream.is_up && self.board().is_some();
+        let mut of_first_look = stream.head_ns.is_some() && (begins_at < self.round.first_due || !shows_due);
         for (index, lane) in self.lanes.iter_mut().enumerate() {
             if lane.waits_for_stream(stream.is_up) {
                 continue;

@@ -147,7 +147,11 @@ impl StreamReceiver {
                 Ok(()) => {}
                 Err(error) => {
                     answers &= matches!(error, DialError::Refused(_));
-                    state.lanes.keep_orphan(lane);
+                    match seated {
+                        true => state.lanes.keep_orphan(lane),
+                        // It may be another's by now: nothing is taken from it.
+                        false => state.lanes.keep_handed_in(lane),
+                    }
                 }
             }
         }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::{Encoded, LOOK_INTERVAL_NS, Link, PushError, State, StreamSender, Wait, Written};
 use crate::lane::doorbell::{Doorbell, Ringer};
-use crate::lane::layout::{MessageHeader, PAGE_BYTES};
+use crate::lane::layout::{MessageHeader, NOBODY, PAGE_BYTES};
 use crate::lane::memory::{Fence, Memory};
 use crate::lane::region::{Access, Map, MemoryFile};
 use crate::lane::ring::{Bounds, Limits, NotWritten, Reader, Start, Writer};
@@ -31,9 +31,6 @@ const FIRST_BYTES: u64 = 256 * 1024;
 
 /// How often a sender that waits for its receiver looks whether the daemon is back.
 const DAEMON_LOOK: Duration = Duration::from_millis(20);
-
-/// The generation of no receiver at all.
-const NOBODY: u64 = u64::MAX;
 
 /// What the daemon said of lanes, until somebody looks at it.
 #[derive(Debug, Default)]
