@@ -96,20 +96,14 @@ impl Weight {
 /// of theirs was given a processor or took it from another, and for how long.
 #[test]
 fn ends_of_a_lane_through_which_nothing_goes_use_no_processor_time() {
-    watch("idle", || expect_rest(Threads::AllButKeepers), || ());
+    watch("idle", expect_rest, || ());
 }
 
-#[test]
-#[ignore = "fails now and then: a receiver's keeper looks four times a second"]
-fn not_even_a_keeper_wakes_when_nothing_goes_through_a_lane() {
-    watch("keepers", || expect_rest(Threads::All), || ());
-}
-
-fn expect_rest(threads: Threads) {
+fn expect_rest() {
     let mut pair = Pair::start_with("", None, &[]);
     pair.order("count 64 10000");
     let pids = pair.pids();
-    let work = || pids.map(|pid| Work::of(pid, threads));
+    let work = || pids.map(|pid| Work::of(pid));
     eventually("everything is at rest", || {
         let before = work();
         pass_time(Duration::from_millis(300));
@@ -122,13 +116,6 @@ fn expect_rest(threads: Threads) {
     assert_eq!(before, after);
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Threads {
-    All,
-    /// Without those that look after connections.
-    AllButKeepers,
-}
-
 /// What the threads of a process have had.
 #[derive(Debug, PartialEq, Eq)]
 struct Work {
@@ -139,15 +126,12 @@ struct Work {
 }
 
 impl Work {
-    fn of(pid: u32, threads: Threads) -> Self {
+    fn of(pid: u32) -> Self {
         let mut work = Self { switches: 0, ticks: 0 };
         for task in fs::read_dir(format!("/proc/{pid}/task")).expect("it runs") {
             let task = task.expect("a thread").path();
             // One that has just ended says nothing any more.
             let status = fs::read_to_string(task.join("status")).unwrap_or_default();
-            if threads == Threads::AllButKeepers && status.starts_with("Name:\tbus-keeper\n") {
-                continue;
-            }
             let switches = status.lines().filter(|line| line.contains("ctxt_switches"));
             work.switches +=
                 switches.filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok()).sum::<u64>();
