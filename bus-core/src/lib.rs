@@ -150,6 +150,7 @@ mod signal;
 mod stream;
 mod ticket;
 mod transport;
+mod waiting;
 #[doc(hidden)]
 pub mod wire;
 
@@ -178,4 +179,5 @@ pub use stream::session::Door;
 pub use ticket::Ticket;
 #[doc(hidden)]
 pub use transport::{ClientEnd, DaemonEnd, memory_pair};
+pub use waiting::Waiting;
 pub use wire::HeaderBlockError;

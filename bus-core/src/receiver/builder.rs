@@ -13,6 +13,7 @@ use crate::error::OpenError;
 use crate::limits::{ENDPOINT_NAME_MAX_BYTES, TYPE_NAME_MAX_BYTES};
 use crate::name::ChannelName;
 use crate::stream::receiver::{ReceiverOptions, StreamReceiver};
+use crate::waiting::Waiting;
 
 /// Options of a receiver.
 pub struct ReceiverBuilder<T> {
@@ -24,6 +25,7 @@ pub struct ReceiverBuilder<T> {
     name: Option<String>,
     until_disconnected: bool,
     standby: bool,
+    waiting: Waiting,
 }
 
 impl<T: DeserializeOwned> ReceiverBuilder<T> {
@@ -42,7 +44,17 @@ impl ReceiverBuilder<Vec<u8>> {
 impl<T> ReceiverBuilder<T> {
     fn new(bus: Bus, channel: &str, codec: Codec, type_name: Option<String>, decode: Decode<T>) -> Self {
         let channel = channel.to_owned();
-        Self { bus, channel, decode, codec, type_name, name: None, until_disconnected: false, standby: false }
+        Self {
+            bus,
+            channel,
+            decode,
+            codec,
+            type_name,
+            name: None,
+            until_disconnected: false,
+            standby: false,
+            waiting: Waiting::default(),
+        }
     }
 
     /// How values become bytes; bincode otherwise.
@@ -79,6 +91,13 @@ impl<T> ReceiverBuilder<T> {
         self.standby = true;
         self
     }
+
+    /// How it waits for messages that come by a lane; [`Waiting::Adaptive`] otherwise.
+    #[must_use]
+    pub fn waiting(mut self, waiting: Waiting) -> Self {
+        self.waiting = waiting;
+        self
+    }
 }
 
 impl<T: Send + 'static> ReceiverBuilder<T> {
@@ -95,7 +114,7 @@ impl<T: Send + 'static> ReceiverBuilder<T> {
     pub fn open(self) -> Result<Receiver<T>, OpenError> {
         let channel = ChannelName::new(&self.channel)?;
         let declares = declaration(self.codec, self.type_name.as_deref());
-        let Self { standby, until_disconnected, .. } = self;
+        let Self { standby, until_disconnected, waiting, .. } = self;
         let route = match &self.bus.place {
             Place::Daemon(dialer) => {
                 let mut dialer = dialer.clone();
@@ -103,7 +122,7 @@ impl<T: Send + 'static> ReceiverBuilder<T> {
                     dialer.name.clone_from(name);
                 }
                 let channel = channel.clone();
-                let options = ReceiverOptions { dialer, channel, declares, standby, until_disconnected };
+                let options = ReceiverOptions { dialer, channel, declares, standby, until_disconnected, waiting };
                 Route::Stream(StreamReceiver::open(options)?)
             }
             Place::Process(local) => Route::Local(local.receiver(&channel, declares, standby, until_disconnected)?),

@@ -14,6 +14,7 @@ use crate::error::OpenError;
 use crate::limits::{ENDPOINT_NAME_MAX_BYTES, TYPE_NAME_MAX_BYTES};
 use crate::name::ChannelName;
 use crate::stream::sender::{FlushOnDrop, SenderOptions, StreamSender};
+use crate::waiting::Waiting;
 use crate::wire::LaneWish;
 
 /// Options of a sender.
@@ -27,6 +28,7 @@ pub struct SenderBuilder<T> {
     require_receiver: bool,
     /// As the bus says, where it is not set.
     lane: Option<LaneWish>,
+    waiting: Waiting,
     values: PhantomData<fn(T)>,
 }
 
@@ -58,6 +60,7 @@ impl<T> SenderBuilder<T> {
             name: None,
             require_receiver: false,
             lane: None,
+            waiting: Waiting::default(),
             values: PhantomData,
         }
     }
@@ -119,6 +122,13 @@ impl<T> SenderBuilder<T> {
         self.lane = Some(LaneWish::Never);
         self
     }
+
+    /// How it waits for room in a lane; [`Waiting::Adaptive`] otherwise.
+    #[must_use]
+    pub fn waiting(mut self, waiting: Waiting) -> Self {
+        self.waiting = waiting;
+        self
+    }
 }
 
 impl<T: Send + 'static> SenderBuilder<T> {
@@ -144,7 +154,14 @@ impl<T: Send + 'static> SenderBuilder<T> {
                 let require_receiver = self.require_receiver;
                 let wish = self.lane.unwrap_or(dialer.lane);
                 let lane = if dialer.may_have_lanes() { wish } else { LaneWish::Never };
-                let options = SenderOptions { dialer, channel: channel.clone(), declares, require_receiver, lane };
+                let options = SenderOptions {
+                    dialer,
+                    channel: channel.clone(),
+                    declares,
+                    require_receiver,
+                    lane,
+                    waiting: self.waiting,
+                };
                 Route::Stream(Arc::new(FlushOnDrop(StreamSender::open(options)?)))
             }
             Place::Process(local) => Route::Local(local.sender(&channel, declares, self.require_receiver)?),
@@ -164,6 +181,7 @@ impl<T> Clone for SenderBuilder<T> {
             name: self.name.clone(),
             require_receiver: self.require_receiver,
             lane: self.lane,
+            waiting: self.waiting,
             values: PhantomData,
         }
     }

@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bus_core::{ChannelOptions, RecvTimeoutError, SendTimeoutError, TryRecvError, TrySendError, WhenFull};
+use bus_core::{ChannelOptions, RecvTimeoutError, SendTimeoutError, TryRecvError, TrySendError, Waiting, WhenFull};
 use bus_tests::{MOMENT, World, eventually};
 
 use crate::ends::{JOBS, create, in_time, next, receiver, sender, until_disconnected};
@@ -15,6 +15,31 @@ pub(crate) fn a_try_on_a_full_channel_gives_the_value_back_at_once(world: &World
     sender.try_send(2).unwrap();
     assert!(matches!(sender.try_send(3), Err(TrySendError::Full(3))));
     assert_eq!(sender.try_send(4).unwrap_err().into_inner(), 4);
+}
+
+pub(crate) fn ends_wait_as_they_are_told_to(world: &World) {
+    const LAST: u32 = 20_000;
+    for (name, waiting) in [("spin", Waiting::Spin), ("sleep", Waiting::Sleep), ("adaptive", Waiting::Adaptive)] {
+        let options = ChannelOptions { window: Some(64), ..Default::default() };
+        world.bus().create(name, options).unwrap();
+        let receiver = world.bus().receiver::<u32>(name).until_disconnected().waiting(waiting).open().unwrap();
+        let sender = world.bus().sender::<u32>(name).waiting(waiting).open().unwrap();
+        let sending = thread::spawn(move || {
+            (0..LAST).for_each(|number| sender.send(number).unwrap());
+            sender
+        });
+        (0..LAST).for_each(|number| assert_eq!(next(&receiver), number, "{waiting:?}"));
+        let sender = sending.join().unwrap();
+        // Both give up in time, and see the end.
+        let begin = Instant::now();
+        assert!(matches!(receiver.recv_timeout(MOMENT), Err(RecvTimeoutError::Timeout)));
+        (0..64).for_each(|number| sender.send(number).unwrap());
+        assert!(matches!(sender.send_timeout(64, MOMENT), Err(SendTimeoutError::Timeout(64))));
+        assert!(begin.elapsed() < 10 * MOMENT, "{waiting:?}: {:?}", begin.elapsed());
+        world.bus().delete(name).unwrap();
+        let sent = sender.send_deadline(65, in_time());
+        assert!(matches!(sent, Err(SendTimeoutError::Disconnected(65))), "{waiting:?}: {sent:?}");
+    }
 }
 
 /// What was only buffered filled the window, and a try did not write it: it was full for ever.

@@ -54,6 +54,7 @@ over_every_route! {
         a_try_finds_room_again_after_buffered_messages_filled_the_window
         a_send_that_timed_out_was_never_sent
         a_blocked_send_goes_on_when_a_message_is_received
+        ends_wait_as_they_are_told_to
         what_was_received_makes_room_without_another_call
         what_was_acknowledged_makes_room_while_the_next_is_read
         a_blocked_receiver_gets_what_is_sent_later

@@ -626,6 +626,11 @@ impl Lanes {
         waits
     }
 
+    /// Rings for senders that wait for what is acknowledged.
+    pub(super) fn ring_for_those_who_wait(&mut self) {
+        self.lanes.iter_mut().for_each(Lane::ring_now);
+    }
+
     pub(super) fn end_wait(&mut self) {
         for lane in &mut self.lanes {
             lane.reader.end_wait();

@@ -14,6 +14,7 @@ use crate::lane::ring::Broken;
 use crate::stream::inbox::Fill;
 use crate::stream::session::{DialError, lock, wall_clock_ns};
 use crate::transport::Interest;
+use crate::waiting::Waiting;
 use crate::wire::{Kind, LaneDone, LaneGiven, LaneHello, LaneId, LaneNamed, LaneSkip, Watching, read_control};
 
 /// Messages of lanes that are lent, with copies of their content.
@@ -34,6 +35,9 @@ const KEPT_BYTES: usize = 2 * 1024 * 1024;
 /// How long a receiver whose lanes are busy looks again and again before it sleeps. Waking a processor that
 /// sleeps costs about as much.
 const SPIN: Duration = Duration::from_micros(20);
+
+/// How often a receiver that spins looks at what the daemon says.
+const DAEMON_HEARD: Duration = Duration::from_millis(1);
 
 /// How long a try waits for a frame that the daemon is about to write.
 const STREAM_PATIENCE: Duration = Duration::from_millis(50);
@@ -87,6 +91,21 @@ impl State {
     /// Whether a look at lanes and board finds something that was not there.
     fn has_news(&mut self) -> bool {
         self.lanes.has_news(self.receiving.inbox.received().0, self.connection.is_some())
+    }
+
+    /// Looks again and again for something. `false` when it is late before that.
+    fn looks_until(&mut self, until: Instant) -> bool {
+        loop {
+            for _ in 0..64 {
+                if self.has_news() {
+                    return true;
+                }
+                std::hint::spin_loop();
+            }
+            if Instant::now() >= until {
+                return false;
+            }
+        }
     }
 
     /// Says to all lanes that this end waits, and looks once more. `false` when there is something.
@@ -439,6 +458,9 @@ impl StreamReceiver {
         if state.connection.is_none() {
             return self.wait_without_daemon(state, wait);
         }
+        if self.options.waiting == Waiting::Spin {
+            return self.go_on_spinning(state, wait);
+        }
         self.tell(&mut state, true);
         if !state.begin_wait() {
             return Ok(state);
@@ -472,22 +494,33 @@ impl StreamReceiver {
 
     /// Looks for a moment whether there is something. It pays where something came the last time.
     fn spin(&self, state: &mut State) -> bool {
-        if !state.lanes.is_hot() {
+        if self.options.waiting != Waiting::Adaptive || !state.lanes.is_hot() {
             return false;
         }
-        let until = Instant::now() + SPIN;
-        loop {
-            for _ in 0..64 {
-                if state.has_news() {
-                    return true;
-                }
-                std::hint::spin_loop();
-            }
-            if Instant::now() >= until {
-                state.lanes.cool();
-                return false;
+        let found = state.looks_until(Instant::now() + SPIN);
+        if !found {
+            state.lanes.cool();
+        }
+        found
+    }
+
+    /// Looks until there is something, or it is time to hear the daemon.
+    fn go_on_spinning<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        wait: Wait,
+    ) -> Result<MutexGuard<'a, State>, NoMessage> {
+        self.tell(&mut state, true);
+        state.lanes.ring_for_those_who_wait();
+        let look = Instant::now() + DAEMON_HEARD;
+        if !state.looks_until(wait.deadline().map_or(look, |deadline| deadline.min(look))) {
+            self.fill(&mut state);
+            if is_late(wait) && !state.has_news() {
+                self.leave_to_keeper(&state);
+                return Err(NoMessage::Timeout);
             }
         }
+        Ok(state)
     }
 
     /// Sleeps until there is something; `true` when the socket is readable.

@@ -41,6 +41,7 @@ use crate::channel::Peers;
 use crate::error::{Ended, OpenError, PeersError};
 use crate::name::ChannelName;
 use crate::transport::{Connection, Interest};
+use crate::waiting::Waiting;
 use crate::wire::{ReceiverHello, Returning, Role, TypeDeclaration, WelcomeRole};
 
 pub(crate) use super::sender::Wait;
@@ -53,6 +54,7 @@ pub(crate) struct ReceiverOptions {
     pub(crate) declares: Option<TypeDeclaration>,
     pub(crate) standby: bool,
     pub(crate) until_disconnected: bool,
+    pub(crate) waiting: Waiting,
 }
 
 /// Why there is no message.

@@ -21,6 +21,7 @@ use crate::stream::keeper;
 use crate::stream::outbox::Outgoing;
 use crate::stream::session::{DialError, wall_clock_ns};
 use crate::transport::Connection;
+use crate::waiting::Waiting;
 use crate::wire::{
     CursorGiven, Flags, Kind, LaneBrought, LaneDone, LaneEnd, LaneHello, LaneId, LaneNamed, LaneOffered, LaneProof,
     LaneStart, Turned,
@@ -31,6 +32,9 @@ const FIRST_BYTES: u64 = 256 * 1024;
 
 /// How often a sender that waits for its receiver looks whether the daemon is back.
 const DAEMON_LOOK: Duration = Duration::from_millis(20);
+
+/// For how long a sender that spins leaves its state to others: a fraction of a microsecond.
+const SPINS: u32 = 16;
 
 /// What the daemon said of lanes, until somebody looks at it.
 #[derive(Debug, Default)]
@@ -338,6 +342,10 @@ impl StreamSender {
                 Wait::Until(deadline) if Instant::now() >= deadline => break Err(PushError::Timeout),
                 Wait::Until(_) | Wait::Forever => {}
             }
+            if self.options.waiting == Waiting::Spin && is_up {
+                state = self.spin(state, stamp_ns);
+                continue;
+            }
             state = match state.link {
                 Link::Up(_) if !state.reading => self.wait_for_news(state, wait.deadline()),
                 // Whoever reads may not listen to the bell.
@@ -354,6 +362,20 @@ impl StreamSender {
             lane.writer.end_wait();
         }
         outcome
+    }
+
+    /// Lets a moment pass, or hears what the daemon says once in a while.
+    fn spin<'a>(&'a self, mut state: MutexGuard<'a, State>, now_ns: u64) -> MutexGuard<'a, State> {
+        let lane = state.lane.as_mut().filter(|lane| now_ns.abs_diff(lane.looked_at_ns) >= LOOK_INTERVAL_NS);
+        if let Some(lane) = lane {
+            lane.looked_at_ns = now_ns;
+            return self.look_around(state);
+        }
+        drop(state);
+        for _ in 0..SPINS {
+            std::hint::spin_loop();
+        }
+        crate::stream::session::lock(&self.state)
     }
 
     /// Waits for the receiver alone, while there is no daemon.

@@ -30,6 +30,7 @@ use crate::message::{Message, SenderId};
 use crate::name::ChannelName;
 use crate::ticket::Ticket;
 use crate::transport::Connection;
+use crate::waiting::Waiting;
 use crate::wire::{LaneWish, Resume, Role, SenderHello, TypeDeclaration, WelcomeRole};
 
 /// How long a sending call may wait.
@@ -77,6 +78,7 @@ pub(crate) struct SenderOptions {
     pub(crate) declares: Option<TypeDeclaration>,
     pub(crate) require_receiver: bool,
     pub(crate) lane: LaneWish,
+    pub(crate) waiting: Waiting,
 }
 
 #[derive(Debug)]
