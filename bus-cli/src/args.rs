@@ -414,7 +414,8 @@ Examples:
   bus link jobs --from-fifo ~/jobs.fifo && echo 'resize 17.png' > ~/jobs.fifo
   bus link jobs --to-fifo ~/work.fifo && while read -r job; do echo \"$job\"; done < ~/work.fifo
   bus link lines --to-command 'gzip > lines.gz'; bus unlink lines
-  bus link jobs --to-command ./worker --ack line    # the worker writes a line for each message done")]
+  bus link jobs --to-command ./worker --ack line    # the worker writes a line for each message done
+  bus link jobs --to-command ./worker --keep        # comes back with the daemon")]
 #[command(group = ArgGroup::new("pipe").required(true).args(["from_fifo", "to_fifo", "from_command", "to_command"]))]
 pub(crate) struct LinkArgs {
     /// The channel
@@ -430,6 +431,10 @@ pub(crate) struct LinkArgs {
     /// The command of --to-command acknowledges each message by a line on its output; it gets the next then
     #[arg(long, value_name = "HOW", value_parser = ["line"], conflicts_with_all = ["from_fifo", "to_fifo", "from_command"])]
     pub(crate) ack: Option<String>,
+    /// Write the gateway into the daemon's config file too, from where it comes back with the daemon; where that
+    /// fails, nothing is made
+    #[arg(long)]
+    pub(crate) keep: bool,
     /// Write JSON
     #[arg(long)]
     pub(crate) json: bool,
@@ -477,18 +482,25 @@ impl PipeArgs {
 }
 
 /// End a gateway, by its number, or all of a channel
+///
+/// One that is kept, because `bus link --keep` or an administrator wrote it into the daemon's config file, is
+/// removed from there too, or it would come back with the daemon; where that fails, nothing is ended.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   bus unlink 3
   bus unlink jobs
-  bus unlink jobs --from-fifo ~/jobs.fifo")]
+  bus unlink jobs --from-fifo ~/jobs.fifo
+  bus unlink 3 --keep       # until the daemon starts again")]
 pub(crate) struct UnlinkArgs {
     /// The number of a gateway, as `bus links` shows it, or a channel
     #[arg(value_name = "LINK|CHANNEL")]
     pub(crate) which: String,
     #[command(flatten)]
     pub(crate) pipe: PipeArgs,
+    /// Leave the config file as it is: what is kept there comes back with the next daemon
+    #[arg(long)]
+    pub(crate) keep: bool,
     /// Write JSON
     #[arg(long)]
     pub(crate) json: bool,

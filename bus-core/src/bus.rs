@@ -293,7 +293,9 @@ impl Bus {
     }
 
     /// Makes a gateway: the daemon joins a FIFO or a command to a channel. Returns when it is up; it lives
-    /// until [`unlink`](Self::unlink) or the daemon's end. Only for the user of the daemon, as whom it runs.
+    /// until [`unlink`](Self::unlink) or the daemon's end. With [`LinkSpec::keep`] it is written to the daemon's
+    /// config file too, and comes back with the daemon; where that fails, nothing is made. Only for the user of
+    /// the daemon, as whom it runs.
     ///
     /// ```no_run
     /// use bus_core::{Bus, ChannelName, LinkSpec, Pipe};
@@ -314,7 +316,8 @@ impl Bus {
         }
     }
 
-    /// Ends gateways. Returns those that are gone, as they were at the end.
+    /// Ends gateways, and removes those that are kept from the daemon's config file: where that fails, none is
+    /// ended. Returns those that are gone, as they were at the end.
     ///
     /// ```no_run
     /// bus_core::Bus::connect()?.unlink(bus_core::Unlink::Id(1))?;
@@ -325,6 +328,18 @@ impl Bus {
     /// [`AdminError::Refused`] when there is none; see [`AdminError`].
     pub fn unlink(&self, which: Unlink) -> Result<Vec<LinkInfo>, AdminError> {
         match self.ask("unlink", &Request::Unlink(which))? {
+            Reply::Links(links) => Ok(links),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Ends gateways as [`unlink`](Self::unlink) does, and leaves the daemon's config file as it is: those that
+    /// are kept come back with the next daemon.
+    ///
+    /// # Errors
+    /// [`AdminError::Refused`] when there is none; see [`AdminError`].
+    pub fn unlink_for_now(&self, which: Unlink) -> Result<Vec<LinkInfo>, AdminError> {
+        match self.ask("unlink", &Request::UnlinkForNow(which))? {
             Reply::Links(links) => Ok(links),
             other => Err(unexpected(&other)),
         }

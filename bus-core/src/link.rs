@@ -102,6 +102,8 @@ pub struct LinkSpec {
     pub restart_limit: u32,
     /// A worker acknowledges each message by a line on its output.
     pub ack_lines: bool,
+    /// It stands in the config file of the daemon, or is to be written there, and comes back with the daemon.
+    pub keep: bool,
 }
 
 impl LinkSpec {
@@ -109,7 +111,15 @@ impl LinkSpec {
     #[must_use]
     pub fn new(channel: ChannelName, pipe: Pipe) -> Self {
         let restart_limit = crate::limits::LINK_RESTARTS;
-        Self { channel, pipe, framing: Framing::lines(), restart: Restart::default(), restart_limit, ack_lines: false }
+        Self {
+            channel,
+            pipe,
+            framing: Framing::lines(),
+            restart: Restart::default(),
+            restart_limit,
+            ack_lines: false,
+            keep: false,
+        }
     }
 }
 

@@ -197,6 +197,7 @@ fn frames_of_orders_are_as_they_always_were() {
     let mut spec = LinkSpec::new(channel(), Pipe::ToCommand("gzip > jobs.gz".into()));
     spec.framing = Framing::null();
     spec.ack_lines = true;
+    spec.keep = true;
     let fifo = LinkSpec::new(channel(), Pipe::FromFifo("/run/jobs".into()));
     for (name, request) in [
         ("request_link", Request::Link(Box::new(spec.clone()))),
@@ -204,6 +205,7 @@ fn frames_of_orders_are_as_they_always_were() {
         ("request_unlink_id", Request::Unlink(Unlink::Id(3))),
         ("request_unlink", Request::Unlink(Unlink::Channel { channel: channel(), pipe: Some(fifo.pipe.clone()) })),
         ("request_links", Request::Links),
+        ("request_unlink_for_now", Request::UnlinkForNow(Unlink::Id(3))),
     ] {
         control(name, Kind::Request, request);
     }

@@ -3,14 +3,18 @@
 //! Called by `busd` with a file ([`Config::load`]) and by an app that embeds the daemon with a
 //! literal. Both go through [`Config::check`], so that a daemon never starts with a figure that it
 //! could not keep. `file` finds the line and key of what is wrong, `units` reads sizes and
-//! durations, `links` the gateways, `check` holds the limits.
+//! durations, `links` the gateways, `check` holds the limits. `kept` writes gateways into the file, and `edit` knows
+//! where.
 
 mod check;
+mod edit;
 mod file;
+mod kept;
 mod links;
 mod units;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use bus_core::limits;
 use bus_core::{Address, AddressError, ChannelName, ChannelOptions, LinkSpec};
@@ -18,6 +22,7 @@ use serde::Deserialize;
 
 pub use check::InvalidConfig;
 pub use file::ConfigError;
+pub(crate) use kept::{KeepError, KeptLinks};
 pub use units::{UnitError, parse_duration};
 
 /// The settings of a daemon. The keys of the file are the names of the fields, except that a
@@ -108,6 +113,9 @@ pub struct Config {
     /// Gateways that are made at the start: `[[link]]` in the file.
     #[serde(rename = "link", deserialize_with = "links::links")]
     pub links: Vec<LinkSpec>,
+    /// The file that this was read from, in which `bus link --keep` writes gateways; `None` refuses that.
+    #[serde(skip)]
+    pub file: Option<PathBuf>,
 }
 
 /// What one user, over all of its connections, may take of the daemon.
@@ -158,6 +166,7 @@ impl Default for Config {
             poll_us: default_poll_us(),
             channels: BTreeMap::new(),
             links: Vec::new(),
+            file: None,
         }
     }
 }

@@ -11,7 +11,7 @@ use rustix::process::{Resource, getrlimit};
 
 use crate::broker::{Broker, Rules};
 use crate::claim::{Claim, ClaimError};
-use crate::config::Config;
+use crate::config::{Config, KeptLinks};
 use crate::event_loop::{EventLoop, LoopOptions, Outside};
 use crate::gateway::Links;
 use crate::listener::Listener;
@@ -149,7 +149,7 @@ fn prepare(
     };
     let watchdog = drain_ms_told.and_then(|_| Watchdog::from_environment());
     let outside = ToldToEnd { signals, watchdog, drain_ms_told };
-    let links = Links::new(claim.address().clone(), config.links_max)?;
+    let links = Links::new(claim.address().clone(), config.links_max, KeptLinks::new(config.file))?;
     let event_loop = EventLoop::new(Listener::new(listener), outside, broker, links.clone(), options)?;
     for spec in config.links {
         // The loop lets its end in as soon as it runs. One that fails is logged, and keeps nobody from the bus.

@@ -43,7 +43,8 @@ fn assert_refused(text: &str, message: &str) {
 
 #[test]
 fn an_empty_file_is_the_defaults() {
-    assert_eq!(File::new("").load().unwrap(), Config::default());
+    let file = File::new("");
+    assert_eq!(file.load().unwrap(), Config { file: Some(file.path.clone()), ..Config::default() });
 }
 
 #[test]
@@ -96,6 +97,8 @@ fn every_key_is_read() {
     let mut worker = LinkSpec::new(ChannelName::new("jobs").unwrap(), Pipe::ToCommand("./worker".to_owned()));
     worker.framing = Framing::Delimited(b"--".to_vec());
     (worker.restart, worker.restart_limit, worker.ack_lines) = (Restart::Always, 3, true);
+    // What stands in the file comes back with the daemon.
+    worker.keep = true;
     let orders = ChannelOptions {
         capacity: Some(2),
         capacity_bytes: Some(1_000_000),
@@ -103,7 +106,9 @@ fn every_key_is_read() {
         message_max_bytes: Some(65_536),
         when_full: WhenFull::DropOldest,
     };
+    let file = File::new(text);
     let expected = Config {
+        file: Some(file.path.clone()),
         socket: Some(bus_core::Address::new("/run/bus/bus.sock").unwrap()),
         socket_mode: 0o660,
         socket_group: Some(12),
@@ -128,7 +133,7 @@ fn every_key_is_read() {
         links: vec![worker],
         channels: [("jobs".parse().unwrap(), ChannelOptions::default()), ("orders.eu".parse().unwrap(), orders)].into(),
     };
-    assert_eq!(File::new(text).load().unwrap(), expected);
+    assert_eq!(file.load().unwrap(), expected);
 }
 
 #[test]
@@ -157,7 +162,14 @@ fn the_example_file_shows_every_key_with_its_default() {
     );
     let defaults = Config { poll_us: 50, ..Config::default() };
     assert_eq!(
-        Config { socket: None, idle_exit_ms: None, channels: Default::default(), links: Vec::new(), ..shown },
+        Config {
+            socket: None,
+            idle_exit_ms: None,
+            channels: Default::default(),
+            links: Vec::new(),
+            file: None,
+            ..shown
+        },
         defaults
     );
 

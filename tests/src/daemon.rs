@@ -43,22 +43,21 @@ impl Daemon {
         let log = File::create(folder.path().join("busd.log")).expect("a log file");
         let file = folder.path().join("busd.toml");
         fs::write(&file, config.replace("{folder}", &folder.path().display().to_string())).expect("a config file");
-        let child = Command::new(busd())
-            .arg("--config")
-            .arg(file)
-            .arg("--socket")
-            .arg(address.path())
-            // Should the test itself be killed, its daemon does not stay for ever.
-            .args(["--idle-exit", "2m"])
-            .env_remove("BUS_LOG")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .expect("busd starts");
+        let child = spawn(&file, &address, log);
         let daemon = Self { address, child: Mutex::new(child), folder };
         daemon.wait_until_it_answers();
         daemon
+    }
+
+    /// Starts it anew with the same folder, once it has ended, and waits until it answers.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn start_again(&self) {
+        let log = File::options().append(true).open(self.folder.path().join("busd.log")).expect("the log file");
+        let child = spawn(&self.folder.path().join("busd.toml"), &self.address, log);
+        *self.child.lock().unwrap_or_else(PoisonError::into_inner) = child;
+        self.wait_until_it_answers();
     }
 
     fn wait_until_it_answers(&self) {
@@ -121,6 +120,22 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+fn spawn(config: &Path, address: &Address, log: File) -> Child {
+    Command::new(busd())
+        .arg("--config")
+        .arg(config)
+        .arg("--socket")
+        .arg(address.path())
+        // Should the test itself be killed, its daemon does not stay for ever.
+        .args(["--idle-exit", "2m"])
+        .env_remove("BUS_LOG")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .expect("busd starts")
 }
 
 /// The `busd` beside the test's own program; built when it is not there.

@@ -16,14 +16,17 @@ pub(crate) fn link(args: &LinkArgs, around: &Surroundings) -> Result<Exit, Failu
     spec.restart = args.restart;
     spec.restart_limit = args.restart_limit;
     spec.ack_lines = args.ack.is_some();
+    spec.keep = args.keep;
     let link = around.connect()?.link(spec)?;
-    let sentence = format!("linked {}: {}", link.id, described(&link));
+    let kept = if link.spec.keep { ", kept" } else { "" };
+    let sentence = format!("linked {}: {}{kept}{}", link.id, described(&link), noted(&link));
     output::report(&link, sentence, args.json, around)
 }
 
 /// Ends gateways.
 pub(crate) fn unlink(args: &UnlinkArgs, around: &Surroundings) -> Result<Exit, Failure> {
-    let links = around.connect()?.unlink(args.which()?)?;
+    let (bus, which) = (around.connect()?, args.which()?);
+    let links = if args.keep { bus.unlink_for_now(which)? } else { bus.unlink(which)? };
     let sentence: Vec<String> =
         links.iter().map(|link| format!("unlinked {}: {}{}", link.id, described(link), noted(link))).collect();
     output::report(&links, sentence.join("\n"), args.json, around)
@@ -60,8 +63,9 @@ pub(crate) struct Links(pub(crate) Vec<LinkInfo>);
 
 impl Answer for Links {
     fn text(&self) -> String {
-        let mut headings = vec![heading("LINK"), text("CHANNEL"), text("PIPE"), text("STATE"), heading("PID")];
+        let mut headings = vec![heading("LINK"), text("CHANNEL"), text("PIPE"), text("KEPT"), text("STATE")];
         headings.extend([
+            heading("PID"),
             heading("MESSAGES"),
             heading("REFUSED"),
             heading("RESTARTS"),
@@ -74,6 +78,7 @@ impl Answer for Links {
                 number(link.id),
                 text(link.spec.channel.as_str()),
                 text(&link.spec.pipe.to_string()),
+                text(if link.spec.keep { "kept" } else { "" }),
                 text(link.state.name()),
                 text(&link.pid.map_or(String::new(), |pid| pid.to_string())),
                 number(link.messages),

@@ -20,10 +20,14 @@ fn a_fifo_is_linked_listed_shown_and_unlinked() {
     OpenOptions::new().write(true).open(&fifo).unwrap().write_all(b"one\ntwo").unwrap();
     world.run(&["consume", "jobs", "-n", "2"]).is(0, "one\ntwo\n", "");
     let width = path.len() + 10;
-    let headings =
-        format!("LINK  CHANNEL  {:<width$}  STATE    PID  MESSAGES  REFUSED  RESTARTS  LAST EXIT  NOTE\n", "PIPE");
-    let line =
-        format!("   1  jobs     {:<width$}  running              2        0         0", format!("from-fifo {path}"));
+    let headings = format!(
+        "LINK  CHANNEL  {:<width$}  KEPT  STATE    PID  MESSAGES  REFUSED  RESTARTS  LAST EXIT  NOTE\n",
+        "PIPE"
+    );
+    let line = format!(
+        "   1  jobs     {:<width$}        running              2        0         0",
+        format!("from-fifo {path}")
+    );
     let listed = world.output(&["links"]);
     assert_eq!(listed.lines().map(str::trim_end).collect::<Vec<_>>(), [headings.trim_end(), &line]);
     let shown = world.output(&["show", "jobs"]);
@@ -46,6 +50,8 @@ fn refusals_have_the_codes_of_the_table() {
     let refused = world.run(&["link", "jobs", "--to-fifo", socket.to_str().unwrap()]);
     refused.fails(1, &["is a socket and no FIFO, and stays as it is"]);
     world.run(&["link", "jobs", "--to-command", "cat"]).is(0, "", "bus: linked 2: jobs to-command cat\n");
+    let kept = world.run(&["link", "other", "--to-command", "cat", "--keep"]);
+    kept.fails(1, &["the daemon was started without a config file: end it and start `busd --config PATH`"]);
     let taken = world.run(&["link", "jobs", "--to-fifo", world.path("out").to_str().unwrap()]);
     taken.fails(9, &["channel jobs has a receiver: link 2: to-command cat"]);
     assert!(!world.path("out").exists());

@@ -295,10 +295,12 @@ pub enum Request {
     About,
     /// Makes a gateway.
     Link(Box<LinkSpec>),
-    /// Ends gateways.
+    /// Ends gateways. Those of the daemon's config are removed from there.
     Unlink(Unlink),
     /// All gateways.
     Links,
+    /// Ends gateways. Those of the daemon's config stay there.
+    UnlinkForNow(Unlink),
 }
 
 /// The answer to a [`Request`].
@@ -339,7 +341,7 @@ pub enum Reply {
     Refused(Refused),
     /// To `Link`, when it is up.
     Linked(Box<LinkInfo>),
-    /// To `Links`; to `Unlink`, when they are gone.
+    /// To `Links`; to `Unlink` and `UnlinkForNow`, when they are gone.
     Links(Vec<LinkInfo>),
 }
 

@@ -33,6 +33,13 @@ impl Broker {
         self.put(id, Kind::Reply, reply);
     }
 
+    /// Tells the gateway whose end is closed: it may wait for its pipe, and look at the bus much later.
+    pub(super) fn tell_gateway(&mut self, end: PeerId, why: &str) {
+        let Some(peer) = self.peer(end).filter(|peer| peer.credentials.pid == self.rules.pid) else { return };
+        let order = LinkOrder::Parted { name: peer.name.clone(), why: why.to_owned() };
+        self.actions.push_back(Action::Link(end, order));
+    }
+
     /// Parts with the ends that a process named so: they are told that they have ended for good, and need not
     /// wait for anything any more. What a receiver had not acknowledged goes to the next one.
     pub fn part_with(&mut self, pid: u32, name_prefix: &str) {

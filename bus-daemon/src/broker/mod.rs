@@ -83,9 +83,21 @@ pub enum LinkOrder {
     /// Make one.
     Link(Box<LinkSpec>),
     /// End some.
-    Unlink(Unlink),
+    Unlink {
+        /// Which.
+        which: Unlink,
+        /// The config is to know them no more.
+        forget: bool,
+    },
     /// Name them all.
     List,
+    /// The end that has this name, in the daemon's own process, is gone for good.
+    Parted {
+        /// Its name.
+        name: String,
+        /// What has become of it.
+        why: String,
+    },
 }
 
 /// What became of a frame.

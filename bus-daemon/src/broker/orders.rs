@@ -44,7 +44,8 @@ impl Broker {
             }
             Request::About => Ok(self.about()),
             Request::Link(spec) => return self.order_link(id, LinkOrder::Link(spec)),
-            Request::Unlink(which) => return self.order_link(id, LinkOrder::Unlink(which)),
+            Request::Unlink(which) => return self.order_link(id, LinkOrder::Unlink { which, forget: true }),
+            Request::UnlinkForNow(which) => return self.order_link(id, LinkOrder::Unlink { which, forget: false }),
             Request::Links => return self.order_link(id, LinkOrder::List),
         };
         let reply = reply.unwrap_or_else(|Refusal { code, text }| Reply::Refused(Refused { code, text }));
@@ -182,6 +183,9 @@ impl Broker {
         let senders: Vec<PeerId> = channel.accounts.iter().filter_map(|(_, account)| account.peer).collect();
         let receivers: Vec<PeerId> =
             channel.seat.iter().map(|seat| seat.peer).chain(channel.line.iter().copied()).collect();
+        for end in senders.iter().chain(&receivers) {
+            self.tell_gateway(*end, "the channel was deleted");
+        }
         for sender in senders {
             if let Some(PeerRole::Sender { account, .. }) = self.peer(sender).map(|peer| peer.role) {
                 // It learns what was accepted: the rest comes back to it.
@@ -308,9 +312,11 @@ impl Broker {
             let text = format!("channel {} has no receiver", channel.name);
             return Err(Refusal::new(RefusedCode::NoSuchChannel, text));
         };
-        let PeerInfo { pid, name, .. } = self.peer_info(seat.peer);
+        let receiver = seat.peer;
+        let PeerInfo { pid, name, .. } = self.peer_info(receiver);
         let text = format!("the receiver of channel {} was removed by kick", channel.name);
         self.dismiss(id, ClosingCode::Kicked, &text);
+        self.tell_gateway(receiver, "the receiver was removed from the channel by kick");
         Ok(Reply::Kicked { pid, name })
     }
 

@@ -29,12 +29,14 @@ impl Config {
     pub fn load(path: impl AsRef<Path>) -> Result<Self, ConfigError> {
         let path = path.as_ref();
         let text = read_trusted(path)?;
-        parse(&text).map_err(|fault| fault.in_file(path, &text))
+        let config = parse(&text).map_err(|fault| fault.in_file(path, &text))?;
+        // The daemon may go to another folder.
+        Ok(Self { file: std::path::absolute(path).ok(), ..config })
     }
 }
 
 /// Opens first and asks about what was opened, so that nothing can be swapped in between.
-fn read_trusted(path: &Path) -> Result<String, ConfigError> {
+pub(super) fn read_trusted(path: &Path) -> Result<String, ConfigError> {
     let read_error = |source: io::Error| ConfigError::Read { path: path.to_owned(), source };
     // Without NONBLOCK a pipe of that name would hold the daemon until somebody writes.
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
@@ -60,20 +62,20 @@ fn read_trusted(path: &Path) -> Result<String, ConfigError> {
         .map_err(|error| ConfigError::NotText { path: path.to_owned(), at: error.utf8_error().valid_up_to() })
 }
 
-fn parse(text: &str) -> Result<Config, Fault> {
+pub(super) fn parse(text: &str) -> Result<Config, Fault> {
     let config: Config = toml::from_str(text).map_err(|error| Fault::Toml(Box::new(error)))?;
     config.check().map_err(Fault::Invalid)?;
     Ok(config)
 }
 
 /// What is wrong, before it has a place.
-enum Fault {
+pub(super) enum Fault {
     Toml(Box<toml::de::Error>),
     Invalid(InvalidConfig),
 }
 
 impl Fault {
-    fn in_file(self, path: &Path, text: &str) -> ConfigError {
+    pub(super) fn in_file(self, path: &Path, text: &str) -> ConfigError {
         let path = path.to_owned();
         // A file that is not even TOML has the keys before the fault.
         let (table, _) = DeTable::parse_recoverable(text);
@@ -211,4 +213,4 @@ pub enum ConfigError {
 }
 
 /// Room for some ten thousand channels.
-const FILE_MAX_BYTES: u64 = 1024 * 1024;
+pub(super) const FILE_MAX_BYTES: u64 = 1024 * 1024;

@@ -11,6 +11,7 @@ use mio::unix::SourceFd;
 
 use super::*;
 use crate::broker::Rules;
+use crate::config::KeptLinks;
 use crate::connection::Stream;
 use crate::peer::Credentials;
 
@@ -47,7 +48,7 @@ fn event_loop(folder: &std::path::Path) -> EventLoop<Silence> {
         drain: Duration::ZERO,
         connections_max: 10,
     };
-    let links = Links::new(Address::new(folder.join("bus.sock")).unwrap(), 0).unwrap();
+    let links = Links::new(Address::new(folder.join("bus.sock")).unwrap(), 0, KeptLinks::new(None)).unwrap();
     EventLoop::new(Listener::new(listener), Silence(here, there), broker, links, options).unwrap()
 }
 

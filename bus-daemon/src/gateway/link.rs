@@ -1,7 +1,7 @@
 //! [`Link`]: one gateway, as its threads and the registry share it.
 
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bus_core::framing::Framing;
@@ -11,6 +11,7 @@ use bus_core::{Address, Bus, LinkInfo, LinkSpec, LinkState, OpenError, Pipe};
 
 use super::fifo::{Fifo, FifoError};
 use super::stop::Stop;
+use crate::config::KeepError;
 
 /// See the [module](self).
 #[derive(Debug)]
@@ -18,6 +19,14 @@ pub(super) struct Link {
     pub(super) id: u64,
     pub(super) spec: LinkSpec,
     pub(super) stop: Stop,
+    /// By a peer, and not by the config.
+    pub(super) is_ordered: bool,
+    /// It has been written into the config.
+    pub(super) is_written: AtomicBool,
+    /// It is to be in the config no more.
+    pub(super) is_forgotten: AtomicBool,
+    /// Why it stops, where nobody has ordered that.
+    broken_off: Mutex<Option<String>>,
     info: Mutex<LinkInfo>,
     messages: AtomicU64,
     refused: AtomicU64,
@@ -26,10 +35,21 @@ pub(super) struct Link {
 }
 
 impl Link {
-    pub(super) fn new(id: u64, spec: LinkSpec) -> io::Result<Self> {
+    pub(super) fn new(id: u64, spec: LinkSpec, is_ordered: bool) -> io::Result<Self> {
         let info = Mutex::new(LinkInfo::new(id, spec.clone()));
-        let (messages, refused) = (AtomicU64::new(0), AtomicU64::new(0));
-        Ok(Self { id, spec, stop: Stop::new()?, info, messages, refused, fifo: Mutex::new(None) })
+        Ok(Self {
+            id,
+            spec,
+            stop: Stop::new()?,
+            is_ordered,
+            is_written: AtomicBool::new(false),
+            is_forgotten: AtomicBool::new(false),
+            broken_off: Mutex::new(None),
+            info,
+            messages: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            fifo: Mutex::new(None),
+        })
     }
 
     /// Looks at the order itself.
@@ -90,6 +110,19 @@ impl Link {
         if let (Pipe::ToFifo(_), Some(fifo)) = (&self.spec.pipe, &*self.fifo()) {
             fifo.release();
         }
+    }
+
+    /// Ends it because its end at the channel is gone.
+    pub(super) fn break_off(&self, why: &str) {
+        if !self.stop.is_given() {
+            *self.broken_off.lock().unwrap_or_else(PoisonError::into_inner) = Some(why.to_owned());
+            self.end();
+        }
+    }
+
+    /// Why it was broken off, if it was.
+    pub(super) fn broken_off(&self) -> Option<String> {
+        self.broken_off.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// It is over: what it made is removed.
@@ -160,6 +193,12 @@ pub(super) struct NotUp {
 impl NotUp {
     pub(super) fn new(code: RefusedCode, text: impl Into<String>) -> Self {
         Self { code, text: text.into() }
+    }
+}
+
+impl From<KeepError> for NotUp {
+    fn from(error: KeepError) -> Self {
+        Self::new(RefusedCode::Limit, error.to_string())
     }
 }
 

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use super::link::{Link, NotUp, Over};
 use super::{sink, source};
 use crate::broker::{LinkOrder, PeerId};
+use crate::config::{KeepError, KeptLinks};
 
 /// See the [module](self). Clones share everything.
 #[derive(Clone, Debug)]
@@ -23,8 +25,9 @@ pub(crate) struct Links(Arc<Shared>);
 struct Shared {
     address: Address,
     links_max: u32,
+    kept: KeptLinks,
     state: Mutex<State>,
-    /// A gateway's thread has come to its end.
+    /// A gateway's thread has come to its end, or one that edited the config.
     ended: Condvar,
     /// Readable when there is news for the event loop.
     news: OwnedFd,
@@ -36,6 +39,8 @@ struct State {
     links: BTreeMap<u64, Entry>,
     unlinkings: Vec<Unlinking>,
     news: News,
+    /// Threads that take gateways out of the config.
+    edits: usize,
     /// None is made any more.
     closed: bool,
 }
@@ -70,17 +75,18 @@ pub(crate) struct News {
 
 impl Links {
     /// None yet; they connect to `address`.
-    pub(crate) fn new(address: Address, links_max: u32) -> io::Result<Self> {
+    pub(crate) fn new(address: Address, links_max: u32, kept: KeptLinks) -> io::Result<Self> {
         let news = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let (state, ended) = (Mutex::default(), Condvar::new());
-        Ok(Self(Arc::new(Shared { address, links_max, state, ended, news })))
+        Ok(Self(Arc::new(Shared { address, links_max, kept, state, ended, news })))
     }
 
     /// Carries out an order of a peer.
     pub(crate) fn order(&self, peer: PeerId, order: LinkOrder) {
         match order {
             LinkOrder::Link(spec) => self.start(*spec, Some(peer)),
-            LinkOrder::Unlink(which) => self.unlink(peer, &which),
+            LinkOrder::Unlink { which, forget } => self.unlink(peer, &which, forget),
+            LinkOrder::Parted { name, why } => self.parted(&name, &why),
             LinkOrder::List => {
                 let links = self.lock().links.values().map(|entry| entry.link.info()).collect();
                 self.answer(peer, Reply::Links(links));
@@ -89,7 +95,11 @@ impl Links {
     }
 
     /// Makes a gateway. Who did not order it by a peer finds what came of it in the log.
-    pub(crate) fn start(&self, spec: LinkSpec, orderer: Option<PeerId>) {
+    pub(crate) fn start(&self, mut spec: LinkSpec, orderer: Option<PeerId>) {
+        if orderer.is_none() {
+            // An app may have its gateways from elsewhere.
+            spec.keep &= self.0.kept.has_file();
+        }
         let (channel, pipe) = (spec.channel.clone(), spec.pipe.clone());
         if let Err(NotUp { code, text }) = self.try_start(spec, orderer) {
             tracing::warn!(%channel, %pipe, "not linked: {text}");
@@ -101,6 +111,9 @@ impl Links {
 
     fn try_start(&self, spec: LinkSpec, orderer: Option<PeerId>) -> Result<(), NotUp> {
         Link::check(&spec)?;
+        if spec.keep && !self.0.kept.has_file() {
+            return Err(KeepError::NoFile.into());
+        }
         let mut state = self.lock();
         if state.closed {
             return Err(NotUp::new(RefusedCode::ShuttingDown, "the daemon is ending"));
@@ -123,7 +136,7 @@ impl Links {
             }
         }
         let id = state.last_id + 1;
-        let link = Arc::new(Link::new(id, spec)?);
+        let link = Arc::new(Link::new(id, spec, orderer.is_some())?);
         let (links, running) = (self.clone(), Arc::clone(&link));
         // It waits for the lock before it does anything that is to be found in the books.
         std::thread::Builder::new().name(format!("link {id}")).spawn(move || links.run(&running))?;
@@ -154,9 +167,40 @@ impl Links {
         self.ring();
     }
 
+    /// Writes a gateway into the config, if it is to be kept: as the last step but one, so that what is written
+    /// can come up.
+    pub(super) fn keep(&self, link: &Link) -> Result<(), NotUp> {
+        if !(link.spec.keep && link.is_ordered) {
+            return Ok(());
+        }
+        let alike = self.lock().links.values().filter(|entry| entry.link.spec == link.spec).count();
+        self.0.kept.add(&link.spec, alike)?;
+        link.is_written.store(true, Ordering::SeqCst);
+        if link.is_forgotten.load(Ordering::SeqCst) {
+            self.forget_written(link);
+        }
+        Ok(())
+    }
+
+    /// It was written too soon.
+    fn forget_written(&self, link: &Link) {
+        if link.is_written.swap(false, Ordering::SeqCst)
+            && let Err(error) = self.0.kept.remove(std::slice::from_ref(&link.spec))
+        {
+            tracing::error!(%link, "it is over and stands in the config: {error}");
+        }
+    }
+
     fn over(&self, link: &Link, served: Result<Over, NotUp>) {
         // Before anybody is told.
         link.clear();
+        let served = match (served, link.broken_off()) {
+            (Ok(Over::Stopped), Some(why)) => Ok(Over::Because(why)),
+            (served, _) => served,
+        };
+        if served.is_err() {
+            self.forget_written(link);
+        }
         let mut state = self.lock();
         let Some(entry) = state.links.get_mut(&link.id) else { return };
         entry.lives = false;
@@ -192,7 +236,7 @@ impl Links {
         self.0.ended.notify_all();
     }
 
-    fn unlink(&self, peer: PeerId, which: &Unlink) {
+    fn unlink(&self, peer: PeerId, which: &Unlink, forget: bool) {
         let mut state = self.lock();
         let is_meant = |entry: &&Entry| match which {
             Unlink::Id(id) => entry.link.id == *id,
@@ -213,17 +257,67 @@ impl Links {
             state.news.answers.push((peer, Reply::Refused(Refused { code: RefusedCode::NoSuchChannel, text })));
             return self.ring();
         }
+        if !(forget && meant.iter().any(|link| link.spec.keep)) {
+            return self.end_these(&mut state, peer, meant);
+        }
+        // A disk may take its time, which the event loop does not have.
+        state.edits += 1;
+        drop(state);
+        let links = self.clone();
+        let edit = move || {
+            let forgotten = links.forget(&meant);
+            let mut state = links.lock();
+            match forgotten {
+                Ok(()) => links.end_these(&mut state, peer, meant),
+                Err(NotUp { code, text }) => {
+                    state.news.answers.push((peer, Reply::Refused(Refused { code, text })));
+                    links.ring();
+                }
+            }
+            state.edits -= 1;
+            links.0.ended.notify_all();
+        };
+        if let Err(error) = std::thread::Builder::new().name("unlink".to_owned()).spawn(edit) {
+            let NotUp { code, text } = error.into();
+            self.lock().edits -= 1;
+            self.answer(peer, Reply::Refused(Refused { code, text }));
+        }
+    }
+
+    /// Takes gateways out of the config, all or none.
+    fn forget(&self, links: &[Arc<Link>]) -> Result<(), NotUp> {
+        let kept: Vec<&Arc<Link>> = links.iter().filter(|link| link.spec.keep).collect();
+        // Before: one that is just being written sees it.
+        kept.iter().for_each(|link| link.is_forgotten.store(true, Ordering::SeqCst));
+        let specs: Vec<LinkSpec> = kept.iter().map(|link| link.spec.clone()).collect();
+        self.0.kept.remove(&specs).map_err(|error| {
+            kept.iter().for_each(|link| link.is_forgotten.store(false, Ordering::SeqCst));
+            let NotUp { code, text } = error.into();
+            NotUp::new(code, format!("nothing is unlinked, as it would come back with the daemon: {text}; or unlink it for now with --keep"))
+        })
+    }
+
+    fn end_these(&self, state: &mut State, peer: PeerId, meant: Vec<Arc<Link>>) {
         let left = meant.iter().map(|link| link.id).collect();
         state.unlinkings.push(Unlinking { peer, left, gone: Vec::new() });
         for link in meant {
             if state.links.get(&link.id).is_some_and(|entry| entry.lives) {
-                self.end(&mut state, &link);
+                self.end(state, &link);
             } else {
                 state.links.remove(&link.id);
                 state.gone(&link);
             }
         }
         self.ring();
+    }
+
+    /// The broker has closed the end of a gateway.
+    fn parted(&self, name: &str, why: &str) {
+        let state = self.lock();
+        let mut living = state.links.values().filter(|entry| entry.lives);
+        if let Some(entry) = living.find(|entry| name.starts_with(&Link::name_prefix(entry.link.id))) {
+            entry.link.break_off(why);
+        }
     }
 
     fn end(&self, state: &mut State, link: &Link) {
@@ -266,7 +360,7 @@ impl Links {
         let mut state = self.lock();
         loop {
             let living = state.living(|_| true);
-            if living.is_empty() {
+            if living.is_empty() && state.edits == 0 {
                 return;
             }
             let left = until.saturating_duration_since(Instant::now());

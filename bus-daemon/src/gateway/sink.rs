@@ -28,12 +28,14 @@ pub(super) fn serve(links: &Links, link: &Link) -> Result<Over, NotUp> {
     let over = match &link.spec.pipe {
         Pipe::ToFifo(path) => {
             let fifo = link.make_fifo(path)?;
+            links.keep(link)?;
             links.up(link);
             write_all(link, &mut receiver, &mut Readers { link, fifo: &fifo })
         }
         Pipe::ToCommand(text) => {
             let mut command = Command::new(link, text);
             let slot = Slot::default();
+            links.keep(link)?;
             slot.put(command.start_sink()?);
             links.up(link);
             std::thread::scope(|scope| {

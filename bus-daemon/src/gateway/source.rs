@@ -10,7 +10,7 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use bus_core::framing::{FrameReader, ReadError};
-use bus_core::{Bus, FlushError, Pipe, SendTimeoutError, Sender, Ticket, limits};
+use bus_core::{FlushError, Pipe, SendTimeoutError, Sender, Ticket, limits};
 use rustix::event::PollFlags;
 
 use super::child::{Command, Ended};
@@ -40,11 +40,15 @@ struct Outlet<'a> {
 /// Serves a gateway that reads from a pipe, until it is over.
 pub(super) fn serve(links: &Links, link: &Link) -> Result<Over, NotUp> {
     let bus = link.connect(links.address())?;
+    // Before anything is made: the channel may refuse it.
+    let sender = bus.raw_sender(&link.spec.channel).open()?;
+    // Attached to it, the channel is there; without an answer the usual limit will do.
+    let limit = bus.show(&link.spec.channel).map_or(limits::MESSAGE_MAX_BYTES, |info| info.message_max_bytes);
     let over = match &link.spec.pipe {
         Pipe::FromFifo(path) => {
             let fifo = link.make_fifo(path)?;
-            let input = fifo.open_reader()?;
-            let mut source = Source::open(link, &bus, input)?;
+            let mut source = Source::open(link, sender, limit, fifo.open_reader()?);
+            links.keep(link)?;
             links.up(link);
             let over = source.follow_writers(|| fifo.open_reader());
             source.end(links);
@@ -52,8 +56,8 @@ pub(super) fn serve(links: &Links, link: &Link) -> Result<Over, NotUp> {
         }
         Pipe::FromCommand(text) => {
             let mut command = Command::new(link, text);
-            let input = command.start_source()?;
-            let mut source = Source::open(link, &bus, input)?;
+            links.keep(link)?;
+            let mut source = Source::open(link, sender, limit, command.start_source()?);
             links.up(link);
             let over = source.follow_runs(&mut command);
             source.end(links);
@@ -66,13 +70,10 @@ pub(super) fn serve(links: &Links, link: &Link) -> Result<Over, NotUp> {
 }
 
 impl<'a> Source<'a> {
-    fn open(link: &'a Link, bus: &Bus, input: File) -> Result<Self, NotUp> {
-        let sender = bus.raw_sender(&link.spec.channel).open()?;
-        // Attached to it, the channel is there; without an answer the usual limit will do.
-        let limit = bus.show(&link.spec.channel).map_or(limits::MESSAGE_MAX_BYTES, |info| info.message_max_bytes);
+    fn open(link: &'a Link, sender: Sender<Vec<u8>>, limit: u32, input: File) -> Self {
         let reader = FrameReader::new(input, &link.spec.framing, limit as usize);
         let outlet = Outlet { link, sender, look_at: Instant::now(), give_up_at: None };
-        Ok(Self { reader, outlet, on_its_way: None, since_bytes: 0 })
+        Self { reader, outlet, on_its_way: None, since_bytes: 0 }
     }
 
     /// One writer, or several at once, after the other. When the last of them has left, the FIFO is opened anew:
