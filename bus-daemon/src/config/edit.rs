@@ -17,17 +17,18 @@ pub(super) fn with(text: &str, spec: &LinkSpec, times: usize) -> Result<String, 
     if expected.links.iter().filter(|it| *it == spec).count() >= times {
         return Ok(text.to_owned());
     }
-    let line_end = if text.contains("\r\n") { "\r\n" } else { "\n" };
-    let table = links::table(spec).map_err(EditError::Table)?.replace('\n', line_end);
+    let table = links::table(spec).map_err(EditError::Table)?;
     let is_blank = text.trim_start_matches('\u{feff}').is_empty();
-    let end_of_line = if is_blank || text.ends_with('\n') { "" } else { line_end };
-    let blank_line = if is_blank { "" } else { line_end };
-    let edited = format!("{text}{end_of_line}{blank_line}{table}");
     expected.links.push(spec.clone());
-    match parse(&edited) {
-        Ok(config) if config == expected => Ok(edited),
-        _ => Err(EditError::Shape),
-    }
+    let says_so = |edited: &String| parse(edited).is_ok_and(|config| config == expected);
+    let joined = |line_end: &str| {
+        let end_of_line = if is_blank || text.ends_with('\n') { "" } else { line_end };
+        let blank_line = if is_blank { "" } else { line_end };
+        format!("{text}{end_of_line}{blank_line}{}", table.replace('\n', line_end))
+    };
+    // A command of several lines has its own line ends, which are not to change.
+    let line_ends: &[&str] = if text.contains("\r\n") { &["\r\n", "\n"] } else { &["\n"] };
+    line_ends.iter().copied().map(joined).find(says_so).ok_or(EditError::Shape)
 }
 
 /// The text without these gateways. Of one that was changed in the file since, the table of its channel and pipe is
@@ -81,8 +82,8 @@ fn lines_of_table(text: &str, at: usize) -> Option<Range<usize>> {
     let ends_paragraph = |text: &str| text.is_empty() || text.starts_with('\n') || text.starts_with("\r\n");
     if ends_paragraph(&text[end..]) {
         let before = &text[..start];
-        let blank = ["\r\n\r\n", "\n\n"].into_iter().find(|blank| before.ends_with(blank));
-        start -= blank.map_or(0, |blank| blank.len() / 2);
+        let line_before = before.strip_suffix("\r\n").or_else(|| before.strip_suffix('\n'));
+        start = line_before.filter(|it| it.ends_with('\n')).map_or(start, str::len);
         if start == 0 {
             end = text[end..].find('\n').map_or(text.len(), |newline| end + newline + 1);
         }
@@ -128,7 +129,7 @@ mod tests {
         "poll = \"0us\" # sleeps\n",
         "window_messages=7",
         "per_user.channels_max = 3\nwindow_messages = 9\nper_user.connections_max = 4\n",
-        "# \u{e4}\r\n[channels.\"a b\"]  # kept\r\ncapacity = 2\r\n",
+        "# \u{e4}\r\n[channels.\"a.b\"]  # kept\r\ncapacity = 2\r\n",
         "[[link]]\nchannel = \"x\"\nto_command = '''\n[[link]]\n'''\n# after\n\n\n[channels.y]\n\n[[ \"link\" ]] # two\nchannel=\"y\"\nfrom_fifo=\"/y\"",
     ];
 
