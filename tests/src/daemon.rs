@@ -49,6 +49,49 @@ impl Daemon {
         daemon
     }
 
+    /// Starts a daemon that sees a file system of 64 KiB and eight files mounted on `small` in its folder, with its
+    /// config in there. Others find that at [`small`](Self::small). Without the means to mount it, the reason.
+    ///
+    /// # Errors
+    /// Why there can be none here.
+    ///
+    /// # Panics
+    /// When the daemon does not answer.
+    pub fn start_on_small_disk() -> Result<Self, String> {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let address = Address::new(folder.path().join("bus.sock")).expect("a short path");
+        let log = File::create(folder.path().join("busd.log")).expect("a log file");
+        let small = folder.path().join("small");
+        fs::create_dir(&small).expect("a folder");
+        let mount = "mount -t tmpfs -o size=64k,nr_inodes=8,mode=0700 tmpfs \"$0\"";
+        let unshare = |script: &str| {
+            let mut command = Command::new("unshare");
+            command.args(["--map-root-user", "--mount", "sh", "-c", script]).arg(&small);
+            command
+        };
+        let tried = unshare(mount).output().map_err(|error| format!("no unshare: {error}"))?;
+        if !tried.status.success() {
+            return Err(format!("no mount: {}", String::from_utf8_lossy(&tried.stderr).trim()));
+        }
+        let script = format!(
+            "{mount} && : > \"$0/busd.toml\" && exec \"$1\" --config \"$0/busd.toml\" --socket \"$2\" --idle-exit 2m"
+        );
+        let mut command = unshare(&script);
+        command.arg(busd()).arg(address.path()).env_remove("BUS_LOG").stdin(Stdio::null()).stdout(Stdio::null());
+        let child = command.stderr(log).spawn().expect("it has just run");
+        let daemon = Self { address, child: Mutex::new(child), folder };
+        daemon.wait_until_it_answers();
+        Ok(daemon)
+    }
+
+    /// The small file system, seen from outside of the daemon.
+    #[must_use]
+    pub fn small(&self) -> PathBuf {
+        let folder = self.folder.path().join("small");
+        let root = format!("/proc/{}/root", self.pid());
+        Path::new(&root).join(folder.strip_prefix("/").expect("it is absolute"))
+    }
+
     /// Starts it anew with the same folder, once it has ended, and waits until it answers.
     ///
     /// # Panics

@@ -29,7 +29,10 @@ fn place(name: &str, test: fn(&Place)) {
 }
 
 fn place_with(name: &str, config: &str, test: fn(&Place)) {
-    let daemon = Daemon::start_with(config);
+    place_at(name, Daemon::start_with(config), test);
+}
+
+fn place_at(name: &str, daemon: Daemon, test: fn(&Place)) {
     let bus = Bus::connect_to(daemon.address()).unwrap();
     let place = Arc::new(Place { daemon, bus });
     let shared = Arc::clone(&place);
@@ -422,12 +425,12 @@ fn a_worker_that_dies_in_the_middle_of_a_large_message_gets_it_again_whole() {
 fn a_command_that_fails_is_run_again_up_to_its_limit_and_says_why_it_ended() {
     place("failing commands", |place| {
         let before = place.descriptors_at_rest();
-        let mut missing = spec("a", Pipe::FromCommand("no-such-program-here".to_owned()));
+        let mut missing = spec("a", Pipe::FromCommand("no-such-program-here; exit 7".to_owned()));
         missing.restart_limit = 2;
         let missing = place.bus.link(missing).unwrap();
         let info = place.await_state(&missing, LinkState::Ended);
-        assert_eq!((info.restarts, info.last_exit.as_deref(), info.pid), (2, Some("exit status 127"), None));
-        assert!(info.note.starts_with("the command ended with exit status 127, after 2 restarts in a row"), "{info:?}");
+        assert_eq!((info.restarts, info.last_exit.as_deref(), info.pid), (2, Some("exit status 7"), None));
+        assert!(info.note.starts_with("the command ended with exit status 7, after 2 restarts in a row"), "{info:?}");
         assert!(place.daemon.log().contains("no-such-program-here"), "{}", place.daemon.log());
 
         let mut once = spec("b", Pipe::ToCommand("exit 0".to_owned()));
@@ -834,4 +837,224 @@ fn a_daemon_without_a_config_file_keeps_nothing_and_says_how() {
     assert!(refusal.contains("without a config file") && refusal.contains("busd --config PATH"), "{refusal}");
     assert!(!folder.path().join("in").exists() && bus.links().unwrap().is_empty());
     daemon.shutdown().unwrap();
+}
+
+/// Writes until there is no room.
+fn fill(path: &Path) {
+    let mut file = File::create(path).unwrap();
+    loop {
+        match file.write(&[0; 4_096]) {
+            Ok(_) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::StorageFull => return,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+#[test]
+fn a_disk_without_room_for_a_fifo_or_the_config_is_told_and_nothing_is_left_behind() {
+    let daemon = match Daemon::start_on_small_disk() {
+        Ok(daemon) => daemon,
+        Err(reason) => return eprintln!("skipped, as no small file system can be mounted here: {reason}"),
+    };
+    place_at("small disk", daemon, |place| {
+        let small = place.daemon.small();
+        let names = || {
+            let files = fs::read_dir(&small).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap());
+            let mut names: Vec<String> = files.collect();
+            names.sort();
+            names
+        };
+        let inside = place.path("small").join("in").to_str().unwrap().to_owned();
+        let keep = |fifo: &str| place.bus.link(kept(place, "jobs", Pipe::FromFifo(fifo.to_owned())));
+        // All files that it can have.
+        let fillers: Vec<PathBuf> = (0..8)
+            .map(|number| small.join(format!("f{number}")))
+            .take_while(|path| File::create(path).is_ok())
+            .collect();
+        let full = names();
+        let refusal = place.refusal("jobs", Pipe::FromFifo(inside.clone()));
+        assert!(refusal.contains(&format!("cannot make FIFO {inside}: No space left")), "{refusal}");
+        assert!(refusal.contains("choose a folder where this user may make files and has room"), "{refusal}");
+        let refusal = keep(&place.fifo("outside")).unwrap_err().to_string();
+        let config = place.path("small").join("busd.toml").to_str().unwrap().to_owned();
+        let said = |refusal: &str| refusal.contains(&format!("cannot write config file {config}: No space left"));
+        assert!(said(&refusal), "{refusal}");
+        assert_eq!(names(), full);
+        // Files enough, and no room in them.
+        fillers.iter().for_each(|path| fs::remove_file(path).unwrap());
+        fill(&small.join("filler"));
+        let refusal = keep(&inside).unwrap_err().to_string();
+        assert!(said(&refusal), "{refusal}");
+        assert_eq!(names(), ["busd.toml", "filler"]);
+        assert!(!place.path("outside").exists() && place.bus.links().unwrap().is_empty());
+        // It goes on, and with room it all works.
+        fs::remove_file(small.join("filler")).unwrap();
+        let link = keep(&inside).unwrap();
+        let receiver = place.receiver("jobs");
+        writer(small.join("in").to_str().unwrap()).write_all(b"one\n").unwrap();
+        assert_eq!(texts(&receiver, 1), ["one"]);
+        fill(&small.join("filler"));
+        // To take it out needs a new file, too, and there is no room for one; an empty one needs none.
+        place.unlink(&link);
+        assert_eq!(
+            (names(), fs::read_to_string(small.join("busd.toml")).unwrap()),
+            (vec!["busd.toml".to_owned(), "filler".to_owned()], String::new())
+        );
+    });
+}
+
+#[test]
+fn what_a_reader_of_a_fifo_left_unread_comes_again_whole_to_the_next() {
+    place("unread rest", |place| {
+        let fifo = place.fifo("out");
+        let link = place.link("jobs", Pipe::ToFifo(fifo.clone()));
+        place.send("jobs", ["abcdefghij", "klm", "nop"]);
+        let mut first = File::open(&fifo).unwrap();
+        let mut some = [0; 13];
+        first.read_exact(&mut some).unwrap();
+        assert_eq!(&some, b"abcdefghij\nkl");
+        drop(first);
+        place.await_state(&link, LinkState::WaitingForReader);
+        // What was read whole is acknowledged, and nothing else.
+        eventually("the first is acknowledged", || place.bus.show("jobs").unwrap().ledger.acknowledged == 1);
+        let mut lines = BufReader::new(File::open(&fifo).unwrap()).lines();
+        assert_eq!([lines.next().unwrap().unwrap(), lines.next().unwrap().unwrap()], ["klm", "nop"]);
+        place.await_acknowledged("jobs", 3);
+    });
+}
+
+#[test]
+fn a_message_that_a_worker_has_not_read_when_it_ends_comes_again() {
+    place("unread input", |place| {
+        let copy = place.path("copy");
+        // Each run reads one line of what lies in its input, and fails.
+        let mut worker =
+            spec("jobs", Pipe::ToCommand(format!("read -r line; echo \"$line\" >> '{}'; exit 1", copy.display())));
+        worker.restart_limit = 100;
+        place.send("jobs", ["one", "two", "three"]);
+        place.bus.link(worker).unwrap();
+        place.await_acknowledged("jobs", 3);
+        // It writes down what it has read a moment later.
+        eventually("each is worked on once", || fs::read_to_string(&copy).is_ok_and(|it| it == "one\ntwo\nthree\n"));
+    });
+}
+
+#[test]
+fn a_line_that_a_worker_wrote_before_it_had_the_message_acknowledges_nothing() {
+    place("early lines", |place| {
+        let go = place.fifo("go");
+        assert!(Command::new("mkfifo").arg(&go).status().unwrap().success());
+        let said = place.fifo("said");
+        let script = format!("echo ready; echo > {said}; while read -r job; do cat {go} > /dev/null; echo ok; done");
+        let mut worker = spec("jobs", Pipe::ToCommand(script));
+        worker.ack_lines = true;
+        let link = place.bus.link(worker).unwrap();
+        // The worker has said its banner, which lies in the pipe, when it has made this.
+        eventually("the banner is written", || Path::new(&said).exists());
+        place.send("jobs", ["one", "two"]);
+        let acknowledged = || place.bus.show("jobs").unwrap().ledger.acknowledged;
+        for done in 0..2 {
+            // The worker is at work: nothing but its line after that acknowledges.
+            let mut gate = OpenOptions::new().write(true).open(&go).unwrap();
+            assert_eq!(acknowledged(), done);
+            gate.write_all(b"go").unwrap();
+            drop(gate);
+            eventually("the worker has said so", || acknowledged() == done + 1);
+        }
+        place.await_acknowledged("jobs", 2);
+        assert_eq!(place.info(&link).refused, 1);
+    });
+}
+
+#[test]
+fn a_worker_that_writes_while_it_reads_is_not_waited_for_for_ever() {
+    place("echo", |place| {
+        let mut worker = spec("jobs", Pipe::ToCommand("cat".to_owned()));
+        worker.ack_lines = true;
+        place.bus.link(worker).unwrap();
+        place.send("jobs", [vec![b'x'; 1_000_000], vec![b'y'; 1_000_000]]);
+        place.await_acknowledged("jobs", 2);
+    });
+}
+
+#[test]
+fn every_process_of_a_command_has_time_to_end_after_term() {
+    place("grace", |place| {
+        let (ready, done) = (place.path("ready"), place.path("done"));
+        let script = format!(
+            "(trap 'sleep .2; echo done > {done}; exit' TERM; echo > {ready}; while :; do sleep .02; done) & wait; :",
+            done = done.display(),
+            ready = ready.display()
+        );
+        let link = place.link("jobs", Pipe::FromCommand(script));
+        eventually("it is ready", || ready.exists());
+        place.unlink(&link);
+        assert_eq!(fs::read_to_string(&done).unwrap(), "done\n");
+    });
+}
+
+#[test]
+fn a_command_that_the_shell_cannot_run_is_refused_with_what_the_shell_said() {
+    place("no such command", |place| {
+        let before = place.descriptors_at_rest();
+        place.send("jobs", ["one"]);
+        for pipe in [
+            Pipe::ToCommand("no-such-program-here".to_owned()),
+            Pipe::FromCommand("no-such-program-here".to_owned()),
+            Pipe::ToCommand(place.daemon.folder().to_str().unwrap().to_owned()),
+        ] {
+            let refusal = place.refusal("jobs", pipe.clone());
+            let code = if pipe.target().starts_with('/') { "126" } else { "127" };
+            assert!(refusal.contains(&format!("exit status {code}")) && refusal.contains(pipe.target()), "{refusal}");
+        }
+        assert!(place.bus.links().unwrap().is_empty());
+        // Nothing was taken for it.
+        assert_eq!(place.receiver("jobs").recv().unwrap(), b"one");
+        // One that fails for its own reasons is run again as ordered, and the answer says so.
+        let failing = place.link("jobs", Pipe::FromCommand("exit 3".to_owned()));
+        assert_eq!(failing.note, "the command ended with exit status 3 at once");
+        place.unlink(&failing);
+        place.has_only(&before);
+    });
+}
+
+#[test]
+fn an_oversize_message_with_a_length_is_skipped_and_the_next_ones_come() {
+    place("long lengths", |place| {
+        let options = ChannelOptions { message_max_bytes: Some(1_000), ..ChannelOptions::default() };
+        place.bus.create("short", options).unwrap();
+        let mut source = spec("short", Pipe::FromFifo(place.fifo("in")));
+        source.framing = Framing::Length32;
+        let link = place.bus.link(source).unwrap();
+        let mut writer = writer(&place.fifo("in"));
+        for message in [vec![b'a'; 10], vec![b'b'; 500_000], vec![b'c'; 10]] {
+            writer.write_all(&u32::try_from(message.len()).unwrap().to_le_bytes()).unwrap();
+            writer.write_all(&message).unwrap();
+        }
+        assert_eq!(texts(&place.receiver("short"), 2), ["aaaaaaaaaa", "cccccccccc"]);
+        assert_eq!(place.info(&link).refused, 1);
+    });
+}
+
+#[test]
+fn one_fifo_under_two_spellings_has_one_gateway() {
+    place("two spellings", |place| {
+        let link = place.link("jobs", Pipe::FromFifo(place.fifo("in")));
+        let refusal = place.refusal("other", Pipe::ToFifo(place.fifo("./in").replace("/./", "//")));
+        assert!(refusal.contains(&format!("gateway {} has ", link.id)), "{refusal}");
+        assert!(place.path("in").exists());
+    });
+}
+
+#[test]
+fn what_was_written_to_a_fifo_before_unlink_is_handed_on() {
+    place("last words", |place| {
+        for round in 0..50_u32 {
+            let link = place.link("jobs", Pipe::FromFifo(place.fifo("in")));
+            writer(&place.fifo("in")).write_all(format!("{round}\n").as_bytes()).unwrap();
+            place.unlink(&link);
+            assert_eq!(texts(&place.receiver("jobs"), 1), [round.to_string()]);
+        }
+    });
 }

@@ -28,6 +28,8 @@ pub struct FrameReader<R> {
     ended: bool,
     /// The rest of a message that was refused is thrown away.
     skipping: bool,
+    /// How much of it is still to come, where a length has told that.
+    left_to_skip: Option<u64>,
     /// Something was given out, or thrown away, since the input began.
     begun: bool,
     /// How many messages have been given out.
@@ -71,6 +73,7 @@ impl<R: Read> FrameReader<R> {
             searched: 0,
             ended: false,
             skipping: false,
+            left_to_skip: None,
             begun: false,
             count: 0,
         }
@@ -99,12 +102,17 @@ impl<R: Read> FrameReader<R> {
     /// The input goes on after its end, as a FIFO does with its next writer: call it when everything
     /// before is given out.
     pub fn restart(&mut self) {
-        (self.ended, self.skipping, self.begun) = (false, false, false);
+        (self.ended, self.skipping, self.left_to_skip, self.begun) = (false, false, None, false);
     }
 
     /// After [`ReadError::TooLarge`] or [`ReadError::Truncated`]: throws the rest of that message away, and
-    /// goes on with the next. Where nothing tells where that begins, all is thrown away up to the end.
+    /// goes on with the next. Where nothing tells where that begins, as within a length, all is thrown away up to
+    /// the end.
     pub fn skip_message(&mut self) {
+        self.left_to_skip = match self.find() {
+            Err(ReadError::TooLarge { bytes: Some(bytes), .. }) => Some(LENGTH_BYTES as u64 + u64::from(bytes)),
+            _ => None,
+        };
         (self.skipping, self.begun, self.searched) = (true, true, 0);
     }
 
@@ -176,6 +184,13 @@ impl<R: Read> FrameReader<R> {
     /// Throws away what is here of a message that was refused.
     fn skip(&mut self) {
         let unread = &self.buffer[self.start..self.end];
+        if let Some(left) = self.left_to_skip {
+            let here = usize::try_from(left).unwrap_or(usize::MAX).min(unread.len());
+            self.left_to_skip = Some(left - here as u64).filter(|left| *left > 0);
+            self.skipping = self.left_to_skip.is_some() && !self.ended;
+            self.start += here;
+            return;
+        }
         let behind = match &self.boundary {
             Boundary::Byte(byte) => memchr(*byte, unread).map(|at| at + 1),
             Boundary::Text(finder) => finder.find(unread).map(|at| at + finder.needle().len()),
@@ -451,6 +466,7 @@ mod tests {
         for (framing, input) in [
             (Framing::lines(), &b"abc\nabcdefgh\nx\ny"[..]),
             (Framing::Delimited(b"||".to_vec()), b"abc||abcd|efgh||x||y"),
+            (Framing::Length32, b"\x03\0\0\0abc\x07\0\0\0too bad\x01\0\0\0x\x01\0\0\0y"),
         ] {
             for size in 1..=input.len() {
                 let sizes = [size];

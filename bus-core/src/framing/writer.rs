@@ -44,6 +44,16 @@ impl<W: Write> FrameWriter<W> {
         &mut self.output
     }
 
+    /// How many bytes a message of so many takes in the stream.
+    pub fn framed_bytes(&self, message_bytes: usize) -> usize {
+        let more = match &self.boundary {
+            Boundary::Behind(delimiter) => delimiter.len(),
+            Boundary::Length32 => size_of::<u32>(),
+            Boundary::None => 0,
+        };
+        message_bytes + more
+    }
+
     /// Puts a message into the buffer, and writes the buffer out when it is full.
     ///
     /// # Errors

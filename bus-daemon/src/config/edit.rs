@@ -148,7 +148,7 @@ mod tests {
             // A last line without its end has one now.
             assert_eq!(restored.strip_prefix(text).map(str::trim_end), Some(""), "{restored}");
             assert_eq!(restored.len() > text.len(), !text.is_empty() && !text.ends_with('\n'), "{restored:?}");
-            let only_two = ok(without(&with_both, &[one.clone()]));
+            let only_two = ok(without(&with_both, std::slice::from_ref(&one)));
             assert_eq!(only_two, ok(with(&restored, &two, 1)));
             assert_eq!(ok(without(&with_both, &[two, one])), restored);
         }

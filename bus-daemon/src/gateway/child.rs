@@ -3,17 +3,18 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Child, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use bus_core::wire::RefusedCode;
 use bus_core::{LinkState, Restart};
 use rustix::event::PollFlags;
 use rustix::fs::OFlags;
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_open, waitid};
 
 use super::link::{Link, NotUp, Over};
 use super::log_lines::log_lines;
@@ -27,6 +28,8 @@ pub(super) struct Command<'a> {
     started_at: Instant,
     /// Restarts without a long run between them.
     restarts_in_a_row: u32,
+    /// The last line of the last run's error output.
+    last_words: String,
 }
 
 struct Running {
@@ -34,8 +37,18 @@ struct Running {
     group: Pid,
     /// Readable when the process has ended.
     end: OwnedFd,
-    log_stop: Arc<Stop>,
-    log: Option<JoinHandle<()>>,
+    /// Given when it has ended, and whatever is left of its group with it.
+    ended: Arc<Stop>,
+    log: Option<JoinHandle<String>>,
+}
+
+/// The pipes of a command that takes messages; none of them waits.
+pub(super) struct WorkerPipes {
+    pub(super) input: File,
+    /// Where that acknowledges.
+    pub(super) output: Option<File>,
+    /// Given when the command has ended.
+    pub(super) ended: Arc<Stop>,
 }
 
 /// What is next when a command has ended.
@@ -47,28 +60,27 @@ pub(super) enum Ended {
 
 impl<'a> Command<'a> {
     pub(super) fn new(link: &'a Link, text: &'a str) -> Self {
-        Self { link, text, running: None, started_at: Instant::now(), restarts_in_a_row: 0 }
+        Self { link, text, running: None, started_at: Instant::now(), restarts_in_a_row: 0, last_words: String::new() }
     }
 
     /// Runs it without input. Its output, which does not wait.
     pub(super) fn start_source(&mut self) -> Result<File, NotUp> {
-        let child = self.start(Stdio::null(), Stdio::piped())?;
+        let child = &mut self.start(Stdio::null(), Stdio::piped())?.child;
         let output = child.stdout.take().ok_or_else(|| io::Error::from(io::ErrorKind::BrokenPipe))?;
         Ok(without_waiting(output.into())?)
     }
 
-    /// Runs it. Its input, and its output if that acknowledges; neither waits.
-    pub(super) fn start_sink(&mut self) -> Result<(File, Option<File>), NotUp> {
+    /// Runs it.
+    pub(super) fn start_sink(&mut self) -> Result<WorkerPipes, NotUp> {
         let output = if self.link.spec.ack_lines { Stdio::piped() } else { Stdio::null() };
-        let child = self.start(Stdio::piped(), output)?;
-        let input =
-            without_waiting(child.stdin.take().ok_or_else(|| io::Error::from(io::ErrorKind::BrokenPipe))?.into())?;
+        let Running { child, ended, .. } = self.start(Stdio::piped(), output)?;
+        let input = child.stdin.take().ok_or_else(|| io::Error::from(io::ErrorKind::BrokenPipe))?;
         let output = child.stdout.take().map(|output| without_waiting(output.into())).transpose()?;
-        Ok((input, output))
+        Ok(WorkerPipes { input: without_waiting(input.into())?, output, ended: Arc::clone(ended) })
     }
 
-    fn start(&mut self, input: Stdio, output: Stdio) -> Result<&mut Child, NotUp> {
-        let log_stop = Arc::new(Stop::new()?);
+    fn start(&mut self, input: Stdio, output: Stdio) -> Result<&mut Running, NotUp> {
+        let ended = Arc::new(Stop::new()?);
         let mut command = std::process::Command::new("/bin/sh");
         command.arg("-c").arg(self.text).process_group(0);
         command.stdin(input).stdout(output).stderr(Stdio::piped());
@@ -84,17 +96,63 @@ impl<'a> Command<'a> {
                 return Err(io::Error::from(errno).into());
             }
         };
-        let errors = child.stderr.take().map(|errors| without_waiting(errors.into())).transpose()?;
-        let log = errors.map(|errors| {
-            let (link, stop) = (self.link.to_string(), Arc::clone(&log_stop));
-            let thread = std::thread::Builder::new().name(format!("link {} log", self.link.id));
-            thread.spawn(move || log_lines(&link, errors, &stop))
-        });
-        let log = log.transpose()?;
+        // From here on it has an owner, who ends it whatever fails.
+        let running = self.running.insert(Running { child, group, end, ended, log: None });
         self.started_at = Instant::now();
-        self.link.change(|info| info.pid = Some(child.id()));
+        self.link.change(|info| info.pid = Some(running.child.id()));
+        if let Some(errors) = running.child.stderr.take() {
+            let errors = without_waiting(errors.into())?;
+            let (link, stop) = (self.link.to_string(), Arc::clone(&running.ended));
+            let thread = std::thread::Builder::new().name(format!("link {} log", self.link.id));
+            running.log = Some(thread.spawn(move || log_lines(&link, errors, &stop))?);
+        }
         self.link.now_unless_ending(LinkState::Running);
-        Ok(&mut self.running.insert(Running { child, group, end, log_stop, log }).child)
+        Ok(running)
+    }
+
+    /// Looks for a moment whether it begins, or until it shows by `output` that it has: so whoever ordered it learns
+    /// of a slip of the pen. Nobody waits for one of the config.
+    pub(super) fn begins(&mut self, output: Option<BorrowedFd<'_>>) -> Result<(), NotUp> {
+        let Some(running) = self.running.as_ref().filter(|_| self.link.is_ordered) else { return Ok(()) };
+        let until = Instant::now() + BEGIN_GRACE;
+        let mut output = output;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            if running.has_ended() {
+                break;
+            }
+            if left.is_zero() || self.link.stop.is_given() {
+                return Ok(());
+            }
+            let end = (running.end.as_fd(), PollFlags::IN);
+            let said = match output {
+                Some(output) => self.link.stop.wait_or([end, (output, PollFlags::IN)], Some(left))?[1],
+                None => self.link.stop.wait_or([end], Some(left)).map(|_| PollFlags::empty())?,
+            };
+            if said.contains(PollFlags::IN) {
+                return Ok(());
+            }
+            // At its end it would be ready for ever.
+            output = output.filter(|_| said.is_empty());
+        }
+        let id = WaitId::PidFd(running.end.as_fd());
+        let looked = waitid(id, WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG);
+        let code = looked.ok().flatten().and_then(|status| status.exit_status());
+        match code {
+            Some(0) | None => Ok(()),
+            Some(code @ (CANNOT_RUN | NOT_FOUND)) => {
+                self.reap();
+                let text = format!(
+                    "the shell cannot run the command, exit status {code}: {}: name a program that the daemon finds in its PATH and may run",
+                    self.last_words
+                );
+                Err(NotUp::new(RefusedCode::Limit, text))
+            }
+            Some(code) => {
+                self.link.note(format!("the command ended with exit status {code} at once"));
+                Ok(())
+            }
+        }
     }
 
     /// Waits until it has ended, and for the pause before it is run again.
@@ -144,13 +202,18 @@ impl<'a> Command<'a> {
     }
 
     /// Ends it and all of its group: it has `grace` to end by itself at the end of its input, then a second
-    /// after SIGTERM.
+    /// after SIGTERM, which the whole group has.
     pub(super) fn end(&mut self, grace: Duration) {
         if let Some(running) = &self.running {
             running.wait_for_end(grace);
-            if !running.has_ended() {
+            if !running.group_has_ended() {
                 running.signal(Signal::TERM);
+                let until = Instant::now() + TERM_GRACE;
                 running.wait_for_end(TERM_GRACE);
+                while !running.group_has_ended() && Instant::now() < until {
+                    // Nobody tells of processes that are not one's own.
+                    std::thread::sleep(GROUP_LOOK);
+                }
             }
         }
         self.reap();
@@ -162,10 +225,10 @@ impl<'a> Command<'a> {
         let mut running = self.running.take()?;
         running.signal(Signal::KILL);
         let status = running.child.wait().ok();
-        running.log_stop.give();
+        running.ended.give();
         if let Some(log) = running.log.take() {
             // It does not panic, and what it logged is logged.
-            let _ = log.join();
+            self.last_words = log.join().unwrap_or_default();
         }
         self.link.change(|info| {
             info.pid = None;
@@ -190,13 +253,30 @@ impl Running {
         let until = Instant::now() + patience;
         loop {
             let left = until.saturating_duration_since(Instant::now());
-            match self.log_stop.wait_or([(self.end.as_fd(), PollFlags::IN)], Some(left)) {
+            match self.ended.wait_or([(self.end.as_fd(), PollFlags::IN)], Some(left)) {
                 Ok([ready]) if !ready.is_empty() => return true,
                 Ok(_) if left.is_zero() => return false,
                 Ok(_) => {}
                 Err(_) => return false,
             }
         }
+    }
+
+    /// Whether nobody of the group is alive: the leader, which is not waited for yet, counts as one who is not.
+    fn group_has_ended(&self) -> bool {
+        if !self.has_ended() {
+            return false;
+        }
+        let group = self.group.as_raw_nonzero().to_string();
+        let is_member = |process: std::fs::DirEntry| {
+            // `pid (name) state parent group ...`, where the name may hold anything.
+            let stat = std::fs::read_to_string(process.path().join("stat")).unwrap_or_default();
+            let mut fields = stat.rsplit(')').next().unwrap_or_default().split_ascii_whitespace();
+            let state = fields.next();
+            fields.nth(1) == Some(group.as_str()) && !matches!(state, Some("Z" | "X"))
+        };
+        // Without /proc nobody is seen, and the rest ends at once.
+        std::fs::read_dir("/proc").map_or(true, |processes| !processes.flatten().any(is_member))
     }
 
     fn signal(&self, signal: Signal) {
@@ -229,6 +309,18 @@ const LONG_RUN: Duration = Duration::from_secs(10);
 
 /// How long a command has to end after SIGTERM.
 const TERM_GRACE: Duration = Duration::from_secs(1);
+
+/// How soon it is seen that a group has ended.
+const GROUP_LOOK: Duration = Duration::from_millis(10);
+
+/// How long the answer to an order waits for a command that ends at once. Messages do not wait.
+const BEGIN_GRACE: Duration = Duration::from_millis(50);
+
+/// What a shell ends with when a program is there and cannot be run.
+const CANNOT_RUN: i32 = 126;
+
+/// What a shell ends with when a program is not there.
+const NOT_FOUND: i32 = 127;
 
 /// How long a worker has to end at the end of its input.
 pub(super) const INPUT_GRACE: Duration = Duration::from_secs(2);

@@ -70,6 +70,11 @@ impl Fifo {
         Ok(())
     }
 
+    /// Whether it is the same file, whatever it is called.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        (self.stat.st_dev, self.stat.st_ino) == (other.stat.st_dev, other.stat.st_ino)
+    }
+
     /// Its reading end, which does not wait. It is not at its end before a writer was there.
     pub(super) fn open_reader(&self) -> io::Result<File> {
         self.open(OFlags::RDONLY | OFlags::NONBLOCK).map(File::from)

@@ -100,6 +100,11 @@ impl Link {
         Ok(fifo)
     }
 
+    /// Whether it has this FIFO, under whatever path.
+    pub(super) fn has_fifo(&self, fifo: &Fifo) -> bool {
+        self.fifo().as_ref().is_some_and(|own| own.is(fifo))
+    }
+
     /// Orders it to end.
     pub(super) fn end(&self) {
         if self.stop.is_given() {

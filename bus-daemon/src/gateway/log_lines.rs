@@ -10,8 +10,9 @@ use super::stop::Stop;
 
 /// Logs line after line until the output ends. After the order to stop it takes what a pipe holds and no more: a
 /// process that has left the group of its command may write for ever.
-/// `errors` must not wait by itself.
-pub(super) fn log_lines(link: &str, errors: File, stop: &Stop) {
+/// `errors` must not wait by itself. Returns the last line.
+pub(super) fn log_lines(link: &str, errors: File, stop: &Stop) -> String {
+    let mut last = String::new();
     let mut line = Vec::new();
     let mut buffer = [0; LINE_MAX_BYTES];
     let mut reads_after_stop = 0;
@@ -22,7 +23,7 @@ pub(super) fn log_lines(link: &str, errors: File, stop: &Stop) {
             Ok(bytes) => {
                 for byte in &buffer[..bytes] {
                     if *byte == b'\n' || line.len() == LINE_MAX_BYTES {
-                        say(link, &line);
+                        last = say(link, &line);
                         line.clear();
                     }
                     if *byte != b'\n' {
@@ -40,17 +41,19 @@ pub(super) fn log_lines(link: &str, errors: File, stop: &Stop) {
         }
     }
     if !line.is_empty() {
-        say(link, &line);
+        last = say(link, &line);
     }
+    last
 }
 
-fn say(link: &str, line: &[u8]) {
+fn say(link: &str, line: &[u8]) -> String {
     // What would steer a terminal is shown as an escape.
     let line: String = String::from_utf8_lossy(line)
         .chars()
         .flat_map(|c| if c.is_control() && c != '\t' { c.escape_default().collect() } else { vec![c] })
         .collect();
     tracing::info!(link, "{line}");
+    line
 }
 
 /// As many as empty a pipe.

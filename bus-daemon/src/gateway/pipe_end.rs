@@ -1,33 +1,171 @@
-//! [`PipeEnd`]: the writing end of a pipe, at which a thread can wait and be told to stop.
+//! [`PipeEnd`]: the writing end of a pipe, at which a thread can wait and be told to stop, and which knows how much
+//! its reader has read.
 
 use std::fs::File;
-use std::io::{self, Write};
-use std::os::fd::AsFd;
+use std::io::{self, Read as _, Write};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use rustix::event::PollFlags;
+use rustix::event::{PollFd, PollFlags};
+use rustix::io::Errno;
+use rustix::time::Timespec;
 
+use super::link::Link;
 use super::stop::Stop;
 
-/// Writing waits for room, or for the order to stop: then it fails with [`STOPPED`].
+/// Waiting ends when the reader goes, which is [`BrokenPipe`](io::ErrorKind::BrokenPipe). After the order to stop it
+/// goes on for a while, so that what has begun is not torn, and then fails with [`STOPPED`].
 pub(super) struct PipeEnd<'a> {
     pipe: File,
     stop: &'a Stop,
+    /// Given when the process that reads has ended, whoever else may hold the pipe.
+    ended: Option<Arc<Stop>>,
+    answers: Option<Answers>,
+    /// How many bytes the pipe has taken.
+    written: u64,
+    /// When to give up, once the order to stop was seen: if nothing moves, and in any case.
+    give_up: Option<(Instant, Instant)>,
 }
 
-/// What writing fails with after the order to stop.
+/// The lines that a reader answers.
+struct Answers {
+    output: File,
+    lines: u64,
+    ended: bool,
+}
+
+/// What waiting fails with after the order to stop.
 pub(super) const STOPPED: io::ErrorKind = io::ErrorKind::ConnectionAborted;
 
 impl<'a> PipeEnd<'a> {
     /// `pipe` must not wait by itself.
     pub(super) fn new(pipe: File, stop: &'a Stop) -> Self {
-        Self { pipe, stop }
+        Self { pipe, stop, ended: None, answers: None, written: 0, give_up: None }
+    }
+
+    /// With a reader that has a process of its own, and may answer.
+    pub(super) fn of_process(pipe: File, stop: &'a Stop, ended: Arc<Stop>, output: Option<File>) -> Self {
+        let answers = output.map(|output| Answers { output, lines: 0, ended: false });
+        Self { ended: Some(ended), answers, ..Self::new(pipe, stop) }
     }
 
     /// Whether nobody reads any more.
     pub(super) fn is_deserted(&self) -> bool {
-        let mut watched = [rustix::event::PollFd::new(&self.pipe, PollFlags::empty())];
-        let polled = rustix::event::poll(&mut watched, Some(&rustix::time::Timespec::default()));
+        let mut watched = [PollFd::new(&self.pipe, PollFlags::empty())];
+        let polled = rustix::event::poll(&mut watched, Some(&Timespec::default()));
         polled.is_ok() && watched[0].revents().contains(PollFlags::ERR)
+    }
+
+    /// How many bytes it has taken in all.
+    pub(super) fn written_bytes(&self) -> u64 {
+        self.written
+    }
+
+    /// How many of them are read. Without a reader it stays so until this end is closed.
+    pub(super) fn read_bytes(&self) -> u64 {
+        let unread = rustix::io::ioctl_fionread(&self.pipe);
+        unread.map_or(0, |unread| self.written.saturating_sub(unread))
+    }
+
+    /// Waits until everything is read. The kernel does not tell, so it is asked again and again, less and less
+    /// often the longer it takes; that the reader goes is told at once.
+    pub(super) fn wait_until_read(&mut self) -> io::Result<()> {
+        let begun = Instant::now();
+        let mut read = self.read_bytes();
+        while read < self.written {
+            let pause = (begun.elapsed() / 8).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
+            self.wait(Some(PollFlags::empty()), Some(pause))?;
+            let before = std::mem::replace(&mut read, self.read_bytes());
+            if read > before {
+                self.has_moved();
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether its reader answers by lines.
+    pub(super) fn has_answers(&self) -> bool {
+        self.answers.is_some()
+    }
+
+    /// Forgets the lines that have come until now.
+    pub(super) fn forget_lines(&mut self, link: &Link) -> io::Result<()> {
+        let Some(answers) = &mut self.answers else { return Ok(()) };
+        answers.read()?;
+        let lines = std::mem::take(&mut answers.lines);
+        if lines > 0 {
+            link.refuse(&format_args!("the worker wrote {lines} lines before it had a message: they acknowledge none"));
+        }
+        Ok(())
+    }
+
+    /// Waits for the line that acknowledges what was written last.
+    pub(super) fn wait_for_line(&mut self, link: &Link) -> io::Result<()> {
+        loop {
+            let Some(answers) = &mut self.answers else { return Ok(()) };
+            answers.read()?;
+            match std::mem::take(&mut answers.lines) {
+                0 if answers.ended => return Err(io::ErrorKind::BrokenPipe.into()),
+                // It may have closed its input: it has all that it needs.
+                0 => self.wait(None, None)?,
+                lines => {
+                    if lines > 1 {
+                        let why = format_args!("the worker wrote {lines} lines for one message: one acknowledges it");
+                        link.refuse(&why);
+                    }
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// Waits until the pipe is ready, the reader answers, or `timeout` is over; for the reader's end in any case.
+    fn wait(&mut self, interest: Option<PollFlags>, timeout: Option<Duration>) -> io::Result<()> {
+        let is_stopped = self.stop.is_given();
+        let timeout = match is_stopped {
+            true => Some(timeout.unwrap_or(Duration::MAX).min(self.patience_left()?)),
+            false => timeout,
+        };
+        let mut watched = Vec::with_capacity(4);
+        if !is_stopped {
+            watched.push(PollFd::new(self.stop, PollFlags::IN));
+        }
+        watched.extend(self.ended.iter().map(|ended| PollFd::new(&**ended, PollFlags::IN)));
+        let answers = self.answers.iter().filter(|answers| !answers.ended);
+        watched.extend(answers.map(|answers| PollFd::new(&answers.output, PollFlags::IN)));
+        let pipe_at = watched.len();
+        watched.extend(interest.map(|interest| PollFd::new(&self.pipe, interest)));
+        let timeout = timeout.map(|timeout| Timespec::try_from(timeout).unwrap_or_default());
+        match rustix::event::poll(&mut watched, timeout.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        // What is seen here holds, though another reader may come the next moment.
+        let is_deserted = watched.get(pipe_at).is_some_and(|pipe| pipe.revents().contains(PollFlags::ERR));
+        drop(watched);
+        if let Some(answers) = &mut self.answers {
+            // A worker that writes while it reads would wait for room for ever.
+            answers.read()?;
+        }
+        let has_ended = self.ended.as_ref().is_some_and(|ended| ended.is_given());
+        let has_answered = self.answers.as_ref().is_some_and(|answers| answers.lines > 0);
+        if is_deserted || (has_ended && !has_answered) {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        Ok(())
+    }
+
+    fn patience_left(&mut self) -> io::Result<Duration> {
+        let now = Instant::now();
+        let (unmoved, at_last) = *self.give_up.get_or_insert((now + PATIENCE, now + LONGEST_PATIENCE));
+        let left = unmoved.min(at_last).saturating_duration_since(now);
+        if left.is_zero() { Err(STOPPED.into()) } else { Ok(left) }
+    }
+
+    fn has_moved(&mut self) {
+        if let Some((unmoved, _)) = &mut self.give_up {
+            *unmoved = Instant::now() + PATIENCE;
+        }
     }
 }
 
@@ -35,13 +173,13 @@ impl Write for PipeEnd<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         loop {
             match (&self.pipe).write(bytes) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if self.stop.is_given() {
-                        return Err(STOPPED.into());
-                    }
-                    self.stop.wait_or([(self.pipe.as_fd(), PollFlags::OUT)], None)?;
+                Ok(written) => {
+                    self.written += written as u64;
+                    self.has_moved();
+                    return Ok(written);
                 }
-                done => return done,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.wait(Some(PollFlags::OUT), None)?,
+                Err(error) => return Err(error),
             }
         }
     }
@@ -50,3 +188,32 @@ impl Write for PipeEnd<'_> {
         Ok(())
     }
 }
+
+impl Answers {
+    /// Counts the lines that are there, without waiting.
+    fn read(&mut self) -> io::Result<()> {
+        let mut buffer = [0; 4_096];
+        while !self.ended {
+            match (&self.output).read(&mut buffer) {
+                Ok(0) => self.ended = true,
+                Ok(bytes) => self.lines += buffer[..bytes].iter().filter(|byte| **byte == b'\n').count() as u64,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How long what has begun may still take after the order to stop while nothing moves.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// How long it may take in any case.
+const LONGEST_PATIENCE: Duration = Duration::from_secs(2);
+
+/// About what a reader that is there takes.
+const SHORTEST_PAUSE: Duration = Duration::from_micros(20);
+
+/// How late it is seen at most that a slow reader has read.
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);

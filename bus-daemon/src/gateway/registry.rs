@@ -12,6 +12,7 @@ use bus_core::wire::{Refused, RefusedCode, Reply};
 use bus_core::{Address, LinkInfo, LinkSpec, LinkState, Pipe, Unlink};
 use rustix::event::{EventfdFlags, eventfd};
 
+use super::fifo::Fifo;
 use super::link::{Link, NotUp, Over};
 use super::{sink, source};
 use crate::broker::{LinkOrder, PeerId};
@@ -130,9 +131,7 @@ impl Links {
                 entry.lives && matches!(pipe, Pipe::FromFifo(_) | Pipe::ToFifo(_)) && pipe.target() == path
             };
             if let Some(entry) = state.links.values().find(has_it) {
-                let Link { id, spec, .. } = &*entry.link;
-                let text = format!("gateway {id} has {path} for channel {}: `bus unlink {id}` first", spec.channel);
-                return Err(NotUp::new(RefusedCode::Exists, text));
+                return Err(taken(&entry.link));
             }
         }
         let id = state.last_id + 1;
@@ -165,6 +164,17 @@ impl Links {
         let Some(peer) = entry.orderer.take() else { return };
         state.news.answers.push((peer, Reply::Linked(Box::new(link.info()))));
         self.ring();
+    }
+
+    /// The FIFO at a path, which no other gateway has under another.
+    pub(super) fn make_fifo(&self, link: &Link, path: &str) -> Result<Arc<Fifo>, NotUp> {
+        let fifo = link.make_fifo(path)?;
+        let state = self.lock();
+        let other = state.links.values().find(|entry| entry.link.id != link.id && entry.link.has_fifo(&fifo));
+        match other {
+            Some(entry) => Err(taken(&entry.link)),
+            None => Ok(fifo),
+        }
     }
 
     /// Writes a gateway into the config, if it is to be kept: as the last step but one, so that what is written
@@ -426,6 +436,12 @@ impl State {
         let done: Vec<Unlinking> = done;
         self.news.answers.extend(done.into_iter().map(|it| (it.peer, Reply::Links(it.gone))));
     }
+}
+
+fn taken(by: &Link) -> NotUp {
+    let Link { id, spec, .. } = by;
+    let text = format!("gateway {id} has {} for channel {}: `bus unlink {id}` first", spec.pipe.target(), spec.channel);
+    NotUp::new(RefusedCode::Exists, text)
 }
 
 /// Longer than a gateway takes to end, its command killed at last.

@@ -1,20 +1,17 @@
 //! [`Sink`]: from a channel into a pipe.
 //!
-//! A message is taken from the channel only while somebody reads the pipe, and acknowledged when the pipe has
-//! all of it, or, with `--ack line`, when the worker has said so. A reader that goes in the middle of a message
-//! leaves it to the next one, who gets it whole.
+//! A message is taken from the channel only while somebody reads the pipe, and acknowledged when it is read, or, with
+//! `--ack line`, when the worker has said so. What a reader leaves in the pipe when it goes, a message that it has
+//! read in part included, goes whole to the next one.
 
-use std::fs::File;
-use std::io::{self, Read as _};
-use std::os::fd::AsFd;
+use std::io;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bus_core::framing::FrameWriter;
 use bus_core::{BytesBatch, LinkState, Pipe, Receiver, RecvTimeoutError};
-use rustix::event::PollFlags;
 
-use super::child::{Command, Ended, INPUT_GRACE};
+use super::child::{Command, Ended, INPUT_GRACE, WorkerPipes};
 use super::fifo::Fifo;
 use super::link::{Link, NotUp, Over};
 use super::pipe_end::{PipeEnd, STOPPED};
@@ -27,7 +24,7 @@ pub(super) fn serve(links: &Links, link: &Link) -> Result<Over, NotUp> {
     let mut receiver = bus.raw_receiver(&link.spec.channel).open()?;
     let over = match &link.spec.pipe {
         Pipe::ToFifo(path) => {
-            let fifo = link.make_fifo(path)?;
+            let fifo = links.make_fifo(link, path)?;
             links.keep(link)?;
             links.up(link);
             write_all(link, &mut receiver, &mut Readers { link, fifo: &fifo })
@@ -37,12 +34,21 @@ pub(super) fn serve(links: &Links, link: &Link) -> Result<Over, NotUp> {
             let slot = Slot::default();
             links.keep(link)?;
             slot.put(command.start_sink()?);
-            links.up(link);
-            std::thread::scope(|scope| {
+            let (over, began) = std::thread::scope(|scope| {
                 let slot = &slot;
                 let keeper = scope.spawn(move || {
-                    keep(links, link, &mut command, slot);
-                    command
+                    // Meanwhile messages are on their way already.
+                    let began = command.begins(None);
+                    if began.is_ok() {
+                        links.up(link);
+                        keep(links, link, &mut command, slot);
+                    } else {
+                        link.stop.give();
+                        slot.clear();
+                        slot.end(Over::Stopped);
+                        links.part_with(link.id);
+                    }
+                    (command, began)
                 });
                 let over = write_all(link, &mut receiver, &mut Workers { link, slot });
                 // Whatever it was, the keeper is to see it.
@@ -50,11 +56,12 @@ pub(super) fn serve(links: &Links, link: &Link) -> Result<Over, NotUp> {
                 let kept = keeper.join();
                 slot.clear();
                 // After a panic there the process has been ended.
-                if let Ok(mut command) = kept {
-                    command.end(INPUT_GRACE);
-                }
-                over
-            })
+                let Ok((mut command, began)) = kept else { return (over, Ok(())) };
+                command.end(INPUT_GRACE);
+                (over, began)
+            });
+            began?;
+            over
         }
         Pipe::FromFifo(_) | Pipe::FromCommand(_) => unreachable!("a source serves those"),
     };
@@ -73,7 +80,6 @@ trait Outlets {
 /// A pipe that somebody reads.
 struct Outlet<'a> {
     writer: FrameWriter<PipeEnd<'a>>,
-    acks: Option<Acks>,
     is_current: Box<dyn Fn() -> bool + 'a>,
 }
 
@@ -115,20 +121,31 @@ impl Outlet<'_> {
         !(self.is_current)() || self.writer.output().is_deserted()
     }
 
-    /// Writes messages, and acknowledges those that are out whole.
+    /// Writes messages, and acknowledges those that have arrived.
     fn write(&mut self, link: &Link, batch: BytesBatch<'_>) -> io::Result<()> {
-        let put = batch.iter().try_for_each(|message| self.writer.put(&message));
-        let flushed = put.and_then(|()| self.writer.flush());
-        let mut written = self.writer.take_written();
-        let mut outcome = flushed;
-        if let (Some(acks), Ok(())) = (&mut self.acks, &outcome) {
-            outcome = acks.wait(link);
+        let writer = &mut self.writer;
+        let mut end = writer.output().written_bytes();
+        let mut ends = Vec::with_capacity(batch.len());
+        let mut outcome = writer.output_mut().forget_lines(link);
+        for message in batch.iter() {
+            end += writer.framed_bytes(message.len()) as u64;
+            ends.push(end);
+            outcome = outcome.and_then(|()| writer.put(&message));
         }
-        if self.acks.is_some() && outcome.is_err() {
-            written = 0;
-        }
-        batch.ack_first(written);
-        link.passed(written as u64);
+        outcome = outcome.and_then(|()| writer.flush());
+        // What counts is what is read.
+        writer.take_written();
+        let pipe = writer.output_mut();
+        let arrived = if pipe.has_answers() {
+            outcome = outcome.and_then(|()| pipe.wait_for_line(link));
+            if outcome.is_ok() { batch.len() } else { 0 }
+        } else {
+            outcome = outcome.and_then(|()| pipe.wait_until_read());
+            let read = pipe.read_bytes();
+            ends.partition_point(|end| *end <= read)
+        };
+        batch.ack_first(arrived);
+        link.passed(arrived as u64);
         outcome
     }
 }
@@ -145,7 +162,7 @@ impl Outlets for Readers<'_> {
         let Some(pipe) = self.fifo.open_writer(&self.link.stop)? else { return Err(Over::Stopped) };
         self.link.now_unless_ending(LinkState::Running);
         let writer = FrameWriter::new(PipeEnd::new(pipe, &self.link.stop), &self.link.spec.framing);
-        Ok(Outlet { writer, acks: None, is_current: Box::new(|| true) })
+        Ok(Outlet { writer, is_current: Box::new(|| true) })
     }
 
     fn over(&mut self) -> Option<Over> {
@@ -161,11 +178,12 @@ struct Workers<'a> {
 
 impl Outlets for Workers<'_> {
     fn next(&mut self) -> Result<Outlet<'_>, Over> {
-        let (run, input, output) = self.slot.take()?;
-        let writer = FrameWriter::new(PipeEnd::new(input, &self.link.stop), &self.link.spec.framing);
+        let (run, WorkerPipes { input, output, ended }) = self.slot.take()?;
+        let pipe = PipeEnd::of_process(input, &self.link.stop, ended, output);
+        let writer = FrameWriter::new(pipe, &self.link.spec.framing);
         let slot = self.slot;
         let is_current = Box::new(move || slot.is_current(run));
-        Ok(Outlet { writer, acks: output.map(|output| Acks { output, lines: 0 }), is_current })
+        Ok(Outlet { writer, is_current })
     }
 
     fn over(&mut self) -> Option<Over> {
@@ -200,7 +218,7 @@ struct Slot {
 #[derive(Default)]
 struct SlotState {
     runs: u64,
-    pipes: Option<(File, Option<File>)>,
+    pipes: Option<WorkerPipes>,
     is_running: bool,
     over: Option<Over>,
 }
@@ -210,7 +228,7 @@ impl Slot {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn put(&self, pipes: (File, Option<File>)) {
+    fn put(&self, pipes: WorkerPipes) {
         let mut state = self.lock();
         state.runs += 1;
         (state.pipes, state.is_running) = (Some(pipes), true);
@@ -228,14 +246,14 @@ impl Slot {
         self.changed.notify_all();
     }
 
-    fn take(&self) -> Result<(u64, File, Option<File>), Over> {
+    fn take(&self) -> Result<(u64, WorkerPipes), Over> {
         let mut state = self.lock();
         loop {
             if let Some(over) = state.over.take() {
                 return Err(over);
             }
-            if let Some((input, output)) = state.pipes.take() {
-                return Ok((state.runs, input, output));
+            if let Some(pipes) = state.pipes.take() {
+                return Ok((state.runs, pipes));
             }
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
@@ -247,69 +265,8 @@ impl Slot {
     }
 }
 
-/// The lines by which a worker acknowledges.
-struct Acks {
-    output: File,
-    /// That came and acknowledge nothing yet.
-    lines: u64,
-}
-
-impl Acks {
-    /// Waits for the line that acknowledges the message that was written last. Also after the order to stop, for
-    /// a while: what was worked on is not to be worked on again.
-    fn wait(&mut self, link: &Link) -> io::Result<()> {
-        let mut buffer = [0; 4_096];
-        let mut give_up_at = None;
-        while self.lines == 0 {
-            match (&self.output).read(&mut buffer) {
-                Ok(0) => return Err(io::ErrorKind::BrokenPipe.into()),
-                Ok(bytes) => self.lines += newlines(&buffer[..bytes]),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    let now = Instant::now();
-                    let timeout = match link.stop.is_given() {
-                        true => Some(
-                            ACK_PATIENCE
-                                .min(give_up_at.get_or_insert(now + ACK_PATIENCE).saturating_duration_since(now)),
-                        ),
-                        false => None,
-                    };
-                    match timeout {
-                        Some(Duration::ZERO) => return Err(STOPPED.into()),
-                        // The order is given and would wake at once: only the output counts now.
-                        Some(left) => wait_for(&self.output, left)?,
-                        None => drop(link.stop.wait_or([(self.output.as_fd(), PollFlags::IN)], None)?),
-                    }
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        if self.lines > 1 {
-            link.refuse(&format_args!("the worker wrote {} lines for one message: one acknowledges it", self.lines));
-        }
-        self.lines = 0;
-        Ok(())
-    }
-}
-
-fn wait_for(output: &File, patience: Duration) -> io::Result<()> {
-    let timeout = rustix::time::Timespec::try_from(patience).unwrap_or_default();
-    let mut watched = [rustix::event::PollFd::new(output, PollFlags::IN)];
-    match rustix::event::poll(&mut watched, Some(&timeout)) {
-        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
-        Err(errno) => Err(errno.into()),
-    }
-}
-
-fn newlines(bytes: &[u8]) -> u64 {
-    bytes.iter().filter(|byte| **byte == b'\n').count() as u64
-}
-
 /// How many messages are taken at once: what a reader that goes may leave to be marked as redelivered.
 const BATCH_MESSAGES: usize = 64;
 
 /// How soon a gateway that waits for messages looks whether to stop if nobody woke it.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
-
-/// How long a worker may still acknowledge after the order to stop.
-const ACK_PATIENCE: Duration = Duration::from_millis(500);

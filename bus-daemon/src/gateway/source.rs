@@ -25,6 +25,10 @@ pub(super) struct Source<'a> {
     on_its_way: Option<Ticket>,
     /// Bytes that were sent since then.
     since_bytes: usize,
+    /// Messages that were read whole, and for which there was no room at the end.
+    unsent: u64,
+    /// How much of what lies in the pipe is still read after the order to stop.
+    rest_bytes: Option<u64>,
 }
 
 /// The end at the channel.
@@ -46,23 +50,25 @@ pub(super) fn serve(links: &Links, link: &Link) -> Result<Over, NotUp> {
     let limit = bus.show(&link.spec.channel).map_or(limits::MESSAGE_MAX_BYTES, |info| info.message_max_bytes);
     let over = match &link.spec.pipe {
         Pipe::FromFifo(path) => {
-            let fifo = link.make_fifo(path)?;
+            let fifo = links.make_fifo(link, path)?;
             let mut source = Source::open(link, sender, limit, fifo.open_reader()?);
             links.keep(link)?;
             links.up(link);
             let over = source.follow_writers(|| fifo.open_reader());
-            source.end(links);
-            over
+            source.end(links, over)
         }
         Pipe::FromCommand(text) => {
             let mut command = Command::new(link, text);
             links.keep(link)?;
             let mut source = Source::open(link, sender, limit, command.start_source()?);
+            command.begins(Some(source.reader.input().as_fd()))?;
             links.up(link);
             let over = source.follow_runs(&mut command);
-            source.end(links);
             command.end(Duration::ZERO);
-            over
+            if let Err(Over::Stopped) = &over {
+                source.read_last_words();
+            }
+            source.end(links, over)
         }
         Pipe::ToFifo(_) | Pipe::ToCommand(_) => unreachable!("a sink serves those"),
     };
@@ -73,7 +79,7 @@ impl<'a> Source<'a> {
     fn open(link: &'a Link, sender: Sender<Vec<u8>>, limit: u32, input: File) -> Self {
         let reader = FrameReader::new(input, &link.spec.framing, limit as usize);
         let outlet = Outlet { link, sender, look_at: Instant::now(), give_up_at: None };
-        Self { reader, outlet, on_its_way: None, since_bytes: 0 }
+        Self { reader, outlet, on_its_way: None, since_bytes: 0, unsent: 0, rest_bytes: None }
     }
 
     /// One writer, or several at once, after the other. When the last of them has left, the FIFO is opened anew:
@@ -109,18 +115,43 @@ impl<'a> Source<'a> {
             if self.reader.has_ended() {
                 return self.settle();
             }
-            if self.outlet.link.stop.is_given() {
+            let is_stopped = self.outlet.link.stop.is_given();
+            if is_stopped && self.rest_bytes() == 0 {
                 return Err(Over::Stopped);
             }
+            let before = self.reader.unread_bytes();
             match self.reader.read_more() {
-                Ok(()) => {}
+                Ok(()) => {
+                    // At its end, too, it goes on.
+                    let read = self.reader.unread_bytes().saturating_sub(before).max(1);
+                    self.rest_bytes = self.rest_bytes.map(|rest| rest.saturating_sub(read as u64));
+                }
                 Err(ReadError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if is_stopped {
+                        return Err(Over::Stopped);
+                    }
                     // Nobody would write the rest meanwhile.
                     self.settle()?;
                     while !self.wait_for_input()? {}
                 }
                 Err(error) => return Err(Over::Because(error.to_string())),
             }
+        }
+    }
+
+    /// What lies in the pipe when the order to stop is seen was written before it, and is taken; more is not.
+    fn rest_bytes(&mut self) -> u64 {
+        let unread = || rustix::io::ioctl_fionread(self.reader.input()).unwrap_or(0);
+        // With one more the end is seen.
+        *self.rest_bytes.get_or_insert_with(|| unread() + 1)
+    }
+
+    /// What a command wrote while it was being ended.
+    fn read_last_words(&mut self) {
+        self.rest_bytes = None;
+        if !self.reader.has_ended() {
+            // It has been told already why it is over.
+            let _ = self.read_to_end();
         }
     }
 
@@ -132,7 +163,10 @@ impl<'a> Source<'a> {
                     bytes += message.len();
                     match self.outlet.feed(message) {
                         Ok(taken) => sent += u64::from(taken),
-                        Err(over) => break Err(over),
+                        Err(over) => {
+                            self.unsent += 1;
+                            break Err(over);
+                        }
                     }
                 }
                 Ok(None) => break Ok(()),
@@ -143,6 +177,11 @@ impl<'a> Source<'a> {
             }
         };
         self.outlet.link.passed(sent);
+        if sending.is_err() {
+            while let Ok(Some(_)) = self.reader.next_ready() {
+                self.unsent += 1;
+            }
+        }
         sending?;
         self.outlet.sender.push_buffered();
         self.since_bytes += bytes;
@@ -162,30 +201,42 @@ impl<'a> Source<'a> {
         self.outlet.settle(&self.outlet.sender.ticket())
     }
 
-    /// Waits until there is something to read, a writer's end included.
+    /// Waits until there is something to read, a writer's end included, or the order to stop is given.
     fn wait_for_input(&mut self) -> Result<bool, Over> {
         let link = self.outlet.link;
         let [ready] = link.stop.wait_or([(self.reader.input().as_fd(), PollFlags::IN)], None)?;
-        if link.stop.is_given() { Err(Over::Stopped) } else { Ok(!ready.is_empty()) }
+        Ok(!ready.is_empty() || link.stop.is_given())
     }
 
     /// What it has sent is seen through, for a while; what then is not accepted is counted and told.
-    fn end(&mut self, links: &Links) {
+    fn end(&mut self, links: &Links, over: Result<Over, Over>) -> Result<Over, Over> {
         let Outlet { link, sender, .. } = &self.outlet;
+        let mut lost = Vec::new();
         let bytes = self.reader.unread_bytes();
         if bytes > 0 {
-            link.note(format!("{bytes} bytes were read and are no message: their writer had not ended it"));
-            tracing::warn!(link = %link, bytes, "the end of a message did not come before the gateway's end");
+            lost.push(format!("{bytes} bytes were read and are no message: their writer had not ended it"));
         }
-        if sender.flush_deadline(Instant::now() + PATIENCE).is_ok() {
-            return;
+        let mut unsent = self.unsent;
+        if sender.flush_deadline(Instant::now() + PATIENCE).is_err() {
+            links.part_with(link.id);
+            if let Err(FlushError::Disconnected { refused }) = sender.flush_deadline(Instant::now() + PATIENCE) {
+                unsent += refused as u64;
+            }
         }
-        links.part_with(link.id);
-        if let Err(FlushError::Disconnected { refused }) = sender.flush_deadline(Instant::now() + PATIENCE)
-            && refused > 0
-        {
-            link.note(format!("{refused} messages were read and not accepted: the channel had no room for them"));
-            tracing::warn!(link = %link, refused, "messages were read, and the channel had no room for them");
+        if unsent > 0 {
+            lost.push(format!("{unsent} messages were read and not accepted: the channel had no room for them"));
+        }
+        if lost.is_empty() {
+            return over;
+        }
+        let lost = lost.join("; ");
+        tracing::warn!(%link, "not handed on: {lost}");
+        match over {
+            Ok(Over::Because(reason)) | Err(Over::Because(reason)) => Ok(Over::Because(format!("{reason}; {lost}"))),
+            Ok(Over::Stopped) | Err(Over::Stopped) => {
+                link.note(lost);
+                Ok(Over::Stopped)
+            }
         }
     }
 }
