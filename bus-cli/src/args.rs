@@ -406,7 +406,9 @@ pub(crate) struct OrderArgs {
 /// The daemon makes the FIFO, or runs the command by `sh -c`, as its own user, until `bus unlink` or its own
 /// end. Programs that know nothing of the bus then write messages to a FIFO or their output, or read them from
 /// a FIFO or their input. A channel without room makes the writer wait; messages without a reader wait in the
-/// channel. A command that takes messages gets the end of its input at the end, then SIGTERM, then SIGKILL.
+/// channel, and count as acknowledged when they are read out of the pipe. A command that the shell cannot run is
+/// refused; of one that fails later, `bus links` tells. A command that takes messages gets the end of its input at
+/// the end, then SIGTERM, then SIGKILL.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

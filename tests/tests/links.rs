@@ -1058,3 +1058,27 @@ fn what_was_written_to_a_fifo_before_unlink_is_handed_on() {
         }
     });
 }
+
+#[test]
+fn unlink_in_the_middle_of_a_message_that_is_being_read_lets_it_out_whole() {
+    place("unlink in the middle", |place| {
+        place.bus.create("jobs", ChannelOptions::default()).unwrap();
+        let fifo = place.fifo("out");
+        let link = place.link("jobs", Pipe::ToFifo(fifo.clone()));
+        let message: Vec<u8> = (0..3_000_000_u32).map(|i| b'a' + (i % 23) as u8).collect();
+        place.send("jobs", [message.clone()]);
+        let mut reader = File::open(&fifo).unwrap();
+        let mut read = vec![0; 100_000];
+        reader.read_exact(&mut read).unwrap();
+        std::thread::scope(|scope| {
+            let unlinking = scope.spawn(|| place.unlink(&link));
+            eventually("it is being ended", || {
+                place.bus.links().unwrap().first().is_none_or(|link| link.state == LinkState::Ending)
+            });
+            reader.read_to_end(&mut read).unwrap();
+            assert_eq!(unlinking.join().unwrap().messages, 1);
+        });
+        assert!(read.len() == message.len() + 1 && read[..message.len()] == message[..], "{} bytes", read.len());
+        place.await_acknowledged("jobs", 1);
+    });
+}

@@ -7,11 +7,14 @@
 //! process cannot read lanes.
 //!
 //! **Nothing is taken that is not handed on.** What is read from a pipe is accepted by the channel before much
-//! more is read; what is taken from a channel is acknowledged when the pipe has all of it.
+//! more is read; what is taken from a channel is acknowledged when it is read out of the pipe.
 //!
 //! **A gateway can always be woken**: while it waits for its pipe by the descriptor of its [`Stop`], while it
 //! waits for the reader of a FIFO by a reader that [`Fifo::release`] opens, while it waits for the bus by the
 //! broker, which parts with its end ([`Links::part_with`]), and by deadlines besides.
+//!
+//! **What is kept is written before it is up**, and taken out again should it not come up: by the gateway's own
+//! thread, or by one of its own at `unlink`, as a disk may take its time.
 //!
 //! [`registry`](Links) starts, lists and ends them; `fifo` and `child` make the pipes; `source` and `sink` move
 //! messages. The event loop hands orders in and takes answers out, and never waits here.
