@@ -1082,3 +1082,46 @@ fn unlink_in_the_middle_of_a_message_that_is_being_read_lets_it_out_whole() {
         place.await_acknowledged("jobs", 1);
     });
 }
+
+#[test]
+fn every_message_that_was_read_and_finds_no_room_at_the_end_is_counted() {
+    place("counted", |place| {
+        let options = ChannelOptions { capacity: Some(10), window: Some(3), ..ChannelOptions::default() };
+        place.bus.create("narrow", options).unwrap();
+        let link = place.link("narrow", Pipe::FromFifo(place.fifo("in")));
+        writer(&place.fifo("in")).write_all(numbers(1_000).as_bytes()).unwrap();
+        eventually("the sender waits", || {
+            place.bus.show("narrow").is_ok_and(|info| info.senders.iter().any(|it| it.blocked_ms.is_some()))
+        });
+        let note = place.unlink(&link).note;
+        let lost = 1_000 - place.bus.show("narrow").unwrap().ledger.accepted;
+        assert_eq!(note, format!("{lost} messages were read and not accepted: the channel had no room for them"));
+    });
+}
+
+#[test]
+fn a_process_that_has_left_its_group_with_the_pipe_holds_up_nobody() {
+    place("left the group", |place| {
+        let (pid, go, copy) = (place.path("pid"), place.path("go"), place.path("copy"));
+        // The first run leaves its input to somebody else, who never reads.
+        let script = format!(
+            "if [ -e {pid} ]; then exec cat > {copy}; fi; setsid sh -c 'echo $$ > {pid}; exec sleep 600' <&0 & \
+             while [ ! -e {go} ]; do sleep .01; done; kill -9 $$",
+            pid = pid.display(),
+            go = go.display(),
+            copy = copy.display()
+        );
+        let link = place.link("jobs", Pipe::ToCommand(script));
+        place.send("jobs", [vec![b'x'; 1_000_000]]);
+        eventually("it is stuck", || {
+            let in_delivery = place.bus.show("jobs").unwrap().ledger.in_delivery == 1;
+            in_delivery && fs::read_to_string(&pid).is_ok_and(|pid| pid.ends_with('\n'))
+        });
+        File::create(&go).unwrap();
+        place.await_acknowledged("jobs", 1);
+        assert_eq!(place.unlink(&link).restarts, 1);
+        assert_eq!(fs::metadata(&copy).unwrap().len(), 1_000_001);
+        let pid = fs::read_to_string(&pid).unwrap().trim().to_owned();
+        assert!(Command::new("kill").arg(pid).status().unwrap().success());
+    });
+}
