@@ -25,8 +25,10 @@ use crate::child::Player;
 use crate::measure::{consume, rate};
 use crate::options::Options;
 use crate::role::Role;
+use crate::scenario::flow as flow_between_ends;
+use crate::server::{self, Server};
 use crate::table::{self, Need, Row};
-use crate::traffic::Consumed;
+use crate::traffic::{Consumed, Form};
 
 /// Figures that are measured together.
 struct Probe {
@@ -46,10 +48,23 @@ const PROBES: &[Probe] = &[
     Probe { name: "ring 1 KiB, four to one", measure: |name, options| beside_bare(name, flood(4, 1024), options) },
     Probe { name: "ring 64 KiB", measure: |name, options| beside_bare(name, flood(1, 64 * 1024), options) },
     Probe { name: "ring 1 MiB", measure: |name, options| beside_bare(name, flood(1, 1024 * 1024), options) },
+    Probe { name: "library 64 B", measure: |name, options| library(name, flood(1, 64), SMALL, options) },
+    Probe { name: "library 64 B, four to one", measure: |name, options| library(name, flood(4, 64), SMALL, options) },
+    Probe { name: "library 1 KiB", measure: |name, options| library(name, flood(1, 1024), SMALL, options) },
+    Probe {
+        name: "library 1 KiB, four to one",
+        measure: |name, options| library(name, flood(4, 1024), SMALL, options),
+    },
+    Probe { name: "library 64 KiB", measure: |name, options| library(name, flood(1, 64 * 1024), LARGE, options) },
+    Probe { name: "library 1 MiB", measure: |name, options| library(name, flood(1, 1024 * 1024), LARGE, options) },
     Probe { name: "latency hot", measure: hot_latency },
     Probe { name: "latency doorbell, floor a pipe", measure: wake_latency },
     Probe { name: "instructions", measure: instructions },
 ];
+
+/// What the library's ends are to reach of the simplest ring's rate.
+const SMALL: Need = Need::RatioAtLeast(0.75);
+const LARGE: Need = Need::RatioAtLeast(0.90);
 
 /// What goes through rings, and how.
 #[derive(Clone, Copy)]
@@ -108,6 +123,20 @@ fn beside_bare(name: &str, traffic: Traffic, options: &Options) -> Result<Vec<Ro
         row.unit = floor.unit;
         row.floor.push(floor.value);
         row.subject.push(subject.value);
+    }
+    Ok(vec![row])
+}
+
+/// The ends as users have them, with a daemon, raw payloads and deliveries in batches.
+fn library(name: &str, traffic: Traffic, need: Need, options: &Options) -> Result<Vec<Row>> {
+    let mut row = row(name, "", need);
+    let flow = flow_between_ends(traffic.producers, traffic.payload_bytes, Form::Send);
+    for _ in 0..options.rounds {
+        let floor = rate(&traffic.run(Kind::Bare, options)?, traffic.payload_bytes);
+        let figures = flow.run(&Server::start(server::Kind::DaemonWithLanes)?, options)?;
+        row.unit = floor.unit;
+        row.floor.push(floor.value);
+        row.subject.extend(figures.first().map(|figure| figure.value));
     }
     Ok(vec![row])
 }
