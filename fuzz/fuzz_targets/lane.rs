@@ -64,7 +64,8 @@ fuzz_target!(|script: &[u8]| {
                 let counts = counts(&Peers(&data), Some(&Peers(cursor)));
                 assert!(counts.acknowledged <= counts.taken && counts.taken <= counts.published);
             }
-            10..12 => data.scribble(),
+            10 => data.scribble(),
+            11 => data.forge(),
             12..14 => cursor.scribble(),
             14 => script.arm(),
             _ => {
@@ -273,6 +274,34 @@ impl<'a> Page<'a> {
 
     fn clear(&self) {
         self.words.borrow_mut().fill(0);
+    }
+
+    /// Writes what begins as a record anywhere in the ring, says that all of it is published, and before that perhaps
+    /// a jump to it where an honest sender would have written its next.
+    fn forge(&self) {
+        let script = self.script;
+        let place = script.size() as u64 * 16 + script.size() as u64 % 3 * 8;
+        let header = MessageHeader {
+            flags: Flags(script.size() as u8),
+            codec: Codec::Raw,
+            sequence: place,
+            stamp_ns: place,
+            payload_bytes: script.size() as u32 * 8,
+            header_block_bytes: script.size() as u32,
+        };
+        let mut words = self.words.borrow_mut();
+        // In a ring that has not wrapped it lies there.
+        let tail = words[data::TAIL];
+        let mut put = |place: u64, fixed: Fixed| {
+            let at = (PAGE_BYTES + place as usize) / WORD_BYTES;
+            words[at..].iter_mut().zip(fixed.encode()).for_each(|(word, value)| *word = value);
+        };
+        put(place % RING_BYTES, Fixed::Message(header));
+        if script.size() % 2 == 0 {
+            put(tail % RING_BYTES, Fixed::Jump(place));
+        }
+        words[data::TAIL] = tail.wrapping_add(script.size() as u64 * 8);
+        script.scribbled.set(true);
     }
 
     fn scribble(&self) {
