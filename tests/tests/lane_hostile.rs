@@ -71,6 +71,28 @@ fn forged_counts_are_added_by_the_daemon_without_harm() {
     });
 }
 
+/// Where a receiver is said to stand, when its sender takes back what is not acknowledged: that was no place of a record.
+#[test]
+#[ignore = "fails where assertions are on: the thread that reconnects panics"]
+fn a_forged_cursor_does_not_stop_its_sender_from_coming_back() {
+    on_stage("slots", |stage, bus| {
+        let (sender, receiver, _, cursor) = lane(bus, "jobs");
+        (100..200).for_each(|number| sender.send(bytes(number)).unwrap());
+        for slot in [0, 2] {
+            cursor.store(cursor::SLOTS + slot, 8);
+        }
+        stage.kill_daemon();
+        drop(receiver);
+        // Where the capacity is exact there are no lanes.
+        stage.start_daemon_with("[channels.jobs]\ncapacity = 5000\n");
+        // What it sends again is its affair, and that it is there.
+        sender.flush_deadline(Instant::now() + PATIENCE).unwrap();
+        sender.send(bytes(200)).unwrap();
+        let next: Receiver<Vec<u8>> = bus.receiver("jobs").open().unwrap();
+        while next.recv_timeout(PATIENCE).unwrap() != bytes(200) {}
+    });
+}
+
 /// Any word of a sender's pages, any value, while both ends work: the receiver goes on or says what is wrong, and
 /// so does its next one.
 #[test]
@@ -144,7 +166,6 @@ fn scribble(name: &'static str, lie: fn(&Page, &Page, &mut Dice)) {
                 lie(&data, &cursor, &mut stage.dice);
                 // It is the liar's own rhythm, by which nothing is waited for.
                 thread::sleep(Duration::from_micros(stage.dice.roll(3_000)));
-                bus.show(&channel).ok();
             }
             stop.store(true, Ordering::Relaxed);
             until_finished(&sending);
@@ -159,8 +180,9 @@ fn scribble(name: &'static str, lie: fn(&Page, &Page, &mut Dice)) {
     });
 }
 
-/// How many lanes are scribbled over in an ordinary run.
-const ROUNDS: u64 = 8;
+/// How many lanes are scribbled over in an ordinary run; `BUS_KILL_ROUNDS` says otherwise, and the watchdog has patience
+/// for 40.
+const ROUNDS: u64 = 4;
 
 fn bytes(number: u64) -> Vec<u8> {
     number.to_le_bytes().to_vec()
