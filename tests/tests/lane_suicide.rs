@@ -137,7 +137,7 @@ fn rounds() -> u64 {
 }
 
 /// How often each test kills in an ordinary run.
-const ROUNDS: u64 = 100;
+const ROUNDS: u64 = 50;
 
 fn start(daemon: &Daemon, role: &str, journal: &Path, id: u64, how: &[&str]) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lane_suicide"));
