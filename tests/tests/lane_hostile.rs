@@ -73,7 +73,6 @@ fn forged_counts_are_added_by_the_daemon_without_harm() {
 
 /// Where a receiver is said to stand, when its sender takes back what is not acknowledged: that was no place of a record.
 #[test]
-#[ignore = "fails where assertions are on: the thread that reconnects panics"]
 fn a_forged_cursor_does_not_stop_its_sender_from_coming_back() {
     on_stage("slots", |stage, bus| {
         let (sender, receiver, _, cursor) = lane(bus, "jobs");

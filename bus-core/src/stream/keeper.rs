@@ -217,6 +217,8 @@ impl Keeper {
     }
 
     fn dial(&self, address: &Address, endpoints: Vec<Arc<dyn Kept>>) {
+        // Also should this thread panic: others of the address are to come back.
+        let _dialling = Dialling { keeper: self, address };
         let mut nobody_there = false;
         for endpoint in endpoints {
             let done = match nobody_there {
@@ -234,8 +236,6 @@ impl Keeper {
                 };
             }
         }
-        lock(&self.dialling).retain(|other| other != address);
-        wake();
     }
 
     fn wait_for_hang_up(&self, watched: &[Watched], mut pause: Option<Duration>) {
@@ -279,6 +279,19 @@ impl Keeper {
         if let Some(waker) = self.waker.get() {
             let _ = rustix::io::read(waker, &mut [0_u8; 8]);
         }
+    }
+}
+
+/// A thread that connects to an address, for as long as it does.
+struct Dialling<'a> {
+    keeper: &'a Keeper,
+    address: &'a Address,
+}
+
+impl Drop for Dialling<'_> {
+    fn drop(&mut self) {
+        lock(&self.keeper.dialling).retain(|other| other != self.address);
+        wake();
     }
 }
 
