@@ -180,13 +180,12 @@ fn count_calls() {
             busy.len(),
             idle.len()
         );
-        assert!(messages > 100 * busy.len() as u64, "{name}: {} calls for {messages} messages", busy.len());
-        assert!(idle.len() <= LOOKS_MAX, "{name} calls when nothing is sent: {idle:?}");
+        // A sender whose window is full hears the daemon once before it sleeps. Traced, that takes so long that
+        // there is room again, for some hundred messages, and it never sleeps.
+        assert!(messages > 20 * busy.len() as u64, "{name}: {} calls for {messages} messages", busy.len());
+        assert!(idle.is_empty(), "{name} calls when nothing is sent: {idle:?}");
     }
 }
-
-/// How often a keeper that looks every quarter of a second calls in two: a wait and a look each.
-const LOOKS_MAX: usize = 18;
 
 /// A log of `strace -f -ttt`.
 struct Calls(Vec<(f64, String)>);

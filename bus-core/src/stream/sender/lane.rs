@@ -288,7 +288,7 @@ impl StreamSender {
         message: Encoded<'_>,
         wait: Wait,
     ) -> Result<InLane<'a>, PushError> {
-        let mut waits = false;
+        let (mut waits, mut looked) = (false, false);
         let outcome = loop {
             if matches!(state.link, Link::Closed) || self.lacks_receiver(&state) {
                 break Err(PushError::Disconnected);
@@ -330,10 +330,15 @@ impl StreamSender {
                 Err(NotWritten::Full | NotWritten::Broken(_) | NotWritten::TooLarge) => {}
             }
             if !waits {
-                // Whoever reads has something to say, perhaps: it is looked for once before it is waited for.
+                // A receiver that is busy makes room at any moment.
                 waits = true;
                 lane.writer.waits_since(stamp_ns);
                 lane.writer.begin_wait();
+                continue;
+            }
+            if !looked {
+                // The daemon has something to say, perhaps: it is heard once before anything is waited for.
+                looked = true;
                 state = self.look_around(state);
                 continue;
             }
