@@ -103,7 +103,7 @@ fn expect_rest() {
     let mut pair = Pair::start_with("", None, &[]);
     pair.order("count 64 10000");
     let pids = pair.pids();
-    let work = || pids.map(|pid| Work::of(pid));
+    let work = || pids.map(Work::of);
     eventually("everything is at rest", || {
         let before = work();
         pass_time(Duration::from_millis(300));
