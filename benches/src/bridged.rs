@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::child::{await_go, say, tell};
 use crate::clock::now_ns;
-use crate::ends::{Route, bus, name};
+use crate::ends::{Route, Waits, bus, name};
 use crate::measure::{consume, rate};
 use crate::options::Options;
 use crate::payload::Maker;
@@ -47,12 +47,17 @@ pub(crate) struct ConsumeValues {
     bridging: Bridging,
 }
 
+/// A daemon whose senders ask for lanes.
+const LANES: Kind = Kind::DaemonWithLanes(Waits::Usual);
+
 /// What is measured: who has a bridge, on which route.
-const SCENARIOS: [(&str, Kind, Bridging, Bridging); 4] = [
+const SCENARIOS: [(&str, Kind, Bridging, Bridging); 6] = [
     ("bridge beside stream, export", Kind::Daemon, Bridging::Bridge, Bridging::None),
     ("bridge beside stream, import", Kind::Daemon, Bridging::None, Bridging::Bridge),
     ("bridge beside stream, both", Kind::Daemon, Bridging::Bridge, Bridging::Bridge),
-    ("bridge beside lane, both", Kind::DaemonWithLanes, Bridging::Bridge, Bridging::Bridge),
+    ("bridge beside lane, export", LANES, Bridging::Bridge, Bridging::None),
+    ("bridge beside lane, import", LANES, Bridging::None, Bridging::Bridge),
+    ("bridge beside lane, both", LANES, Bridging::Bridge, Bridging::Bridge),
 ];
 
 /// Measures what `options` select and prints each figure as soon as it is known.
@@ -91,7 +96,7 @@ fn flow(kind: Kind, export: Bridging, import: Bridging, options: &Options) -> Re
 impl ProduceValues {
     pub(crate) fn play(self) -> Result<()> {
         let sender = bus(&self.place.socket)?.raw_sender(name(FORTH));
-        let sender = if self.place.route == Route::Lane { sender.lane() } else { sender.no_lane() };
+        let sender = if matches!(self.place.route, Route::Lane(_)) { sender.lane() } else { sender.no_lane() };
         let sender: Sender<Vec<u8>> = sender.open()?;
         await_go()?;
         let messages = match self.bridging {

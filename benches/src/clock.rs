@@ -1,5 +1,6 @@
 //! The clock that all processes of a measurement share.
 
+use std::hint::spin_loop;
 use std::time::Duration;
 
 use rustix::thread::clock_nanosleep_absolute;
@@ -9,6 +10,16 @@ use rustix::time::{ClockId, Timespec, clock_gettime};
 pub(crate) fn now_ns() -> u64 {
     let now = clock_gettime(ClockId::Monotonic);
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
+
+/// Spins until the clock shows `at_ns`. Returns what it shows then.
+pub(crate) fn await_clock(at_ns: u64) -> u64 {
+    loop {
+        match now_ns() {
+            now_ns if now_ns >= at_ns => return now_ns,
+            _ => spin_loop(),
+        }
+    }
 }
 
 /// Ticks at a fixed pace. A tick that is late moves those after it, so that no burst follows.

@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
-use bus_core::{Address, Bus, Receiver, Sender};
+use bus_core::{Address, Bus, Receiver, Sender, Waiting};
 use serde::{Deserialize, Serialize};
 
 use crate::relay::{HEADER_BYTES, READ_BYTES, RECEIVER, SENDER, header, payload_bytes};
@@ -18,7 +18,26 @@ pub(crate) enum Route {
     /// The stream route through a daemon.
     Bus,
     /// A lane beside the daemon.
-    Lane,
+    Lane(Waits),
+}
+
+/// How both ends of a lane wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Waits {
+    /// As they do when nothing is said.
+    Usual,
+    Spinning,
+    Sleeping,
+}
+
+impl From<Waits> for Waiting {
+    fn from(waits: Waits) -> Self {
+        match waits {
+            Waits::Usual => Self::default(),
+            Waits::Spinning => Self::Spin,
+            Waits::Sleeping => Self::Sleep,
+        }
+    }
 }
 
 /// Channels that a scenario uses, by number: the relay knows no names.
@@ -35,7 +54,10 @@ impl Outlet {
         match route {
             Route::Relay => Ok(Self::Relay(RelaySender::connect(socket, channel)?)),
             Route::Bus => Ok(Self::Bus(Box::new(bus(socket)?.raw_sender(name(channel)).no_lane().open()?))),
-            Route::Lane => Ok(Self::Bus(Box::new(bus(socket)?.raw_sender(name(channel)).lane().open()?))),
+            Route::Lane(waits) => {
+                let sender = bus(socket)?.raw_sender(name(channel)).lane().waiting(waits.into());
+                Ok(Self::Bus(Box::new(sender.open()?)))
+            }
         }
     }
 
@@ -73,7 +95,10 @@ impl Inlet {
     pub(crate) fn open(route: Route, socket: &Path, channel: Channel) -> Result<Self> {
         match route {
             Route::Relay => Ok(Self::Relay(RelayReceiver::connect(socket, channel)?)),
-            Route::Bus | Route::Lane => Ok(Self::Bus(bus(socket)?.raw_receiver(name(channel)).standby().open()?)),
+            Route::Bus => Ok(Self::Bus(bus(socket)?.raw_receiver(name(channel)).standby().open()?)),
+            Route::Lane(waits) => {
+                Ok(Self::Bus(bus(socket)?.raw_receiver(name(channel)).standby().waiting(waits.into()).open()?))
+            }
         }
     }
 

@@ -68,7 +68,7 @@ impl Flow {
         let consumed = self.consume(server, options.shortened(Duration::from_secs(1)))?;
         let spent = ProcessorUse::of(server.pid())?.since(before);
         let mut figures = match self.form {
-            Form::Paced(_) => percentiles(consumed.latency),
+            Form::Paced(_) | Form::Awake(_) => percentiles(consumed.latency),
             Form::Send | Form::Feed => vec![rate(&consumed, self.payload_bytes)],
         };
         let value = spent.busy_ns as f64 / consumed.messages as f64;
@@ -76,7 +76,7 @@ impl Flow {
         Ok(figures)
     }
 
-    fn consume(self, server: &Server, lasts: Duration) -> Result<Consumed> {
+    pub(crate) fn consume(self, server: &Server, lasts: Duration) -> Result<Consumed> {
         let Self { producers, payload_bytes, form, taking } = self;
         let place = server.place();
         let role = Consume { place: place.clone(), producers, payload_bytes, taking };
@@ -152,7 +152,7 @@ fn lines_from_pipe(server: &Server, lines: u64) -> Result<Consumed> {
 fn line_producer(place: Place, input: Stdio) -> Result<Player> {
     match place.route {
         Route::Relay => Player::start_with(&Role::ProduceLines(ProduceLines { place }), input),
-        Route::Bus | Route::Lane => {
+        Route::Bus | Route::Lane(_) => {
             let mut command = Command::new(program("bus")?);
             command.arg("--socket").arg(&place.socket).arg("publish").arg(name(FORTH)).stdin(input);
             Player::spawn("bus publish", command)

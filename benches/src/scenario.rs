@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
+use crate::ends::Waits;
 use crate::measure::{Figure, Flow, Traffic};
 use crate::options::Options;
 use crate::server::{Kind, Server};
@@ -33,7 +34,7 @@ const POLLING: Sides = Sides { floor: Kind::PollingRelay, subject: Kind::Polling
 /// The daemon does as it does when nothing is configured.
 const USUAL: Sides = Sides { floor: Kind::PollingRelay, subject: Kind::Daemon };
 /// The same ends, on the stream and in a lane.
-const LANE: Sides = Sides { floor: Kind::Daemon, subject: Kind::DaemonWithLanes };
+const LANE: Sides = Sides { floor: Kind::Daemon, subject: Kind::DaemonWithLanes(Waits::Usual) };
 
 #[rustfmt::skip]
 const SCENARIOS: &[Scenario] = &[

@@ -9,7 +9,7 @@ use bus_core::{Address, Bus};
 use tempfile::TempDir;
 
 use crate::child::Player;
-use crate::ends::Route;
+use crate::ends::{Route, Waits};
 use crate::role::Role;
 use crate::traffic::Place;
 
@@ -30,7 +30,7 @@ pub(crate) enum Kind {
     /// A daemon that nobody has configured.
     Daemon,
     /// The same, with senders that ask for lanes.
-    DaemonWithLanes,
+    DaemonWithLanes(Waits),
 }
 
 /// One that runs; dropping it ends it.
@@ -51,7 +51,7 @@ impl Server {
             Kind::PollingRelay => Player::start(&Role::Relay { socket: socket.clone(), poll_us: POLL_US })?,
             Kind::SleepingDaemon => start_daemon(&socket, Some(0))?,
             Kind::PollingDaemon => start_daemon(&socket, Some(POLL_US))?,
-            Kind::Daemon | Kind::DaemonWithLanes => start_daemon(&socket, None)?,
+            Kind::Daemon | Kind::DaemonWithLanes(_) => start_daemon(&socket, None)?,
         };
         Ok(Self { kind, player, socket, _folder: folder })
     }
@@ -61,7 +61,7 @@ impl Server {
         let route = match self.kind {
             Kind::SleepingRelay | Kind::PollingRelay => Route::Relay,
             Kind::SleepingDaemon | Kind::PollingDaemon | Kind::Daemon => Route::Bus,
-            Kind::DaemonWithLanes => Route::Lane,
+            Kind::DaemonWithLanes(waits) => Route::Lane(waits),
         };
         Place { route, socket: self.socket.clone() }
     }

@@ -12,7 +12,7 @@ use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
 use crate::child::{await_go, say, tell};
-use crate::clock::{Pace, now_ns};
+use crate::clock::{Pace, await_clock, now_ns};
 use crate::ends::{Channel, Inlet, Outlet, Route};
 use crate::payload::{Checker, LINE_BYTES, Lines, Maker};
 
@@ -47,6 +47,8 @@ pub(crate) enum Form {
     Feed,
     /// Each message on its own, stamped, one per interval.
     Paced(Duration),
+    /// The same, and the producer spends the interval awake.
+    Awake(Duration),
 }
 
 /// Sends for a while.
@@ -74,6 +76,13 @@ impl Produce {
         match self.form {
             Form::Send => self.flood(&mut maker, until_ns, |payload| outlet.send(payload))?,
             Form::Feed => self.flood(&mut maker, until_ns, |payload| outlet.feed(payload))?,
+            Form::Awake(interval) => {
+                let mut at_ns = now_ns();
+                while at_ns < until_ns {
+                    at_ns = await_clock(at_ns + interval.as_nanos() as u64);
+                    outlet.send(maker.next(at_ns))?;
+                }
+            }
             Form::Paced(interval) => {
                 let mut pace = Pace::every(interval);
                 while now_ns() < until_ns {

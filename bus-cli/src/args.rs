@@ -80,6 +80,9 @@ Examples:
     /// The consumer of the demonstration
     #[command(hide = true)]
     DemoConsumer(DemoConsumerArgs),
+    /// The daemon of the demonstration
+    #[command(hide = true)]
+    DemoDaemon(DemoDaemonArgs),
 }
 
 /// Publish messages to a channel
@@ -98,7 +101,7 @@ pub(crate) struct PublishArgs {
     /// The channel
     pub(crate) channel: ChannelName,
     /// What to publish, each as one message; read from the input when there is none
-    #[arg(value_name = "MESSAGE", allow_negative_numbers = true, conflicts_with_all = ["file", "framing"])]
+    #[arg(value_name = "MESSAGE", allow_negative_numbers = true, conflicts_with = "file", conflicts_with_all = FRAMINGS)]
     pub(crate) messages: Vec<OsString>,
     /// Read this file instead of the input (- is the input); may be given several times
     #[arg(long, value_name = "PATH")]
@@ -110,12 +113,12 @@ pub(crate) struct PublishArgs {
     #[arg(long, default_value_t = Codec::Raw, value_parser = codec())]
     pub(crate) codec: Codec,
     /// Publish the messages given as arguments N times
-    #[arg(long, value_name = "N", default_value_t = 1, requires = "messages")]
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "messages", value_parser = values::count)]
     pub(crate) count: u64,
     /// Publish at most N messages a second
     #[arg(long, value_name = "N", value_parser = values::rate)]
     pub(crate) rate: Option<f64>,
-    /// End with 4 when a message finds no room for so long, or is not accepted
+    /// End with 4 when no daemon answers for so long, a message finds no room, or is not accepted
     #[arg(long, value_name = "DURATION", value_parser = values::duration)]
     pub(crate) timeout: Option<Duration>,
     /// End with 6 instead of waiting when there is no room
@@ -161,16 +164,16 @@ pub(crate) struct ConsumeArgs {
     /// The channel
     pub(crate) channel: ChannelName,
     /// Write this for each message, with %p for the payload; see below
-    #[arg(long, value_name = "TEMPLATE", allow_hyphen_values = true, value_parser = Format::parse, conflicts_with = "framing")]
+    #[arg(long, value_name = "TEMPLATE", allow_hyphen_values = true, value_parser = Format::parse, conflicts_with_all = FRAMINGS)]
     pub(crate) format: Option<Format>,
     /// Run CMD by the shell for each message, with the payload as its input
-    #[arg(long, value_name = "CMD", conflicts_with_all = ["framing", "format", "peek"])]
+    #[arg(long, value_name = "CMD", conflicts_with_all = ["format", "peek"], conflicts_with_all = FRAMINGS)]
     pub(crate) exec: Option<OsString>,
     /// Run CMD up to N times for a message, then end with 8
     #[arg(long, value_name = "N", default_value_t = 1, requires = "exec", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) max_attempts: u32,
     /// How long to wait before CMD is run again
-    #[arg(long, value_name = "DURATION", default_value = "1s", requires = "exec", value_parser = values::duration)]
+    #[arg(long, value_name = "DURATION", default_value = "1s", requires = "exec", requires = "max_attempts", value_parser = values::duration)]
     pub(crate) retry_delay: Duration,
     #[command(flatten)]
     pub(crate) until: UntilArgs,
@@ -187,16 +190,16 @@ pub(crate) struct ConsumeArgs {
 #[group(id = "until", multiple = true)]
 pub(crate) struct UntilArgs {
     /// End after N messages
-    #[arg(short = 'n', long = "messages", value_name = "N")]
+    #[arg(short = 'n', long = "messages", value_name = "N", value_parser = values::count)]
     pub(crate) messages: Option<u64>,
-    /// End with 4 after so long, unless the messages of -n came before
+    /// End with 4 after so long, connecting included, unless the messages of -n came before
     #[arg(long, value_name = "DURATION", value_parser = values::duration)]
     pub(crate) timeout: Option<Duration>,
     /// End when no message came for so long
     #[arg(long, value_name = "DURATION", value_parser = values::duration)]
     pub(crate) idle: Option<Duration>,
-    /// End when the channel is empty
-    #[arg(long)]
+    /// End when the channel is empty, and no sender of an earlier daemon is to bring more
+    #[arg(long, conflicts_with_all = ["idle", "until_disconnected"])]
     pub(crate) until_empty: bool,
     /// End when all senders have left and the channel is empty
     #[arg(long)]
@@ -277,6 +280,9 @@ pub(crate) struct FramingArgs {
     whole: bool,
 }
 
+/// The arguments of [`FramingArgs`]. Named one by one, so that an error names the one that was typed.
+const FRAMINGS: [&str; 6] = ["lines", "null", "delimiter", "len32", "jsonl", "whole"];
+
 /// A list of bytes that clap does not take for a list of arguments.
 type Delimiter = Vec<u8>;
 
@@ -287,6 +293,7 @@ impl FramingArgs {
             Self { delimiter: Some(delimiter), .. } => Framing::Delimited(delimiter.clone()),
             Self { len32: true, .. } => Framing::Length32,
             Self { whole: true, .. } => Framing::Whole,
+            Self { jsonl: true, .. } => Framing::JsonLines,
             _ => Framing::lines(),
         }
     }
@@ -309,6 +316,9 @@ pub(crate) struct PipeFramingArgs {
     /// A 32-bit little-endian length stands before each message
     #[arg(long)]
     len32: bool,
+    /// Each line is a message as a JSON object, with headers and codec, as `bus publish --jsonl` takes it
+    #[arg(long)]
+    jsonl: bool,
     /// What is written until all writers have closed is one message; for a reader nothing stands between messages
     #[arg(long)]
     whole: bool,
@@ -321,6 +331,7 @@ impl PipeFramingArgs {
             Self { delimiter: Some(delimiter), .. } => Framing::Delimited(delimiter.clone()),
             Self { len32: true, .. } => Framing::Length32,
             Self { whole: true, .. } => Framing::Whole,
+            Self { jsonl: true, .. } => Framing::JsonLines,
             _ => Framing::lines(),
         }
     }
@@ -415,9 +426,9 @@ Examples:
   bus link logs --from-command 'tail -F /var/log/app.log' --restart always
   bus link jobs --from-fifo ~/jobs.fifo && echo 'resize 17.png' > ~/jobs.fifo
   bus link jobs --to-fifo ~/work.fifo && while read -r job; do echo \"$job\"; done < ~/work.fifo
-  bus link lines --to-command 'gzip > lines.gz'; bus unlink lines
-  bus link jobs --to-command ./worker --ack line    # the worker writes a line for each message done
-  bus link jobs --to-command ./worker --keep        # comes back with the daemon")]
+  bus link lines --to-command \"gzip > $PWD/lines.gz\"; bus unlink lines
+  bus link jobs --to-command \"$PWD/worker\" --ack line    # it writes a line for each message done
+  bus link jobs --to-command \"$PWD/worker\" --keep        # comes back with the daemon")]
 #[command(group = ArgGroup::new("pipe").required(true).args(["from_fifo", "to_fifo", "from_command", "to_command"]))]
 pub(crate) struct LinkArgs {
     /// The channel
@@ -548,6 +559,13 @@ pub(crate) struct DemoConsumerArgs {
     /// Of each producer.
     #[arg(long)]
     pub(crate) messages: u64,
+}
+
+/// What the daemon of the demonstration is told.
+#[derive(Debug, Args)]
+pub(crate) struct DemoDaemonArgs {
+    /// Its socket is made there, and the folder goes when the demonstration is killed.
+    pub(crate) folder: PathBuf,
 }
 
 /// Write the completions of a shell to the output

@@ -3,8 +3,9 @@
 use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
-use bus_core::{Address, Autostart, Bus, ConnectError, SOCKET_VARIABLE};
+use bus_core::{Address, Autostart, Bus, BusBuilder, ConnectError, SOCKET_VARIABLE};
 
 use crate::args::GlobalArgs;
 use crate::exit::{Exit, Failure};
@@ -43,13 +44,31 @@ impl Surroundings {
 
     /// Connects to the bus.
     pub(crate) fn connect(&self) -> Result<Bus, Failure> {
+        self.connect_within(None)
+    }
+
+    /// Connects to the bus, within the time of `--timeout` where that was given.
+    pub(crate) fn connect_within(&self, timeout: Option<Duration>) -> Result<Bus, Failure> {
+        let deadline = timeout.map(|timeout| Instant::now() + timeout);
         let address = match &self.socket {
             Some(path) => Address::new(path)?,
             None => Address::of_user()?,
         };
-        match Bus::builder().address(address.clone()).name(&self.endpoint_name).connect() {
-            Err(ConnectError::Unreachable { source, .. }) if self.may_start(&source) => self.start_daemon(address),
-            connected => Ok(connected?),
+        match self.builder(address.clone(), deadline).connect() {
+            Err(ConnectError::Unreachable { source, .. }) if self.may_start(&source) => {
+                let starting = self.builder(address.clone(), deadline).autostart(self.daemon(&address)?);
+                starting.connect()
+            }
+            connected => connected,
+        }
+        .map_err(|error| Failure::not_connected(error, timeout))
+    }
+
+    fn builder(&self, address: Address, deadline: Option<Instant>) -> BusBuilder {
+        let builder = Bus::builder().address(address).name(&self.endpoint_name);
+        match deadline {
+            Some(deadline) => builder.connect_timeout(deadline.saturating_duration_since(Instant::now())),
+            None => builder,
         }
     }
 
@@ -59,14 +78,14 @@ impl Surroundings {
         self.autostart && self.socket.is_none() && nobody
     }
 
-    fn start_daemon(&self, address: Address) -> Result<Bus, Failure> {
+    /// How a daemon is started; the user is told.
+    fn daemon(&self, address: &Address) -> Result<Autostart, Failure> {
         self.note(format_args!("no daemon at {address}: starting one that ends after {IDLE_EXIT} without work"));
         let program = std::env::current_exe().map_err(|error| {
             Failure::new(Exit::Unreachable, format!("no daemon at {address}, and none can be started: {error}"))
         })?;
         let arguments = ["daemon", "--detached", "--idle-exit", IDLE_EXIT].map(OsString::from).to_vec();
-        let daemon = Autostart::Daemon { program, arguments };
-        Ok(Bus::builder().address(address).name(&self.endpoint_name).autostart(daemon).connect()?)
+        Ok(Autostart::Daemon { program, arguments })
     }
 }
 

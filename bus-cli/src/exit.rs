@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use bus_core::{
     AddressError, AdminError, ConnectError, FlushError, OpenError, RecvTimeoutError, SendTimeoutError, TrySendError,
@@ -98,6 +99,26 @@ impl Failure {
         Self::new(Exit::Failed, format!("{what}: {source}"))
     }
 
+    /// There is no connection. Where `--timeout` was given and has passed, that is why.
+    pub(crate) fn not_connected(error: ConnectError, timeout: Option<Duration>) -> Self {
+        match (error, timeout) {
+            (ConnectError::Unreachable { address, source }, Some(_)) if source.kind() == io::ErrorKind::TimedOut => {
+                let text =
+                    format!("the time passed before the daemon at {address} answered: it may be stopped or overloaded");
+                Self::new(Exit::Timeout, text)
+            }
+            (error, _) => error.into(),
+        }
+    }
+
+    /// The same for an end of a channel.
+    pub(crate) fn not_opened(error: OpenError, timeout: Option<Duration>) -> Self {
+        match error {
+            OpenError::Connect(error) => Self::not_connected(error, timeout),
+            error => error.into(),
+        }
+    }
+
     /// The same, with the place in front: `message 7: ...`.
     pub(crate) fn at(self, place: impl fmt::Display) -> Self {
         Self { exit: self.exit, text: format!("{place}: {}", self.text) }
@@ -181,6 +202,12 @@ impl From<AdminError> for Failure {
 
 impl<T> From<SendTimeoutError<T>> for Failure {
     fn from(error: SendTimeoutError<T>) -> Self {
+        Self::from(&error)
+    }
+}
+
+impl<T> From<&SendTimeoutError<T>> for Failure {
+    fn from(error: &SendTimeoutError<T>) -> Self {
         let exit = match error {
             SendTimeoutError::Timeout(_) => Exit::Timeout,
             SendTimeoutError::Full(_) => Exit::Full,
@@ -219,7 +246,10 @@ impl From<RecvTimeoutError> for Failure {
     fn from(error: RecvTimeoutError) -> Self {
         let exit = match error {
             RecvTimeoutError::Timeout => Exit::Timeout,
-            RecvTimeoutError::Disconnected | RecvTimeoutError::Kicked | RecvTimeoutError::Deleted => Exit::Closed,
+            RecvTimeoutError::Disconnected
+            | RecvTimeoutError::Kicked
+            | RecvTimeoutError::Replaced
+            | RecvTimeoutError::Deleted => Exit::Closed,
             _ => Exit::Failed,
         };
         Self::new(exit, error.to_string())

@@ -1,8 +1,9 @@
 //! `consume --format`: a template that is filled in for each message.
 
+use bus_core::framing::jsonl;
 use bus_core::{Headers, MessageInfo};
 
-use crate::{jsonl, values};
+use crate::values;
 
 /// A template, read once.
 #[derive(Clone, Debug, PartialEq, Eq)]

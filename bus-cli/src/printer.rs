@@ -7,9 +7,8 @@ use bus_core::{ChannelName, Headers, MessageInfo};
 use crate::args::{ConsumeArgs, FramingArgs};
 use crate::exit::Failure;
 use crate::format::Format;
-use crate::jsonl;
 use crate::stdio::{self, Patient};
-use bus_core::framing::{FrameWriter, Framing};
+use bus_core::framing::{FrameWriter, Framing, jsonl};
 
 /// Writes messages as they were asked for.
 pub(crate) struct Printer<W> {
@@ -43,7 +42,7 @@ impl<W: Write> Printer<W> {
     /// To `output`, one behind the other.
     pub(crate) fn framed(output: W, channel: &ChannelName, framing: &FramingArgs) -> Self {
         let (form, framing) = match framing.jsonl {
-            true => (Form::Json, Framing::lines()),
+            true => (Form::Json, Framing::JsonLines),
             false => (Form::Payload, framing.framing()),
         };
         Self { channel: channel.to_string(), form, writer: FrameWriter::new(output, &framing) }
@@ -66,6 +65,16 @@ impl<W: Write> Printer<W> {
                 writer.put_with(|out| format.fill(channel, &info(), &headers, payload, out))
             }
         }
+    }
+
+    /// How many bytes all messages took in the output until now, those in the buffer included.
+    pub(crate) fn printed_bytes(&self) -> u64 {
+        self.writer.put_bytes()
+    }
+
+    /// What is written to, to be changed while nothing is in the buffer.
+    pub(crate) fn output_mut(&mut self) -> &mut W {
+        self.writer.output_mut()
     }
 
     /// Writes everything out.

@@ -4,9 +4,10 @@
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{OFlags, fcntl_getfl, fstat, makedev};
 
 /// A file that may have been made non-blocking by another program that shares it; reading and
 /// writing wait all the same.
@@ -21,6 +22,21 @@ pub(crate) fn input() -> io::Result<Patient> {
 /// The standard output.
 pub(crate) fn output() -> io::Result<Patient> {
     Ok(Patient(File::from(io::stdout().as_fd().try_clone_to_owned()?)))
+}
+
+/// Whether what is written may go nowhere though nobody has asked for that.
+///
+/// A descriptor that the parent closed (`>&-`) the standard library opens anew, as /dev/null for reading and
+/// writing, before `main`. A shell opens it for writing alone; other programs open it in both ways for a child that
+/// is to say nothing, and that cannot be told apart.
+pub(crate) fn output_goes_nowhere() -> bool {
+    is_stand_in(io::stdout().as_fd())
+}
+
+/// Whether a descriptor is what the standard library puts in the place of one that is closed.
+fn is_stand_in(descriptor: BorrowedFd<'_>) -> bool {
+    let is_null = fstat(descriptor).is_ok_and(|stat| stat.st_rdev == makedev(1, 3));
+    is_null && fcntl_getfl(descriptor).is_ok_and(|flags| flags & OFlags::RWMODE == OFlags::RDWR)
 }
 
 /// Tells the user something. Where nobody can be told, that is no reason to stop.

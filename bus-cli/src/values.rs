@@ -51,6 +51,15 @@ pub(crate) fn message_size(text: &str) -> Result<u32, String> {
     u32::try_from(size(text)?).map_err(|_| "a message has less than 4 GiB".to_owned())
 }
 
+/// A number of messages above 0.
+pub(crate) fn count(text: &str) -> Result<u64, String> {
+    match text.parse() {
+        Ok(0) => Err("0 would do nothing: give 1 or more".to_owned()),
+        Ok(count) => Ok(count),
+        Err(_) => Err("not a number of messages: give 1 or more".to_owned()),
+    }
+}
+
 /// A positive number of messages a second.
 pub(crate) fn rate(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {

@@ -5,9 +5,20 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 /// Environment variable that names the socket of the bus.
+///
+/// ```
+/// assert_eq!(bus_core::SOCKET_VARIABLE, "BUS_SOCKET");
+/// ```
 pub const SOCKET_VARIABLE: &str = "BUS_SOCKET";
 
 /// Longest path of a local socket on Linux, in bytes (`sun_path` less its closing zero).
+///
+/// ```
+/// use bus_core::{Address, SOCKET_PATH_MAX_BYTES};
+///
+/// let longest = "/".to_owned() + &"x".repeat(SOCKET_PATH_MAX_BYTES - 1);
+/// assert!(Address::new(longest).is_ok());
+/// ```
 pub const SOCKET_PATH_MAX_BYTES: usize = 107;
 
 /// The path of the socket at which a daemon serves a bus.
@@ -101,6 +112,12 @@ impl fmt::Display for Address {
 }
 
 /// Why there is no address.
+///
+/// ```
+/// use bus_core::{Address, AddressError};
+///
+/// assert_eq!(Address::new(""), Err(AddressError::Empty));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AddressError {

@@ -14,12 +14,20 @@ use crate::wire::{
 pub(crate) struct ControlConnection {
     asking: Asking,
     dialer: Dialer,
+    /// The run of the daemon that answers.
+    daemon: u64,
 }
 
 impl ControlConnection {
     pub(crate) fn open(dialer: &Dialer) -> Result<Self, ConnectError> {
         let session = dialer.dial_or_start(&Role::Control)?;
-        Ok(Self { asking: Asking::new(session), dialer: dialer.clone() })
+        let daemon = session.welcome.daemon;
+        Ok(Self { asking: Asking::new(session), dialer: dialer.clone(), daemon })
+    }
+
+    /// Which run of the daemon answers.
+    pub(crate) fn daemon(&self) -> u64 {
+        self.daemon
     }
 
     /// Asks, and gives the answer with the copies of messages that came before it.

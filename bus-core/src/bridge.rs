@@ -54,12 +54,24 @@ use rustix::io::Errno;
 use crate::closing::Closing;
 use crate::error::{FlushError, SendError, TryRecvError as NoValue};
 use crate::limits::DROP_FLUSH_MS;
+use crate::name::ChannelName;
 use crate::receiver::{Passed, Receiver};
 use crate::sender::Sender;
 use crate::signal::Signal;
 use crate::stream::session::lock;
 
 /// A bridge at work. It goes on when this is dropped.
+///
+/// ```
+/// # use bus_core::{Bus, bridge};
+/// # let bus = Bus::in_process();
+/// let (values, source) = crossbeam_channel::unbounded();
+/// let bridge = bridge::export(source, bus.sender::<u32>("numbers").open()?);
+/// values.send(1)?;
+/// drop(values);
+/// bridge.join()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[must_use = "what a bridge could not pass on is known to who joins it"]
 pub struct Bridge<E> {
     running: Result<JoinHandle<Result<(), E>>, E>,
@@ -94,7 +106,8 @@ impl<E: Send + 'static> Bridge<E> {
     /// Why it ended before its channel did: [`ExportError`] or [`ImportError`].
     ///
     /// # Panics
-    /// When code of the values' type has panicked in the bridge.
+    /// When code of the values' type has panicked in the bridge: what came before that value is passed on. An import
+    /// has given the rest back; of an export what it had taken behind that value is gone, and its source.
     pub fn join(self) -> Result<(), E> {
         self.running?.join().unwrap_or_else(|panic| resume_unwind(panic))
     }
@@ -183,6 +196,23 @@ impl<E> fmt::Debug for Bridge<E> {
 /// Nothing is lost: the value that was not sent is in [`fault`](Self::fault), those behind it are in
 /// [`taken`](Self::taken) and then in [`values`](Self::values), and what was sent and refused since is in [`Sender::refused`]. Those who send into
 /// the source notice only when this is dropped; until then they are held back as by a slow receiver.
+///
+/// ```
+/// use bus_core::bridge::{self, ExportError, ExportFault};
+/// use bus_core::{Bus, ChannelOptions, SendError, WhenFull};
+///
+/// let bus = Bus::in_process();
+/// bus.create("one", ChannelOptions { capacity: Some(1), when_full: WhenFull::Reject, ..Default::default() })?;
+/// let (values, source) = crossbeam_channel::unbounded();
+/// for value in 0..3 {
+///     values.send(value)?;
+/// }
+/// let failed = bridge::export(source, bus.sender::<u32>("one").open()?).join();
+/// let ExportError { fault, taken, values: source, .. } = *failed.err().expect("the second has no room");
+/// assert!(matches!(fault, ExportFault::Send(SendError::Full(1))));
+/// assert_eq!(taken.into_iter().chain(source.try_iter()).collect::<Vec<_>>(), [2]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(thiserror::Error)]
 #[error("export to channel {}: {fault}", sender.channel())]
 pub struct ExportError<T: Send + 'static> {
@@ -197,6 +227,18 @@ pub struct ExportError<T: Send + 'static> {
 }
 
 /// What has ended an export.
+///
+/// ```
+/// use bus_core::bridge::{self, ExportFault};
+///
+/// let bus = bus_core::Bus::in_process();
+/// let (values, source) = crossbeam_channel::unbounded::<u32>();
+/// let bridge = bridge::export(source, bus.sender("jobs").open()?);
+/// bus.delete("jobs")?;
+/// assert!(matches!(bridge.join(), Err(error) if matches!(error.fault, ExportFault::Deleted)));
+/// # drop(values);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ExportFault<T> {
@@ -221,15 +263,37 @@ impl<T: Send + 'static> fmt::Debug for ExportError<T> {
 }
 
 /// Why an import ended before its channel did.
+///
+/// ```
+/// use bus_core::TryRecvError;
+/// use bus_core::bridge::ImportError;
+///
+/// let bus = bus_core::Bus::in_process();
+/// let jobs = bus.receiver::<u32>("jobs").open()?.into_crossbeam(16);
+/// bus.delete("jobs")?;
+/// assert!(jobs.recv().is_err());
+/// assert!(matches!(jobs.end(), Err(ImportError::Recv { source: TryRecvError::Deleted, .. })));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ImportError {
     /// The receiver was removed, or a message is no value of its type; that message is in the error.
-    #[error("import: {0}")]
-    Recv(#[from] NoValue),
+    #[error("import from channel {channel}: {source}")]
+    Recv {
+        /// The channel.
+        channel: ChannelName,
+        /// What the receiver said.
+        source: NoValue,
+    },
     /// There is no thread to be had, or no descriptor.
-    #[error("import: no thread or descriptor is left: {0}")]
-    Start(#[from] io::Error),
+    #[error("import from channel {channel}: no thread or descriptor is left: {source}")]
+    Start {
+        /// The channel.
+        channel: ChannelName,
+        /// What the system said.
+        source: io::Error,
+    },
 }
 
 /// Sends what comes from `source` to a channel of the bus.
@@ -279,9 +343,11 @@ pub fn export<T: Send + 'static>(
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn import<T: Send + 'static>(receiver: Receiver<T>, sink: crossbeam_channel::Sender<T>) -> Bridge<ImportError> {
+    let channel = receiver.channel().clone();
+    let unstarted = |source| ImportError::Start { channel, source };
     let stop = match Stop::new() {
         Ok(stop) => stop,
-        Err(error) => return Bridge { running: Err(ImportError::Start(error)), stop: None },
+        Err(error) => return Bridge { running: Err(unstarted(error)), stop: None },
     };
     let told = Arc::clone(&stop);
     Bridge::start(
@@ -289,12 +355,20 @@ pub fn import<T: Send + 'static>(receiver: Receiver<T>, sink: crossbeam_channel:
         Some(stop),
         (receiver, sink),
         move |(mut receiver, sink)| pass_in(&mut receiver, &sink, &told),
-        |_, error| ImportError::Start(error),
+        |_, error| unstarted(error),
     )
 }
 
 /// The end of a channel of crossbeam that messages of the bus come to: for `select!`, and all that a
 /// [`crossbeam_channel::Receiver`] is for. Dropped, it ends the bridge at once.
+///
+/// ```
+/// let bus = bus_core::Bus::in_process();
+/// let jobs = bus.receiver::<u32>("jobs").until_disconnected().open()?.into_crossbeam(16);
+/// bus.sender::<u32>("jobs").open()?.send(7)?;
+/// assert_eq!(jobs.iter().collect::<Vec<_>>(), [7]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Imported<T> {
     values: crossbeam_channel::Receiver<T>,
@@ -304,6 +378,14 @@ pub struct Imported<T> {
 
 impl<T> Imported<T> {
     /// Stops the bridge, waits for its end, and lets go of what it has passed on and nobody has taken.
+    ///
+    /// ```
+    /// # let bus = bus_core::Bus::in_process();
+    /// let jobs = bus.receiver::<u32>("jobs").open()?.into_crossbeam(16);
+    /// jobs.end()?;
+    /// assert!(bus.receiver::<u32>("jobs").open()?.is_seated());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// Why it ended before its channel did.
@@ -358,37 +440,49 @@ fn pass_out<T: Send + 'static>(
     let closed = sender.closed();
     let most = sender.feeds_together();
     let flush_bounded = || sender.flush_deadline(Instant::now() + Duration::from_millis(DROP_FLUSH_MS));
-    let end = || flush_bounded().map_err(ExportFault::Flush);
+    let unsent = |error| {
+        // What was fed before it goes on, whether or not anybody joins. Its own end is told by the sender.
+        let _ = flush_bounded();
+        ExportFault::Send(error)
+    };
     loop {
         select! {
-            recv(source) -> value => match value {
-                Ok(value) => taken.push(value),
-                Err(_) => return end(),
-            },
+            recv(source) -> value => taken.extend(value),
             recv(closed) -> _ => return Err(ExportFault::Deleted),
         }
+        let mut has_yielded = false;
         loop {
-            if taken.len() >= most {
-                sender.feed_values(taken).map_err(ExportFault::Send)?;
+            let nothing = take_waiting(source, taken, most).err();
+            let together = taken.len();
+            if together > 0 {
+                sender.feed_values(taken).map_err(unsent)?;
             }
-            let nothing = match source.try_recv() {
-                Ok(value) => {
-                    taken.push(value);
-                    continue;
-                }
-                Err(nothing) => nothing,
-            };
-            sender.feed_values(taken).map_err(ExportFault::Send)?;
             match nothing {
-                TryRecvError::Disconnected => return end(),
-                TryRecvError::Empty => break,
+                None => {}
+                Some(TryRecvError::Disconnected) => return flush_bounded().map_err(ExportFault::Flush),
+                Some(TryRecvError::Empty) if together > 1 && !has_yielded => {
+                    // Whoever sends several does not wait, and more of them share what a write costs, or a sleep.
+                    has_yielded = true;
+                    thread::yield_now();
+                }
+                Some(TryRecvError::Empty) => break,
             }
         }
-        if !sender.push_all_buffered() {
-            // Nobody would write the rest while this waits for the next value.
-            sender.flush().map_err(ExportFault::Flush)?;
-        }
+        // Nobody would write the rest while this waits for the next value.
+        sender.see_buffered_written();
     }
+}
+
+/// Takes what waits, until there are `most`.
+fn take_waiting<T>(
+    source: &crossbeam_channel::Receiver<T>,
+    taken: &mut Vec<T>,
+    most: usize,
+) -> Result<(), TryRecvError> {
+    while taken.len() < most {
+        taken.push(source.try_recv()?);
+    }
+    Ok(())
 }
 
 /// Passes messages on until the channel ends, or nobody takes them any more.
@@ -401,28 +495,45 @@ fn pass_in<T: Send + 'static>(
     loop {
         let passed = match receiver.try_pass(sink) {
             Ok(passed) => passed,
-            Err(NoValue::Empty | NoValue::Away) => match wait_for_message(receiver, stop)? {
-                true => continue,
-                false => return Ok(()),
+            Err(NoValue::Empty | NoValue::Away) => match wait_for_message(receiver, stop) {
+                Ok(true) => continue,
+                Ok(false) => return Ok(()),
+                Err(source) => return Err(ImportError::Start { channel: receiver.channel().clone(), source }),
             },
             Err(NoValue::Disconnected) => return Ok(()),
-            Err(error) => return Err(error.into()),
+            Err(source) => return Err(ImportError::Recv { channel: receiver.channel().clone(), source }),
         };
         let goes_on = match passed {
             Passed::Taken => true,
-            Passed::Lent(delivery) => delivery.hand_over(|value| match sink.try_send(value) {
-                Ok(()) => Ok(()),
-                Err(TrySendError::Disconnected(value)) => Err(value),
-                Err(TrySendError::Full(value)) => select! {
-                    send(sink, value) -> sent => sent.map_err(|unsent| unsent.0),
-                    recv(stopped) -> _ => Err(value),
-                },
-            }),
+            Passed::Lent(delivery) => delivery.hand_over(|value| put(value, sink, &stopped)),
             Passed::Gone => false,
         };
         if !goes_on || stopped.try_recv() == Err(TryRecvError::Disconnected) {
             return Ok(());
         }
+    }
+}
+
+/// Hands a value over, once there is room. Where nobody takes it, or this is to stop, it is given back.
+fn put<T>(
+    mut value: T,
+    sink: &crossbeam_channel::Sender<T>,
+    stopped: &crossbeam_channel::Receiver<Infallible>,
+) -> Result<(), T> {
+    for waits in [false, true] {
+        if waits {
+            // Who takes values takes several by then, and need not wake this thread for the first.
+            thread::yield_now();
+        }
+        match sink.try_send(value) {
+            Ok(()) => return Ok(()),
+            Err(TrySendError::Disconnected(back)) => return Err(back),
+            Err(TrySendError::Full(back)) => value = back,
+        }
+    }
+    select! {
+        send(sink, value) -> sent => sent.map_err(|unsent| unsent.0),
+        recv(stopped) -> _ => Err(value),
     }
 }
 

@@ -90,7 +90,14 @@ impl Bus {
     /// ```
     #[must_use]
     pub fn builder() -> BusBuilder {
-        BusBuilder { address: None, name: None, autostart: Autostart::Never, door: None, lane: LaneWish::WhenBusy }
+        BusBuilder {
+            address: None,
+            name: None,
+            autostart: Autostart::Never,
+            door: None,
+            lane: LaneWish::WhenBusy,
+            connect_timeout: None,
+        }
     }
 
     /// Begins a sender of `T` to the channel `name`.
@@ -197,8 +204,10 @@ impl Bus {
 
     /// Removes a channel, what it holds and its ends.
     ///
-    /// ```no_run
-    /// bus_core::Bus::connect()?.delete("jobs")?;
+    /// ```
+    /// # let bus = bus_core::Bus::in_process();
+    /// bus.sender::<u32>("jobs").open()?.send(7)?;
+    /// assert_eq!(bus.delete("jobs")?.messages, 1);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
@@ -336,6 +345,11 @@ impl Bus {
     /// Ends gateways as [`unlink`](Self::unlink) does, and leaves the daemon's config file as it is: those that
     /// are kept come back with the next daemon.
     ///
+    /// ```no_run
+    /// bus_core::Bus::connect()?.unlink_for_now(bus_core::Unlink::Id(1))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// [`AdminError::Refused`] when there is none; see [`AdminError`].
     pub fn unlink_for_now(&self, which: Unlink) -> Result<Vec<LinkInfo>, AdminError> {
@@ -390,6 +404,11 @@ fn unexpected(reply: &Reply) -> AdminError {
 }
 
 /// Options of a connection.
+///
+/// ```
+/// let builder = bus_core::Bus::builder().name("importer").no_lanes();
+/// # let _ = builder;
+/// ```
 #[derive(Clone, Debug)]
 pub struct BusBuilder {
     address: Option<Address>,
@@ -397,6 +416,7 @@ pub struct BusBuilder {
     autostart: Autostart,
     door: Option<Door>,
     lane: LaneWish,
+    connect_timeout: Option<Duration>,
 }
 
 impl BusBuilder {
@@ -463,6 +483,22 @@ impl BusBuilder {
         self
     }
 
+    /// How long connecting, and opening an end, may take: 5 s for a daemon that is there and does not answer and
+    /// 10 s for one that is being started, otherwise. Where nobody is there and none is started, that is known at
+    /// once. An end that has lost its daemon tries to reach the next one for as long as it is wanted.
+    ///
+    /// ```no_run
+    /// use std::time::Duration;
+    ///
+    /// let bus = bus_core::Bus::builder().connect_timeout(Duration::from_millis(200)).connect()?;
+    /// # Ok::<(), bus_core::ConnectError>(())
+    /// ```
+    #[must_use]
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = Some(timeout);
+        self
+    }
+
     /// Goes to a daemon in this process by memory. For the daemon itself, which hands such a bus out.
     #[doc(hidden)]
     #[must_use]
@@ -486,7 +522,8 @@ impl BusBuilder {
             None => Address::of_user()?,
         };
         let name = self.name.unwrap_or_else(program_name);
-        let dialer = Dialer { address, name, autostart: self.autostart, door: self.door, lane: self.lane };
+        let Self { autostart, door, lane, connect_timeout, .. } = self;
+        let dialer = Dialer { address, name, autostart, door, lane, connect_timeout };
         dialer.dial_or_start(&Role::Control)?;
         Ok(Bus { place: Place::Daemon(dialer) })
     }
@@ -499,6 +536,11 @@ fn program_name() -> String {
 }
 
 /// The receiver that `kick` removed.
+///
+/// ```
+/// let kicked = bus_core::Kicked { pid: 7, name: "worker".to_owned() };
+/// println!("removed {} (pid {})", kicked.name, kicked.pid);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kicked {
     /// Its process; 0 where the operating system would not tell.
@@ -508,6 +550,19 @@ pub struct Kicked {
 }
 
 /// Copies of what a channel holds.
+///
+/// ```no_run
+/// # let bus = bus_core::Bus::connect()?;
+/// let mut after = Some(0);
+/// while let Some(position) = after {
+///     let peeked = bus.peek("jobs", position, 100)?;
+///     for message in &peeked.messages {
+///         println!("{} bytes", message.payload.len());
+///     }
+///     after = peeked.next;
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peeked {
     /// The copies, from the oldest.
@@ -517,6 +572,12 @@ pub struct Peeked {
 }
 
 /// Who serves a bus.
+///
+/// ```no_run
+/// let about = bus_core::Bus::connect()?.about()?;
+/// println!("busd {} has served {:?}", about.version, about.uptime);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct About {
     /// Release of the daemon.

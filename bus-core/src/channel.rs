@@ -29,6 +29,12 @@ pub enum WhenFull {
 
 impl WhenFull {
     /// Every policy.
+    ///
+    /// ```
+    /// use bus_core::WhenFull;
+    ///
+    /// assert!(WhenFull::ALL.iter().all(|policy| policy.name().parse() == Ok(*policy)));
+    /// ```
     pub const ALL: [Self; 4] = [Self::Block, Self::Reject, Self::DropOldest, Self::DropNewest];
 
     /// The name in the shell: `block`, `reject`, `drop-oldest` or `drop-newest`.
@@ -62,6 +68,11 @@ impl FromStr for WhenFull {
 }
 
 /// A text that names no policy.
+///
+/// ```
+/// let unknown = "drop-all".parse::<bus_core::WhenFull>().unwrap_err();
+/// assert!(unknown.to_string().contains("drop-oldest"));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("no policy is called {0:?}: choose block, reject, drop-oldest or drop-newest")]
 pub struct UnknownWhenFull(String);
@@ -104,6 +115,14 @@ impl ChannelOptions {
 }
 
 /// How many ends of each kind are at a channel.
+///
+/// ```
+/// # let bus = bus_core::Bus::in_process();
+/// let sender = bus.sender::<u32>("numbers").open()?;
+/// let peers = sender.peers()?;
+/// assert_eq!((peers.senders, peers.receivers), (1, 0));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Peers {
@@ -115,6 +134,10 @@ pub struct Peers {
 
 impl Peers {
     /// So many of each.
+    ///
+    /// ```
+    /// assert_eq!(bus_core::Peers::new(2, 1).senders, 2);
+    /// ```
     #[must_use]
     pub const fn new(senders: u32, receivers: u32) -> Self {
         Self { senders, receivers }
@@ -164,6 +187,13 @@ impl Ledger {
 }
 
 /// An end of a channel, as the daemon sees it.
+///
+/// ```no_run
+/// for sender in bus_core::Bus::connect()?.show("jobs")?.senders {
+///     println!("{} (pid {}) by {}", sender.name, sender.pid, sender.route);
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct PeerInfo {
@@ -187,6 +217,11 @@ pub struct PeerInfo {
 
 impl PeerInfo {
     /// A peer on a stream of which nothing has come yet.
+    ///
+    /// ```
+    /// let peer = bus_core::PeerInfo::new(7, 1_000, "importer".to_owned());
+    /// assert_eq!((peer.route.as_str(), peer.messages), ("stream", 0));
+    /// ```
     #[must_use]
     pub fn new(pid: u32, uid: u32, name: String) -> Self {
         Self {
@@ -202,7 +237,49 @@ impl PeerInfo {
     }
 }
 
+/// What passes through a channel in a second, as it was over the last few.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Rates {
+    /// Messages accepted.
+    pub messages_in: u64,
+    /// Their bytes; in a lane with the few that lie between messages.
+    pub bytes_in: u64,
+    /// Messages that left: acknowledged, most of them.
+    pub messages_out: u64,
+    /// Their bytes.
+    pub bytes_out: u64,
+    /// Over how long that was looked at, in milliseconds.
+    pub over_ms: u64,
+}
+
+impl Rates {
+    /// So much has passed in `over_ms`: messages and bytes in, and out.
+    ///
+    /// ```
+    /// let rates = bus_core::Rates::of((500, 32_000), (250, 16_000), 500);
+    /// assert_eq!((rates.messages_in, rates.bytes_out), (1_000, 32_000));
+    /// ```
+    #[must_use]
+    pub fn of((messages_in, bytes_in): (u64, u64), (messages_out, bytes_out): (u64, u64), over_ms: u64) -> Self {
+        let per_second = |passed: u64| passed.saturating_mul(1_000) / over_ms.max(1);
+        Self {
+            messages_in: per_second(messages_in),
+            bytes_in: per_second(bytes_in),
+            messages_out: per_second(messages_out),
+            bytes_out: per_second(bytes_out),
+            over_ms,
+        }
+    }
+}
+
 /// Everything that `bus show` tells of a channel.
+///
+/// ```no_run
+/// let jobs = bus_core::Bus::connect()?.show("jobs")?;
+/// println!("{} of {} messages", jobs.ledger.queued, jobs.capacity);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ChannelInfo {
@@ -240,10 +317,27 @@ pub struct ChannelInfo {
     pub senders: Vec<PeerInfo>,
     /// How many senders there are.
     pub sender_count: u32,
+    /// Senders of an earlier daemon that may still bring messages: a receiver named them and they are not back, or
+    /// they are back and have not sent again all that they hold. At least 1 for the first moments of a daemon that
+    /// follows one that died, because nobody may have named a sender yet. None is counted for longer than 10 s.
+    pub awaited: u32,
+    /// What passes through it; `None` until it has been looked at twice.
+    pub rates: Option<Rates>,
+    /// How many lanes it has.
+    pub lanes: u32,
+    /// Why a sender that wishes a lane has none, where a limit is to blame.
+    pub no_lane: Option<String>,
 }
 
 impl ChannelInfo {
     /// An empty channel of that name; the broker fills in the rest.
+    ///
+    /// ```
+    /// use bus_core::{ChannelInfo, ChannelName};
+    ///
+    /// assert_eq!(ChannelInfo::empty(ChannelName::new("jobs")?).kind, "mpsc");
+    /// # Ok::<(), bus_core::ChannelNameError>(())
+    /// ```
     #[must_use]
     pub fn empty(channel: ChannelName) -> Self {
         Self {
@@ -264,11 +358,22 @@ impl ChannelInfo {
             standby: Vec::new(),
             senders: Vec::new(),
             sender_count: 0,
+            awaited: 0,
+            rates: None,
+            lanes: 0,
+            no_lane: None,
         }
     }
 }
 
 /// One line of `bus list`.
+///
+/// ```no_run
+/// for channel in bus_core::Bus::connect()?.list()? {
+///     println!("{}: {} waiting", channel.channel, channel.ledger.queued);
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ChannelSummary {
@@ -286,6 +391,14 @@ pub struct ChannelSummary {
 
 impl ChannelSummary {
     /// The short form of `info`.
+    ///
+    /// ```
+    /// use bus_core::{ChannelName, ChannelSummary, Ledger, Peers};
+    ///
+    /// let summary = ChannelSummary::new(ChannelName::new("jobs")?, Ledger::default(), 0, Peers::new(1, 0));
+    /// assert_eq!(summary.peers.senders, 1);
+    /// # Ok::<(), bus_core::ChannelNameError>(())
+    /// ```
     #[must_use]
     pub fn new(channel: ChannelName, ledger: Ledger, held_bytes: u64, peers: Peers) -> Self {
         Self { channel, kind: "mpsc".to_owned(), ledger, held_bytes, peers }
@@ -293,6 +406,14 @@ impl ChannelSummary {
 }
 
 /// What an order such as `purge` did.
+///
+/// ```
+/// let bus = bus_core::Bus::in_process();
+/// bus.sender::<u32>("numbers").open()?.send(7)?;
+/// let removed = bus.delete("numbers")?;
+/// assert_eq!((removed.messages, removed.recalled), (1, 0));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Removed {
     /// Messages removed and counted as purged.

@@ -3,8 +3,10 @@
 //! The daemon never comes here for a payload: payloads are decoded by the receiver alone.
 
 use std::fmt;
+use std::io::Read;
 use std::str::FromStr;
 
+use bincode::de::read::Reader;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +35,12 @@ pub enum Codec {
 
 impl Codec {
     /// Every codec, in the order of their numbers on the wire.
+    ///
+    /// ```
+    /// use bus_core::Codec;
+    ///
+    /// assert!(Codec::ALL.iter().all(|codec| codec.name().parse() == Ok(*codec)));
+    /// ```
     pub const ALL: [Self; 4] = [Self::Raw, Self::Bincode, Self::Postcard, Self::Json];
 
     /// The number on the wire.
@@ -104,6 +112,105 @@ impl Codec {
     }
 }
 
+impl Codec {
+    /// Reads a value of `bytes` bytes from memory that another process may write to meanwhile: each byte once.
+    pub(crate) fn decode_from<T: DeserializeOwned>(self, source: impl Read, bytes: usize) -> Result<T, DecodeError> {
+        let failed = |source: Box<dyn std::error::Error + Send + Sync>| DecodeError { codec: self, source };
+        let mut pieces = Pieces::new(source, bytes);
+        match self {
+            Self::Bincode => {
+                let value = decode_bincode_from(&mut pieces, bytes).map_err(|source| failed(source.into()))?;
+                match pieces.rest() {
+                    0 => Ok(value),
+                    rest => Err(failed(format!("{rest} bytes are left over after the value").into())),
+                }
+            }
+            // Those look at bytes more than once.
+            Self::Raw | Self::Postcard | Self::Json => {
+                let mut copy = vec![0; bytes];
+                pieces.read(&mut copy).map_err(|source| failed(source.into()))?;
+                self.decode(&copy)
+            }
+        }
+    }
+}
+
+/// A source of so many bytes, read in pieces that stay in the cache of a processor.
+struct Pieces<R> {
+    source: R,
+    /// In the source still.
+    unread: usize,
+    piece: [u8; PIECE_BYTES],
+    /// What of the piece is not used.
+    from: usize,
+    to: usize,
+}
+
+/// So long that reading it costs more than calling for it.
+const PIECE_BYTES: usize = 1024;
+
+impl<R: Read> Pieces<R> {
+    fn new(source: R, bytes: usize) -> Self {
+        Self { source, unread: bytes, piece: [0; PIECE_BYTES], from: 0, to: 0 }
+    }
+
+    fn rest(&self) -> usize {
+        self.unread + self.to - self.from
+    }
+
+    /// Reads on: what is not used comes first.
+    #[cold]
+    fn refill(&mut self) {
+        self.piece.copy_within(self.from..self.to, 0);
+        (self.from, self.to) = (0, self.to - self.from);
+        let more = self.unread.min(PIECE_BYTES - self.to);
+        // A source in memory gives what it has.
+        if self.source.read_exact(&mut self.piece[self.to..self.to + more]).is_ok() {
+            (self.unread, self.to) = (self.unread - more, self.to + more);
+        }
+    }
+}
+
+impl<R: Read> Reader for Pieces<R> {
+    #[inline]
+    fn read(&mut self, bytes: &mut [u8]) -> Result<(), bincode::error::DecodeError> {
+        if bytes.len() > self.to - self.from {
+            if bytes.len() > self.rest() {
+                return Err(bincode::error::DecodeError::UnexpectedEnd { additional: bytes.len() - self.rest() });
+            }
+            if bytes.len() >= PIECE_BYTES {
+                let (here, direct) = bytes.split_at_mut(self.to - self.from);
+                here.copy_from_slice(&self.piece[self.from..self.to]);
+                (self.from, self.to) = (0, 0);
+                let additional = direct.len();
+                self.unread -= additional;
+                let failed = |inner| bincode::error::DecodeError::Io { inner, additional };
+                return self.source.read_exact(direct).map_err(failed);
+            }
+            self.refill();
+        }
+        let Some(piece) = self.piece[self.from..self.to].get(..bytes.len()) else {
+            return Err(bincode::error::DecodeError::UnexpectedEnd { additional: bytes.len() });
+        };
+        bytes.copy_from_slice(piece);
+        self.from += bytes.len();
+        Ok(())
+    }
+
+    #[inline]
+    fn peek_read(&mut self, bytes: usize) -> Option<&[u8]> {
+        if bytes > self.to - self.from && self.unread > 0 && bytes <= PIECE_BYTES {
+            self.refill();
+        }
+        self.piece[self.from..self.to].get(..bytes)
+    }
+
+    #[inline]
+    fn consume(&mut self, bytes: usize) {
+        self.from = self.to.min(self.from + bytes);
+    }
+}
+
 impl fmt::Display for Codec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
@@ -119,11 +226,26 @@ impl FromStr for Codec {
 }
 
 /// A text that names no codec.
+///
+/// ```
+/// let unknown = "xml".parse::<bus_core::Codec>().unwrap_err();
+/// assert!(unknown.to_string().contains("postcard"));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("no codec is called {0:?}: choose raw, bincode, postcard or json")]
 pub struct UnknownCodec(String);
 
 /// A value that could not be encoded.
+///
+/// ```
+/// use bus_core::{Codec, SendError};
+///
+/// let bus = bus_core::Bus::in_process();
+/// let error = SendError::Encode { value: 7, source: bus_core::EncodeError { codec: Codec::Json, source: "no".into() } };
+/// assert_eq!(error.to_string(), "the value does not encode as json: no");
+/// assert_eq!(error.into_inner(), 7);
+/// # let _ = bus;
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[error("the value does not encode as {codec}: {source}")]
 pub struct EncodeError {
@@ -134,6 +256,13 @@ pub struct EncodeError {
 }
 
 /// Bytes that are not a value of the expected type.
+///
+/// ```
+/// use bus_core::{Codec, DecodeError};
+///
+/// let error = DecodeError { codec: Codec::Bincode, source: "3 bytes are left over after the value".into() };
+/// assert_eq!(error.to_string(), "the payload does not decode as bincode: 3 bytes are left over after the value");
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[error("the payload does not decode as {codec}: {source}")]
 pub struct DecodeError {
@@ -167,6 +296,18 @@ fn decode_bincode<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, usize), binco
         bincode::serde::decode_from_slice(bytes, standard.with_limit::<{ 8 * USUAL_PAYLOAD_MAX_BYTES }>())
     } else {
         bincode::serde::decode_from_slice(bytes, standard.with_limit::<{ 8 * LARGEST_PAYLOAD_BYTES }>())
+    }
+}
+
+fn decode_bincode_from<T: DeserializeOwned>(
+    reader: impl Reader,
+    bytes: usize,
+) -> Result<T, bincode::error::DecodeError> {
+    let standard = bincode::config::standard();
+    if bytes <= USUAL_PAYLOAD_MAX_BYTES {
+        bincode::serde::decode_from_reader(reader, standard.with_limit::<{ 8 * USUAL_PAYLOAD_MAX_BYTES }>())
+    } else {
+        bincode::serde::decode_from_reader(reader, standard.with_limit::<{ 8 * LARGEST_PAYLOAD_BYTES }>())
     }
 }
 
@@ -209,6 +350,44 @@ mod tests {
         }
     }
 
+    /// A source that gives each byte once, as memory does that is another's.
+    fn read_in_pieces<T: DeserializeOwned>(codec: Codec, bytes: &[u8]) -> Result<T, DecodeError> {
+        codec.decode_from(bytes, bytes.len())
+    }
+
+    #[test]
+    fn a_value_that_is_read_in_pieces_is_the_same() {
+        for codec in [Codec::Bincode, Codec::Postcard, Codec::Json] {
+            for length in [0, 1, 100, 1015, 1016, 1017, 1018, 1023, 1024, 1025, 2048, 5000] {
+                let name = "x".repeat(length);
+                let value = (Shape::Named { name, sides: vec![u32::MAX; length], note: Some(-1) }, 2.5_f64, length);
+                let mut bytes = Vec::new();
+                codec.encode(&value, &mut bytes).unwrap();
+                assert_eq!(read_in_pieces::<(Shape, f64, usize)>(codec, &bytes).unwrap(), value, "{codec}, {length}");
+                assert!(read_in_pieces::<(Shape, f64, usize)>(codec, &bytes[..bytes.len() - 1]).is_err(), "{codec}");
+                bytes.push(1);
+                assert!(read_in_pieces::<(Shape, f64, usize)>(codec, &bytes).is_err(), "{codec}");
+            }
+        }
+        assert!(read_in_pieces::<Vec<u8>>(Codec::Raw, b"raw").is_err());
+    }
+
+    proptest::proptest! {
+        /// Whatever stands there: it is an error, or the same value.
+        #[test]
+        fn bytes_of_a_liar_are_the_same_value_or_error_in_pieces(
+            start in proptest::collection::vec(proptest::num::u8::ANY, 0..40),
+            filler in proptest::num::u8::ANY,
+            length in 0_usize..3000,
+        ) {
+            let mut bytes = start;
+            bytes.resize(bytes.len().max(length), filler);
+            type Nested = Vec<(String, Option<Vec<u32>>, Shape)>;
+            let whole = Codec::Bincode.decode::<Nested>(&bytes).ok();
+            proptest::prop_assert_eq!(read_in_pieces::<Nested>(Codec::Bincode, &bytes).ok(), whole);
+        }
+    }
+
     #[test]
     fn trailing_bytes_are_refused() {
         for codec in [Codec::Bincode, Codec::Postcard, Codec::Json] {
@@ -224,6 +403,8 @@ mod tests {
         let claims_a_gibibyte = [0xfc, 0, 0, 0, 0x40];
         assert!(Codec::Bincode.decode::<String>(&claims_a_gibibyte).is_err());
         assert!(Codec::Bincode.decode::<Vec<u8>>(&claims_a_gibibyte).is_err());
+        assert!(read_in_pieces::<String>(Codec::Bincode, &claims_a_gibibyte).is_err());
+        assert!(read_in_pieces::<Vec<u8>>(Codec::Bincode, &claims_a_gibibyte).is_err());
     }
 
     #[test]

@@ -11,6 +11,14 @@ use crate::ticket::Ticket;
 use crate::wire::{HeaderBlockError, RefusedCode};
 
 /// Why there is no connection to a bus.
+///
+/// ```
+/// use bus_core::{Address, Bus, ConnectError};
+///
+/// let nowhere = Address::new("/nonexistent/bus.sock")?;
+/// assert!(matches!(Bus::connect_to(&nowhere), Err(ConnectError::Unreachable { .. })));
+/// # Ok::<(), bus_core::AddressError>(())
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectError {
@@ -60,6 +68,17 @@ pub enum ConnectError {
 }
 
 /// Why an end of a channel could not be opened.
+///
+/// ```
+/// use bus_core::{Bus, OpenError};
+///
+/// let bus = Bus::in_process();
+/// let first = bus.receiver::<u32>("numbers").open()?;
+/// assert!(matches!(bus.receiver::<u32>("numbers").open(), Err(OpenError::ReceiverTaken { .. })));
+/// assert!(matches!(bus.sender::<String>("numbers").open(), Err(OpenError::TypeMismatch { .. })));
+/// # drop(first);
+/// # Ok::<(), OpenError>(())
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
@@ -124,6 +143,14 @@ impl OpenError {
 }
 
 /// Why a question or an order to the daemon failed.
+///
+/// ```
+/// use bus_core::{AdminError, Bus};
+///
+/// let bus = Bus::in_process();
+/// assert!(matches!(bus.delete("jobs"), Err(AdminError::NoSuchChannel { .. })));
+/// assert!(matches!(bus.list(), Err(AdminError::Unsupported { what: "list" })));
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AdminError {
@@ -169,6 +196,9 @@ pub enum AdminError {
 macro_rules! send_errors {
     ($(#[$meta:meta])* $name:ident { $($(#[$variant_meta:meta])* $variant:ident($content:ty) = $text:literal,)* }) => {
         $(#[$meta])*
+        ///
+        /// As in crossbeam it holds the value and little else: the name of the channel is at hand in
+        /// [`Sender::channel`](crate::Sender::channel).
         #[derive(thiserror::Error)]
         #[non_exhaustive]
         pub enum $name<T> {
@@ -202,6 +232,9 @@ macro_rules! send_errors {
                 /// The limit and the figure.
                 source: HeaderBlockError,
             },
+            /// The sender was opened in a process that has forked this one since; nothing was sent.
+            #[error("the sender was opened before this process was forked: open one in this process")]
+            Forked(T),
         }
 
         impl<T> std::fmt::Debug for $name<T> {
@@ -214,6 +247,15 @@ macro_rules! send_errors {
 
 send_errors! {
     /// Why `send`, `feed` or `send_confirmed` did not send.
+    ///
+    /// ```
+    /// use bus_core::{Bus, SendError};
+    ///
+    /// let bus = Bus::in_process();
+    /// let sender = bus.sender::<u32>("numbers").require_receiver().open()?;
+    /// assert!(matches!(sender.send(7), Err(SendError::Disconnected(7))));
+    /// # Ok::<(), bus_core::OpenError>(())
+    /// ```
     SendError {
         /// The channel is full, and made to reject then.
         Full(T) = "the channel is full, and rejects what does not fit",
@@ -222,6 +264,17 @@ send_errors! {
 
 send_errors! {
     /// Why `try_send` did not send.
+    ///
+    /// ```
+    /// use bus_core::{Bus, ChannelOptions, TrySendError};
+    ///
+    /// let bus = Bus::in_process();
+    /// bus.create("one", ChannelOptions { capacity: Some(1), ..Default::default() })?;
+    /// let sender = bus.sender::<u32>("one").open()?;
+    /// assert!(sender.try_send(1).is_ok());
+    /// assert!(matches!(sender.try_send(2), Err(TrySendError::Full(2))));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     TrySendError {
         /// The window is used up, or the channel is full.
         Full(T) = "the channel is full: its receiver has not caught up",
@@ -232,6 +285,19 @@ send_errors! {
 
 send_errors! {
     /// Why `send_timeout`, `send_deadline` or `feed_deadline` did not send.
+    ///
+    /// ```
+    /// use bus_core::{Bus, ChannelOptions, SendTimeoutError};
+    /// use std::time::Duration;
+    ///
+    /// let bus = Bus::in_process();
+    /// bus.create("one", ChannelOptions { capacity: Some(1), ..Default::default() })?;
+    /// let sender = bus.sender::<u32>("one").open()?;
+    /// sender.send(1)?;
+    /// let late = sender.send_timeout(2, Duration::from_millis(1));
+    /// assert!(matches!(late, Err(SendTimeoutError::Timeout(2))));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     SendTimeoutError {
         /// The time passed; the message was never sent.
         Timeout(T) = "the time passed before there was room: the message was not sent",
@@ -242,6 +308,24 @@ send_errors! {
 
 send_errors! {
     /// Why `send_confirmed_deadline` has no confirmation.
+    ///
+    /// ```
+    /// use bus_core::{ConfirmError, Sender};
+    /// use std::time::{Duration, Instant};
+    ///
+    /// /// Gives up after two seconds, and knows then whether the value may arrive all the same.
+    /// fn confirmed(sender: &Sender<u32>, value: u32) -> Result<(), ConfirmError<u32>> {
+    ///     let soon = || Instant::now() + Duration::from_secs(1);
+    ///     match sender.send_confirmed_deadline(value, soon()) {
+    ///         Err(ConfirmError::Unknown(ticket)) => {
+    ///             sender.wait(&ticket, Some(soon())).map_err(|_| ConfirmError::Unknown(ticket))
+    ///         }
+    ///         known => known,
+    ///     }
+    /// }
+    /// # confirmed(&bus_core::Bus::in_process().sender("numbers").open()?, 7)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ConfirmError {
         /// The time passed; the message was never sent.
         Timeout(T) = "the time passed before there was room: the message was not sent",
@@ -256,9 +340,14 @@ macro_rules! into_inner {
     ($name:ident: $($own:ident),*) => {
         impl<T> $name<T> {
             /// The value that was not sent.
+            ///
+            /// ```
+            /// # use bus_core::SendError;
+            /// assert_eq!(SendError::Disconnected(7).into_inner(), 7);
+            /// ```
             pub fn into_inner(self) -> T {
                 match self {
-                    $(Self::$own(value))|* | Self::Disconnected(value) => value,
+                    $(Self::$own(value))|* | Self::Disconnected(value) | Self::Forked(value) => value,
                     Self::TooLarge { value, .. } | Self::Encode { value, .. } | Self::Headers { value, .. } => value,
                 }
             }
@@ -272,16 +361,36 @@ into_inner!(SendTimeoutError: Timeout, Full);
 
 impl<T> ConfirmError<T> {
     /// The value, unless it is on its way.
+    ///
+    /// ```
+    /// # use bus_core::ConfirmError;
+    /// assert_eq!(ConfirmError::Timeout(7).into_inner(), Some(7));
+    /// ```
     pub fn into_inner(self) -> Option<T> {
         match self {
             Self::Unknown(_) => None,
-            Self::Timeout(value) | Self::Full(value) | Self::Disconnected(value) => Some(value),
+            Self::Timeout(value) | Self::Full(value) | Self::Disconnected(value) | Self::Forked(value) => Some(value),
             Self::TooLarge { value, .. } | Self::Encode { value, .. } | Self::Headers { value, .. } => Some(value),
         }
     }
 }
 
 /// Why `flush` did not see everything accepted.
+///
+/// ```
+/// use bus_core::{Bus, FlushError};
+/// use std::time::{Duration, Instant};
+///
+/// # let bus = Bus::in_process();
+/// # let sender = bus.sender::<u32>("numbers").open()?;
+/// sender.feed(7)?;
+/// match sender.flush_deadline(Instant::now() + Duration::from_secs(1)) {
+///     Ok(()) => {}
+///     Err(FlushError::Unknown(ticket)) => sender.wait(&ticket, None)?,
+///     Err(error) => eprintln!("{error}: {:?}", sender.refused()),
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FlushError {
@@ -294,9 +403,23 @@ pub enum FlushError {
     /// The time passed. What is on its way stays on its way: wait on the ticket again.
     #[error("the time passed before the daemon confirmed all messages: wait on the ticket")]
     Unknown(Ticket),
+    /// The sender was opened in a process that has forked this one since.
+    #[error("the sender was opened before this process was forked: open one in this process")]
+    Forked,
 }
 
 /// Why `peers` has no answer.
+///
+/// ```
+/// use bus_core::{Bus, PeersError};
+/// use std::time::Instant;
+///
+/// let bus = Bus::in_process();
+/// let sender = bus.sender::<u32>("numbers").open()?;
+/// let now = sender.peers()?;
+/// assert!(matches!(sender.peers_changed(now, Some(Instant::now())), Err(PeersError::Timeout)));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PeersError {
@@ -309,11 +432,37 @@ pub enum PeersError {
     /// There is no daemon at the moment.
     #[error("the daemon is away")]
     Away,
+    /// The end was opened in a process that has forked this one since.
+    #[error("the end was opened before this process was forked: open one in this process")]
+    Forked,
 }
 
 /// A message that is no value of the receiver's type. It is acknowledged: the error owns it now.
+///
+/// ```
+/// use bus_core::{Bus, Receiver, RecvError};
+///
+/// /// The next value; what is none is put aside.
+/// fn next(receiver: &Receiver<u32>, aside: &mut Vec<Vec<u8>>) -> Result<u32, RecvError> {
+///     loop {
+///         match receiver.recv() {
+///             Err(RecvError::Undecodable(undecodable)) => aside.push(undecodable.message.payload),
+///             other => return other,
+///         }
+///     }
+/// }
+/// # let bus = Bus::in_process();
+/// # let receiver = bus.receiver::<u32>("numbers").open()?;
+/// # bus.sender::<u32>("numbers").open()?.send(7)?;
+/// # assert_eq!(next(&receiver, &mut Vec::new())?, 7);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, thiserror::Error)]
-#[error("a message of {} bytes in codec {} is no {expected}: {source}", message.payload.len(), message.info.codec)]
+#[error(
+    "a message of {} bytes in codec {} on channel {channel} is no {expected}: {source}",
+    message.payload.len(),
+    message.info.codec
+)]
 pub struct Undecodable {
     /// The message as it came.
     pub message: Message,
@@ -321,11 +470,16 @@ pub struct Undecodable {
     pub expected: String,
     /// What the codec said.
     pub source: DecodeError,
+    /// The channel.
+    pub channel: ChannelName,
 }
 
 macro_rules! receive_errors {
     ($(#[$meta:meta])* $name:ident { $($(#[$variant_meta:meta])* $variant:ident = $text:literal,)* }) => {
         $(#[$meta])*
+        ///
+        /// As in crossbeam it says what has happened and little else: the name of the channel is at hand in
+        /// [`Receiver::channel`](crate::Receiver::channel).
         #[derive(Debug, thiserror::Error)]
         #[non_exhaustive]
         pub enum $name {
@@ -336,6 +490,10 @@ macro_rules! receive_errors {
             /// Another took the seat by order of `kick`.
             #[error("the receiver was removed from the channel by kick")]
             Kicked,
+            /// Others have gone on without this receiver, which read lanes: it was stopped, or did not answer, when it
+            /// was to leave or when the daemon was restarted. It has acknowledged nothing since.
+            #[error("another receiver has taken this one's place: what it had not acknowledged comes there again")]
+            Replaced,
             /// The channel was deleted.
             #[error("the channel was deleted")]
             Deleted,
@@ -348,6 +506,9 @@ macro_rules! receive_errors {
             /// The message does not decode. The next call gives the next message.
             #[error(transparent)]
             Undecodable(Box<Undecodable>),
+            /// The receiver was opened in a process that has forked this one since.
+            #[error("the receiver was opened before this process was forked: open one in this process")]
+            Forked,
         }
 
         impl From<Ended> for $name {
@@ -355,6 +516,7 @@ macro_rules! receive_errors {
                 match ended {
                     Ended::Disconnected => Self::Disconnected,
                     Ended::Kicked => Self::Kicked,
+                    Ended::Replaced => Self::Replaced,
                     Ended::Deleted => Self::Deleted,
                     Ended::Refused(text) => Self::Refused { text },
                 }
@@ -368,17 +530,39 @@ macro_rules! receive_errors {
 pub(crate) enum Ended {
     Disconnected,
     Kicked,
+    Replaced,
     Deleted,
     Refused(String),
 }
 
 receive_errors! {
     /// Why `recv` has no value.
+    ///
+    /// ```
+    /// use bus_core::{Bus, RecvError};
+    ///
+    /// let bus = Bus::in_process();
+    /// let receiver = bus.receiver::<u32>("numbers").until_disconnected().open()?;
+    /// drop(bus.sender::<u32>("numbers").open()?);
+    /// assert!(matches!(receiver.recv(), Err(RecvError::Disconnected)));
+    /// # Ok::<(), bus_core::OpenError>(())
+    /// ```
     RecvError {}
 }
 
 receive_errors! {
     /// Why `try_recv` has no value.
+    ///
+    /// ```
+    /// use bus_core::{Bus, TryRecvError};
+    ///
+    /// let bus = Bus::in_process();
+    /// let receiver = bus.receiver::<u32>("numbers").open()?;
+    /// assert!(matches!(receiver.try_recv(), Err(TryRecvError::Empty)));
+    /// bus.delete("numbers")?;
+    /// assert!(matches!(receiver.try_recv(), Err(TryRecvError::Deleted)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     TryRecvError {
         /// No message waits.
         Empty = "the channel is empty",
@@ -389,6 +573,17 @@ receive_errors! {
 
 receive_errors! {
     /// Why `recv_timeout` or `recv_deadline` has no value.
+    ///
+    /// ```
+    /// use bus_core::{Bus, RecvTimeoutError};
+    /// use std::time::Duration;
+    ///
+    /// let bus = Bus::in_process();
+    /// let receiver = bus.receiver::<u32>("numbers").open()?;
+    /// let late = receiver.recv_timeout(Duration::from_millis(1));
+    /// assert!(matches!(late, Err(RecvTimeoutError::Timeout)));
+    /// # Ok::<(), bus_core::OpenError>(())
+    /// ```
     RecvTimeoutError {
         /// The time passed.
         Timeout = "the time passed before a message came",

@@ -120,8 +120,8 @@
 //!
 //! # Processes that fork
 //!
-//! A thread of this library reconnects ends and tells what they have put off. It does not exist in a child
-//! by `fork` without `exec`: such a program opens its ends in the child, and none before.
+//! An end belongs to the process that opened it. In a child by `fork` without `exec` each call of it says `Forked`,
+//! and dropping it says nothing to anybody: the parent goes on with it. The child opens ends of its own.
 
 mod address;
 mod admin;
@@ -159,7 +159,7 @@ pub use address::{Address, AddressError, SOCKET_PATH_MAX_BYTES, SOCKET_VARIABLE}
 pub use asynchronous::{AsyncReceiver, AsyncSender, SinkError};
 pub use bus::{About, Bus, BusBuilder, Kicked, Peeked};
 pub use channel::{
-    ChannelInfo, ChannelOptions, ChannelSummary, Ledger, PeerInfo, Peers, Removed, UnknownWhenFull, WhenFull,
+    ChannelInfo, ChannelOptions, ChannelSummary, Ledger, PeerInfo, Peers, Rates, Removed, UnknownWhenFull, WhenFull,
 };
 pub use codec::{Codec, DecodeError, EncodeError, UnknownCodec};
 pub use error::{
@@ -170,9 +170,10 @@ pub use link::{LinkInfo, LinkSpec, LinkState, Pipe, Restart, Unlink};
 pub use message::{Headers, Message, MessageInfo, SenderId};
 pub use name::{ChannelName, ChannelNameError};
 pub use receiver::{
-    BytesBatch, BytesDelivery, BytesItem, Delivery, IntoIter, Iter, OwnedDelivery, Receiver, ReceiverBuilder, TryIter,
+    BytesBatch, BytesDelivery, BytesItem, Delivery, InPlaceDelivery, IntoIter, Iter, OwnedDelivery, Receiver,
+    ReceiverBuilder, TryIter,
 };
-pub use sender::{Outgoing, Sender, SenderBuilder};
+pub use sender::{Outgoing, Sender, SenderBuilder, Slot};
 pub use stream::session::Autostart;
 #[doc(hidden)]
 pub use stream::session::Door;

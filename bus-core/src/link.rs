@@ -31,12 +31,22 @@ pub enum Pipe {
 
 impl Pipe {
     /// Whether messages come from it; else they go to it.
+    ///
+    /// ```
+    /// # use bus_core::Pipe;
+    /// assert!(!Pipe::ToCommand("sort".to_owned()).is_source());
+    /// ```
     #[must_use]
     pub fn is_source(&self) -> bool {
         matches!(self, Self::FromFifo(_) | Self::FromCommand(_))
     }
 
     /// The option of `bus link`, without its dashes.
+    ///
+    /// ```
+    /// # use bus_core::Pipe;
+    /// assert_eq!(Pipe::ToCommand("sort".to_owned()).kind(), "to-command");
+    /// ```
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
@@ -48,6 +58,11 @@ impl Pipe {
     }
 
     /// The path or the command.
+    ///
+    /// ```
+    /// # use bus_core::Pipe;
+    /// assert_eq!(Pipe::ToCommand("sort".to_owned()).target(), "sort");
+    /// ```
     #[must_use]
     pub fn target(&self) -> &str {
         match self {
@@ -65,6 +80,10 @@ impl fmt::Display for Pipe {
 }
 
 /// Whether a command is run again when it has ended.
+///
+/// ```
+/// assert_eq!(bus_core::Restart::default(), bus_core::Restart::OnFailure);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Restart {
@@ -108,6 +127,13 @@ pub struct LinkSpec {
 
 impl LinkSpec {
     /// A gateway with the usual options.
+    ///
+    /// ```
+    /// # use bus_core::{ChannelName, LinkSpec, Pipe, Restart};
+    /// let spec = LinkSpec::new(ChannelName::new("jobs")?, Pipe::FromCommand("tail -f jobs.log".to_owned()));
+    /// assert_eq!((spec.restart, spec.restart_limit), (Restart::OnFailure, 10));
+    /// # Ok::<(), bus_core::ChannelNameError>(())
+    /// ```
     #[must_use]
     pub fn new(channel: ChannelName, pipe: Pipe) -> Self {
         let restart_limit = crate::limits::LINK_RESTARTS;
@@ -124,6 +150,14 @@ impl LinkSpec {
 }
 
 /// Which gateways are to be ended.
+///
+/// ```no_run
+/// use bus_core::{Bus, ChannelName, Unlink};
+///
+/// let all = Unlink::Channel { channel: ChannelName::new("jobs")?, pipe: None };
+/// println!("{} ended", Bus::connect()?.unlink(all)?.len());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Unlink {
     /// This one.
@@ -138,6 +172,10 @@ pub enum Unlink {
 }
 
 /// What a gateway is doing.
+///
+/// ```
+/// assert_eq!(bus_core::LinkState::WaitingForReader.name(), "waiting for reader");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LinkState {
@@ -157,6 +195,10 @@ pub enum LinkState {
 
 impl LinkState {
     /// For people.
+    ///
+    /// ```
+    /// assert_eq!(bus_core::LinkState::Running.name(), "running");
+    /// ```
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -171,6 +213,13 @@ impl LinkState {
 }
 
 /// A gateway that is there.
+///
+/// ```no_run
+/// for link in bus_core::Bus::connect()?.links()? {
+///     println!("{} {}: {} messages, {} refused", link.id, link.state.name(), link.messages, link.refused);
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct LinkInfo {
@@ -197,6 +246,13 @@ pub struct LinkInfo {
 
 impl LinkInfo {
     /// One that has just been ordered.
+    ///
+    /// ```
+    /// # use bus_core::{ChannelName, LinkInfo, LinkSpec, LinkState, Pipe};
+    /// let spec = LinkSpec::new(ChannelName::new("jobs")?, Pipe::ToFifo("/run/jobs.fifo".to_owned()));
+    /// assert_eq!(LinkInfo::new(1, spec).state, LinkState::Starting);
+    /// # Ok::<(), bus_core::ChannelNameError>(())
+    /// ```
     #[must_use]
     pub fn new(id: u64, spec: LinkSpec) -> Self {
         Self {

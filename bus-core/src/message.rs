@@ -31,6 +31,19 @@ impl std::str::FromStr for SenderId {
 }
 
 /// What the bus knows about a message besides its payload.
+///
+/// ```
+/// # let bus = bus_core::Bus::in_process();
+/// let sender = bus.sender::<u32>("numbers").open()?;
+/// sender.send(7)?;
+/// let mut receiver = bus.receiver::<u32>("numbers").open()?;
+/// let delivery = receiver.next_delivery()?;
+/// let info = delivery.info();
+/// assert_eq!((info.sender, info.sequence, info.attempt), (sender.id(), 1, 1));
+/// assert!(!info.redelivered);
+/// # delivery.ack();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MessageInfo {
@@ -66,6 +79,13 @@ impl MessageInfo {
 }
 
 /// A message as bytes: what raw ends exchange, and what an error about a message carries.
+///
+/// ```no_run
+/// for message in bus_core::Bus::connect()?.peek("jobs", 0, 10)?.messages {
+///     println!("{}: {} bytes of {}", message.info.sequence, message.payload.len(), message.info.codec);
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Message {

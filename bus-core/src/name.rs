@@ -115,6 +115,13 @@ impl fmt::Debug for ChannelName {
 }
 
 /// Why a text is no channel name.
+///
+/// ```
+/// use bus_core::{ChannelName, ChannelNameError};
+///
+/// assert_eq!(ChannelName::new(""), Err(ChannelNameError::Empty));
+/// assert!(ChannelName::new("a b").unwrap_err().to_string().contains("at byte 1"));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ChannelNameError {

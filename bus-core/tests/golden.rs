@@ -11,14 +11,16 @@ use std::{env, fs};
 
 use bus_core::framing::Framing;
 use bus_core::wire::*;
-use bus_core::{ChannelInfo, ChannelName, ChannelOptions, ChannelSummary, Ledger, PeerInfo, Peers, Removed, WhenFull};
+use bus_core::{
+    ChannelInfo, ChannelName, ChannelOptions, ChannelSummary, Ledger, PeerInfo, Peers, Rates, Removed, WhenFull,
+};
 use bus_core::{Codec, Headers, LinkInfo, LinkSpec, LinkState, Pipe, Unlink};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 #[test]
 fn frames_of_greeting_are_as_they_always_were() {
     let typed = Some(TypeDeclaration { codec: Codec::Bincode, type_name: "Job".into() });
-    let hello = |role| Hello { name: "worker".into(), pid: 4_711, role };
+    let hello = |role| Hello { name: "worker".into(), pid: 4_711, role, clock: 4_026_531_834 };
     control("hello_control", Kind::Hello, hello(Role::Control));
     let sender = SenderHello {
         channel: channel(),
@@ -28,7 +30,12 @@ fn frames_of_greeting_are_as_they_always_were() {
         lane: LaneWish::Never,
     };
     control("hello_sender", Kind::Hello, hello(Role::Sender(sender.clone())));
-    let resume = Some(Resume { sender: 0x0102_0304_0506_0708, token: TOKEN, next_sequence: 1 << 40 });
+    let resume = Some(Resume {
+        sender: 0x0102_0304_0506_0708,
+        token: TOKEN,
+        next_sequence: 1 << 40,
+        last_sequence: (1 << 40) + 5,
+    });
     control("hello_sender_resumes", Kind::Hello, hello(Role::Sender(SenderHello { resume, ..sender })));
     let receiver = ReceiverHello {
         channel: channel(),
@@ -40,7 +47,7 @@ fn frames_of_greeting_are_as_they_always_were() {
     };
     control("hello_receiver", Kind::Hello, hello(Role::Receiver(receiver.clone())));
     let known = KnownSender { sender: u64::MAX, pid: 9, sequence: 250 };
-    let returning = Some(Returning { senders: vec![known], sender_seen: true, seated: true });
+    let returning = Some(Returning { senders: vec![known], sender_seen: true, seated: true, lanes: true });
     let returns = ReceiverHello { declares: typed, returning, ..receiver };
     control("hello_receiver_returns", Kind::Hello, hello(Role::Receiver(returns)));
 
@@ -97,7 +104,7 @@ fn frames_of_lanes_are_as_they_always_were() {
     let lane = LaneId(300);
     let start = LaneStart { logical: 1 << 40, place: 4_096, messages: 70_000 };
     let fetches = Role::Lane(LaneHello { lane, ticket: TOKEN });
-    control("hello_lane", Kind::Hello, Hello { name: "worker".into(), pid: 4_711, role: fetches });
+    control("hello_lane", Kind::Hello, Hello { name: "worker".into(), pid: 4_711, role: fetches, clock: 0 });
     control("welcome_lane", Kind::Welcome, Welcome { daemon: 77, role: WelcomeRole::Lane });
     let proof = LaneProof { uid: 1_000, token: TOKEN };
     let offered = LaneOffered { lane, ticket: TOKEN, ring_bytes: 64 << 20, window_messages: 65_536, proof };
@@ -107,6 +114,7 @@ fn frames_of_lanes_are_as_they_always_were() {
         ("nudge", Kind::Nudge),
         ("lane_kept", Kind::LaneKept),
         ("sender_gone", Kind::SenderGone),
+        ("lane_recalled", Kind::LaneRecalled),
     ] {
         control(name, kind, LaneNamed { lane });
     }
@@ -123,6 +131,7 @@ fn frames_of_lanes_are_as_they_always_were() {
         sender_gone: true,
         brought: true,
         proof,
+        in_use: true,
     };
     control("lane_given", Kind::LaneGiven, given);
     control("watching", Kind::Watching, Watching { lane, generation: 2 });
@@ -132,6 +141,7 @@ fn frames_of_lanes_are_as_they_always_were() {
     control("lane_skip", Kind::LaneSkip, LaneSkip { lane, from: 69_000, before: 70_003, most: u64::MAX });
     control("lane_skipped", Kind::LaneSkipped, LaneSkipped { lane, messages: 1_003 });
     control("lane_ended", Kind::LaneEnded, LaneEnded { lane, messages: 70_003 });
+    control("lane_left", Kind::LaneLeft, LaneLeft { lane, sequence: 70_500 });
     let brought = LaneBrought {
         lane,
         proof,
@@ -146,7 +156,11 @@ fn frames_of_lanes_are_as_they_always_were() {
         attempts: vec![LaneAttempts { before: 70_003, times: 2 }],
     };
     let brings = Role::LaneBrought(Box::new(brought));
-    control("hello_lane_brought", Kind::Hello, Hello { name: "worker".into(), pid: 4_711, role: brings });
+    control(
+        "hello_lane_brought",
+        Kind::Hello,
+        Hello { name: "worker".into(), pid: 4_711, role: brings, clock: 4_026_531_834 },
+    );
     control("brought", Kind::Brought, ());
     control("lane_done", Kind::LaneDone, LaneDone { lane, messages: 70_000, fault });
 }
@@ -225,6 +239,8 @@ fn frames_of_orders_are_as_they_always_were() {
     info.receiver = Some(PeerInfo::new(12, 1_000, "consumer".into()));
     info.senders = vec![PeerInfo::new(13, 1_000, "producer".into())];
     info.sender_count = 1;
+    info.rates = Some(Rates::of((90_000, 5_760_000), (80_000, 5_120_000), 4_000));
+    (info.lanes, info.no_lane) = (1, Some("user 1000 has 1 lanes".into()));
     let about = Reply::About { version: "0.1.0".into(), pid: 42, uptime_ms: 86_400_000, connections: 7 };
     for (name, reply) in [
         ("reply_channels", Reply::Channels(vec![ChannelSummary::new(channel(), ledger, 6_400, Peers::new(2, 1))])),

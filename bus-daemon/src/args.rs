@@ -10,6 +10,19 @@ use crate::config::{Config, parse_duration};
 use crate::logging::{LogFormat, LogLevel};
 
 /// Serves a bus at a local socket until it is told to end.
+///
+/// ```
+/// use clap::Parser;
+///
+/// #[derive(clap::Parser)]
+/// struct Cli {
+///     #[command(flatten)]
+///     args: bus_daemon::Args,
+/// }
+///
+/// let cli = Cli::parse_from(["busd", "--idle-exit", "10m"]);
+/// assert_eq!(cli.args.idle_exit, Some(std::time::Duration::from_secs(600)));
+/// ```
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct Args {
     /// Path of the socket [env: BUS_SOCKET] [default: bus/bus.sock in the user's runtime folder]
@@ -48,6 +61,12 @@ pub struct Args {
 
 impl Args {
     /// The settings ready to use: defaults, then the file, then what was typed.
+    ///
+    /// ```
+    /// let args = bus_daemon::Args { socket: Some("/run/bus/bus.sock".into()), ..Default::default() };
+    /// assert_eq!(args.settings()?.address()?.to_string(), "/run/bus/bus.sock");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// When the file, or the whole, is not valid.

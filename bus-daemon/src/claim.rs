@@ -60,10 +60,16 @@ impl Claim {
         &self.address
     }
 
-    /// Whether an earlier daemon died at this address: its ends may come back.
+    /// Whether an earlier daemon at this address has left ends behind, which may come back: it died, or was told to end
+    /// while they were there.
     #[must_use]
-    pub(crate) fn follows_death(&self) -> bool {
-        self.socket.follows_death()
+    pub(crate) fn follows_ends(&self) -> bool {
+        self.socket.follows_death() || self.lock.follows_ends()
+    }
+
+    /// This daemon ends, and has left none.
+    pub(crate) fn leave_nobody(&self) {
+        self.lock.leave_nobody();
     }
 
     /// What the tokens of senders are signed with.
@@ -80,6 +86,19 @@ impl Drop for Claim {
 }
 
 /// Why this process is not the daemon.
+///
+/// ```
+/// use bus_core::Address;
+/// use bus_daemon::{ClaimError, Config, Daemon, StartError};
+///
+/// let folder = tempfile::tempdir()?;
+/// let socket = Some(Address::new(folder.path().join("bus.sock"))?);
+/// let daemon = Daemon::start(Config { socket: socket.clone(), ..Config::default() })?;
+/// let second = Daemon::start(Config { socket, ..Config::default() });
+/// assert!(matches!(second, Err(StartError::Claim(ClaimError::Lock(_)))));
+/// # drop(daemon);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ClaimError {

@@ -89,6 +89,10 @@ pub struct Config {
     /// How long the ends of a former daemon count as present, in milliseconds.
     #[serde(rename = "resume_grace", deserialize_with = "units::milliseconds")]
     pub resume_grace_ms: u64,
+    /// How long nothing was sent in a lane that is taken back, in milliseconds: its sender goes on by the stream
+    /// until it is busy again. A sender that has asked for its lane keeps it.
+    #[serde(rename = "lane_idle", deserialize_with = "units::milliseconds")]
+    pub lane_idle_ms: u64,
     /// How many departed senders a channel remembers.
     #[serde(deserialize_with = "units::count_usize")]
     pub departed_senders_max: usize,
@@ -119,6 +123,14 @@ pub struct Config {
 }
 
 /// What one user, over all of its connections, may take of the daemon.
+///
+/// ```
+/// use bus_daemon::{Config, PerUser};
+///
+/// let per_user = PerUser { connections_max: 100, ..PerUser::default() };
+/// Config { per_user, ..Config::default() }.check()?;
+/// # Ok::<(), bus_daemon::InvalidConfig>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PerUser {
@@ -132,11 +144,26 @@ pub struct PerUser {
     /// besides its own.
     #[serde(deserialize_with = "units::bytes")]
     pub queued_bytes_max: u64,
+    /// How many lanes that its senders have. All others stay on the stream.
+    #[serde(deserialize_with = "units::count_u32")]
+    pub lanes_max: u32,
+    /// How many bytes of memory its lanes may grow to together. Each counts as long as its ring can become, 64 MiB or
+    /// twice the largest message, and takes that only when its receiver does not keep up.
+    #[serde(deserialize_with = "units::bytes")]
+    pub lane_bytes_max: u64,
 }
 
 impl Default for PerUser {
     fn default() -> Self {
-        Self { connections_max: 4_096, channels_max: 4_096, queued_bytes_max: 1024 * 1024 * 1024 }
+        Self {
+            connections_max: 4_096,
+            channels_max: 4_096,
+            queued_bytes_max: 1024 * 1024 * 1024,
+            // Four receivers with all lanes that one reads; each is a few descriptors of the daemon.
+            lanes_max: 256,
+            // As many rings of the usual length.
+            lane_bytes_max: 16 * 1024 * 1024 * 1024,
+        }
     }
 }
 
@@ -159,6 +186,7 @@ impl Default for Config {
             per_user: PerUser::default(),
             hello_timeout_ms: limits::HELLO_TIMEOUT_MS,
             resume_grace_ms: limits::RESUME_GRACE_MS,
+            lane_idle_ms: limits::LANE_IDLE_MS,
             departed_senders_max: limits::DEPARTED_SENDERS_MAX,
             departed_senders_ttl_ms: limits::DEPARTED_SENDERS_TTL_MS,
             idle_exit_ms: None,

@@ -19,6 +19,7 @@ use rustix::net::{
 
 use crate::broker::{Announced, Content, Handled, LARGE_BYTES};
 use crate::large_frame::{LargeContent, LargeFrame, Received};
+use crate::passing::let_descriptors_pass;
 
 /// Size of the read buffer that all connections share, in bytes.
 pub(crate) const READ_BUFFER_BYTES: usize = 256 * 1024;
@@ -157,6 +158,16 @@ impl Connection {
     /// Descriptors may come with what is read next, and nothing else is to be on its way.
     pub(crate) fn expect_descriptors(&mut self) {
         self.expects_descriptors = true;
+        self.let_descriptors_pass(true);
+    }
+
+    fn let_descriptors_pass(&self, pass: bool) {
+        // Where it fails they come without that, or do not come and are missed.
+        if let Stream::Socket(socket) = &self.stream
+            && let Err(error) = let_descriptors_pass(socket, pass)
+        {
+            tracing::debug!(%error, pass, "could not change whether descriptors may be passed");
+        }
     }
 
     /// Those that came.
@@ -174,6 +185,7 @@ impl Connection {
                 // Nothing has come yet.
                 self.expects_descriptors = true;
             })?;
+        self.let_descriptors_pass(false);
         // Those that are too many the kernel has closed.
         for message in ancillary.drain() {
             if let RecvAncillaryMessage::ScmRights(passed) = message {

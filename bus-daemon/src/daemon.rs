@@ -5,16 +5,17 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use bus_core::lane::stamp::now_ns;
+use bus_core::lane::stamp::{clock, now_ns};
 use bus_core::{Address, Bus, ConnectError, Door, limits};
 use rustix::process::{Resource, getrlimit};
 
 use crate::broker::{Broker, Rules};
 use crate::claim::{Claim, ClaimError};
 use crate::config::{Config, KeptLinks};
-use crate::event_loop::{EventLoop, LoopOptions, Outside};
+use crate::event_loop::{EventLoop, Left, LoopOptions, Outside};
 use crate::gateway::Links;
 use crate::listener::Listener;
+use crate::reserve::RESERVED_DESCRIPTORS;
 use crate::signals::{Signals, Stopper};
 use crate::systemd::{Watchdog, notify_ready, notify_stopping};
 
@@ -47,6 +48,17 @@ pub struct Daemon {
 impl Daemon {
     /// Starts serving; returns when the socket is bound.
     ///
+    /// ```
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("bus.sock");
+    /// use bus_daemon::{Config, Daemon};
+    ///
+    /// let socket = Some(bus_core::Address::new(path)?);
+    /// let daemon = Daemon::start(Config { socket, window_messages: 1_000, ..Config::default() })?;
+    /// daemon.shutdown()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// [`StartError`] names what is in the way, and what to do.
     pub fn start(config: Config) -> Result<Self, StartError> {
@@ -57,8 +69,7 @@ impl Daemon {
         let thread = std::thread::Builder::new().name("busd".to_owned()).spawn(move || {
             let ended = serve.run();
             links.wait_for_end();
-            drop(claim);
-            ended
+            give_up(claim, ended)
         })?;
         Ok(Self { address, door, stopper, thread: Some(thread) })
     }
@@ -75,19 +86,34 @@ impl Daemon {
         let ended = serve.run();
         // They hold processes and FIFOs, however the loop has ended.
         links.wait_for_end();
-        ended?;
-        drop(claim);
+        give_up(claim, ended)?;
         tracing::info!("ended");
         Ok(())
     }
 
     /// Where the bus is served.
+    ///
+    /// ```
+    /// # let folder = tempfile::tempdir()?;
+    /// # let socket = Some(bus_core::Address::new(folder.path().join("bus.sock"))?);
+    /// # let daemon = bus_daemon::Daemon::start(bus_daemon::Config { socket, ..Default::default() })?;
+    /// let bus = bus_core::Bus::connect_to(daemon.address())?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn address(&self) -> &Address {
         &self.address
     }
 
     /// The served bus, for threads of this process: by memory, without a socket.
+    ///
+    /// ```
+    /// # let folder = tempfile::tempdir()?;
+    /// # let socket = Some(bus_core::Address::new(folder.path().join("bus.sock"))?);
+    /// # let daemon = bus_daemon::Daemon::start(bus_daemon::Config { socket, ..Default::default() })?;
+    /// daemon.bus()?.sender::<u32>("numbers").open()?.send(7)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// [`ConnectError`] when the daemon has ended.
@@ -97,6 +123,14 @@ impl Daemon {
 
     /// Ends in order: no new ends, receivers get a while to drain, then everybody is told.
     ///
+    /// ```
+    /// # let folder = tempfile::tempdir()?;
+    /// # let socket = Some(bus_core::Address::new(folder.path().join("bus.sock"))?);
+    /// # let daemon = bus_daemon::Daemon::start(bus_daemon::Config { socket, ..Default::default() })?;
+    /// daemon.shutdown()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// What made the event loop stop.
     pub fn shutdown(mut self) -> io::Result<()> {
@@ -105,6 +139,17 @@ impl Daemon {
     }
 
     /// Waits until the daemon ends by itself.
+    ///
+    /// ```
+    /// # let folder = tempfile::tempdir()?;
+    /// # let socket = Some(bus_core::Address::new(folder.path().join("bus.sock"))?);
+    /// use bus_daemon::{Config, Daemon};
+    ///
+    /// // Nobody comes, so it ends.
+    /// let daemon = Daemon::start(Config { socket, idle_exit_ms: Some(1), ..Config::default() })?;
+    /// daemon.join()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// What made the event loop stop.
@@ -129,13 +174,21 @@ impl Drop for Daemon {
     }
 }
 
+/// The daemon has ended: the address is free.
+fn give_up(claim: Claim, ended: io::Result<Left>) -> io::Result<()> {
+    if ended? == Left::Nobody {
+        claim.leave_nobody();
+    }
+    Ok(())
+}
+
 fn prepare(
     config: Config,
     signals: Signals,
     drain_ms_told: Option<u64>,
 ) -> Result<(Claim, EventLoop<ToldToEnd>, Links), StartError> {
     let (claim, listener) = Claim::take(&config)?;
-    let connections_max = config.connections_max.min(descriptors_for_connections());
+    let connections_max = connections_max(&config);
     let mut broker = Broker::new(rules(&config, &claim, connections_max)?);
     for (name, options) in &config.channels {
         broker.declare(name.clone(), options.clone());
@@ -158,11 +211,32 @@ fn prepare(
     Ok((claim, event_loop, links))
 }
 
+/// As many as are configured, if the system has descriptors for so many; where not, that is told with the remedy.
+fn connections_max(config: &Config) -> u32 {
+    let (wanted, fitting) = (config.connections_max, descriptors_for_connections());
+    if fitting < wanted {
+        let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        let text = format!(
+            "the descriptor limit of {limit} leaves room for {fitting} connections, and connections_max is {wanted}: \
+             raise the limit ({RAISE_DESCRIPTORS})"
+        );
+        if fitting < FEW_CONNECTIONS { tracing::warn!("{text}") } else { tracing::info!("{text}") }
+    }
+    wanted.min(fitting)
+}
+
+/// Fewer than these are soon in use.
+const FEW_CONNECTIONS: u32 = 256;
+
+/// What raises the descriptor limit.
+pub(crate) const RAISE_DESCRIPTORS: &str = "ulimit -n, LimitNOFILE of a unit";
+
 /// What the system lets this process open, without those that it needs for itself: an app that embeds
 /// the daemon may need more, and a full descriptor table is met when it comes.
 fn descriptors_for_connections() -> u32 {
     let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    u32::try_from(limit.saturating_sub(OWN_DESCRIPTORS).max(1)).unwrap_or(u32::MAX)
+    let others = OWN_DESCRIPTORS + RESERVED_DESCRIPTORS as u64;
+    u32::try_from(limit.saturating_sub(others).max(1)).unwrap_or(u32::MAX)
 }
 
 /// Descriptors of the daemon that are no connections, with some to spare: its sockets, files and pipes.
@@ -185,16 +259,20 @@ fn rules(config: &Config, claim: &Claim, connections_max: u32) -> io::Result<Rul
         user_connections_max: config.per_user.connections_max,
         user_channels_max: config.per_user.channels_max,
         user_bytes_max: config.per_user.queued_bytes_max,
+        user_lanes_max: config.per_user.lanes_max,
+        user_lane_bytes_max: config.per_user.lane_bytes_max,
         hello_timeout_ms: config.hello_timeout_ms,
         resume_grace_ms: config.resume_grace_ms,
-        former_receivers_ms: if claim.follows_death() { limits::FORMER_RECEIVERS_MS } else { 0 },
+        former_receivers_ms: if claim.follows_ends() { limits::FORMER_RECEIVERS_MS } else { 0 },
         departed_senders_max: config.departed_senders_max,
         departed_senders_ttl_ms: config.departed_senders_ttl_ms,
+        lane_idle_ms: config.lane_idle_ms,
         started_at_ns: now_ns(),
         wall_clock_offset_ns: wall_clock_ns().wrapping_sub(now_ns()),
         allowed_uids,
         token_key: *claim.key().bytes(),
         seed: u64::from_le_bytes(seed),
+        clock: clock(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
     })
@@ -238,6 +316,14 @@ impl Outside for ToldToEnd {
 }
 
 /// Why a daemon does not serve.
+///
+/// ```
+/// use bus_daemon::{ClaimError, Config, Daemon, InvalidConfig, StartError};
+///
+/// let started = Daemon::start(Config { window_messages: 0, ..Config::default() });
+/// let Err(StartError::Claim(ClaimError::Config(InvalidConfig::OutOfRange { key, .. }))) = started else { panic!() };
+/// assert_eq!(key.to_string(), "window_messages");
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {

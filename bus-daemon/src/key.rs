@@ -120,6 +120,18 @@ const KEY_FILE: &str = "key";
 const OPEN_SAFELY: OFlags = OFlags::NOFOLLOW.union(OFlags::CLOEXEC).union(OFlags::NONBLOCK);
 
 /// Why there is no key.
+///
+/// ```
+/// use bus_daemon::{ClaimError, StartError};
+///
+/// fn advice(error: &StartError) -> &'static str {
+///     match error {
+///         StartError::Claim(ClaimError::Key(_)) => "delete the key beside the socket, and a new one is made",
+///         _ => "see the error",
+///     }
+/// }
+/// # let _ = advice;
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum KeyError {

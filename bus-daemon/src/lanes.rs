@@ -113,10 +113,48 @@ fn lane_start(start: Start) -> LaneStart {
 struct Files {
     data: Arc<MemoryFile>,
     /// Of the present receiver.
-    cursor: Option<MemoryFile>,
+    cursor: Option<Arc<MemoryFile>>,
+    /// What is being frozen at this moment.
+    freezing: Freezing,
+    /// What is shown to whoever has that.
+    reader: Option<Arc<Board<Map>>>,
     /// Until its sender has it.
     bell: Option<Doorbell>,
     ringer: Ringer,
+}
+
+/// Which files of a lane are being frozen.
+#[derive(Clone, Copy, Debug, Default)]
+struct Freezing {
+    data: bool,
+    cursor: bool,
+}
+
+/// A file that is to be frozen, on another thread.
+#[derive(Clone, Debug)]
+pub(crate) struct ToFreeze {
+    pub(crate) lane: LaneId,
+    pub(crate) which: Frozen,
+    file: Arc<MemoryFile>,
+}
+
+/// What of a lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Frozen {
+    /// So that its sender writes nothing more.
+    Data,
+    /// So that its receiver takes nothing more.
+    Cursor,
+}
+
+impl ToFreeze {
+    /// Freezes it. `false` when somebody can write to it still.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(crate) fn freeze(&self) -> io::Result<bool> {
+        self.file.freeze()
+    }
 }
 
 #[derive(Debug)]
@@ -124,7 +162,7 @@ struct ReceiverEnds {
     bell: Doorbell,
     ringer: Ringer,
     board: MemoryFile,
-    shown: Board<Map>,
+    shown: Arc<Board<Map>>,
 }
 
 impl LaneStore {
@@ -140,7 +178,8 @@ impl LaneStore {
         let number = data.number()?;
         let data = Arc::new(data);
         self.books.lock().insert(lane, Heads { file: Arc::clone(&data), all: None, data: head, cursor: None });
-        self.lanes.insert(lane, Files { data, cursor: None, bell: Some(bell), ringer });
+        let freezing = Freezing::default();
+        self.lanes.insert(lane, Files { data, cursor: None, freezing, reader: None, bell: Some(bell), ringer });
         Ok(number)
     }
 
@@ -182,7 +221,8 @@ impl LaneStore {
         let number = data.number()?;
         let data = Arc::new(data);
         self.books.lock().insert(lane, Heads { file: Arc::clone(&data), all: None, data: head, cursor: None });
-        self.lanes.insert(lane, Files { data, cursor: None, bell: None, ringer: Ringer::new(ringer) });
+        let (freezing, ringer) = (Freezing::default(), Ringer::new(ringer));
+        self.lanes.insert(lane, Files { data, cursor: None, freezing, reader: None, bell: None, ringer });
         Ok(Some(number))
     }
 
@@ -193,12 +233,12 @@ impl LaneStore {
     pub(crate) fn new_cursor(&mut self, lane: LaneId) -> io::Result<()> {
         if let Some(files) = self.lanes.get_mut(&lane) {
             // What the last receiver had is nothing for the next: without a new one it fetches nothing.
-            files.cursor = None;
+            (files.cursor, files.freezing.cursor, files.reader) = (None, false, None);
             let cursor = MemoryFile::create("bus-cursor", PAGE_BYTES)?;
             if let Some(heads) = self.books.lock().get_mut(&lane) {
                 heads.cursor = Some(cursor.watch_head()?);
             }
-            files.cursor = Some(cursor);
+            files.cursor = Some(Arc::new(cursor));
         }
         Ok(())
     }
@@ -229,7 +269,10 @@ impl LaneStore {
             self.receivers.insert(receiver, ends);
         }
         let gone = || io::Error::from(io::ErrorKind::NotFound);
-        let files = self.lanes.get(&lane).ok_or_else(gone)?;
+        let files = self.lanes.get_mut(&lane).ok_or_else(gone)?;
+        if let LanePart::ForReceiver(receiver) = part {
+            files.reader = self.receivers.get(&receiver).map(|ends| Arc::clone(&ends.shown));
+        }
         let cursor = files.cursor.as_ref().ok_or_else(gone);
         let ends = |receiver: &PeerId| self.receivers.get(receiver).ok_or_else(gone);
         let own = |fd: std::os::fd::BorrowedFd<'_>| fd.try_clone_to_owned();
@@ -253,16 +296,21 @@ impl LaneStore {
                 let (_, ringer) = doorbell()?;
                 vec![cursor?.reading_descriptor()?, own(ringer.as_fd())?]
             }
-            LanePart::Cursor(receiver) => vec![cursor?.reading_descriptor()?, own(ends(receiver)?.ringer.as_fd())?],
+            LanePart::Cursor(receiver) => {
+                let ends = ends(receiver)?;
+                vec![cursor?.reading_descriptor()?, own(ends.ringer.as_fd())?, ends.board.reading_descriptor()?]
+            }
         })
     }
 
-    /// The sender has mapped its data.
+    /// The sender has mapped its data, and has its bell.
     ///
     /// # Errors
-    /// What the system says.
-    pub(crate) fn seal_data(&self, lane: LaneId) -> io::Result<()> {
-        self.lanes.get(&lane).map_or(Ok(()), |files| files.data.forbid_new_writers())
+    /// What the system says: somebody has sealed it against seals.
+    pub(crate) fn seal_data(&mut self, lane: LaneId) -> io::Result<()> {
+        let Some(files) = self.lanes.get_mut(&lane) else { return Ok(()) };
+        files.bell = None;
+        files.data.forbid_new_writers()
     }
 
     /// The receiver has mapped its cursor.
@@ -270,17 +318,49 @@ impl LaneStore {
     /// # Errors
     /// What the system says.
     pub(crate) fn seal_cursor(&self, lane: LaneId) -> io::Result<()> {
-        self.lanes.get(&lane).and_then(|files| files.cursor.as_ref()).map_or(Ok(()), MemoryFile::forbid_new_writers)
+        self.lanes
+            .get(&lane)
+            .and_then(|files| files.cursor.as_ref())
+            .map_or(Ok(()), |cursor| cursor.forbid_new_writers())
     }
 
-    /// Where the last receiver stood; `None` while it has its cursor mapped.
-    ///
-    /// # Errors
-    /// What the system says.
-    pub(crate) fn freeze_cursor(&self, lane: LaneId) -> io::Result<Option<AtRest>> {
-        let cursor = self.lanes.get(&lane).and_then(|files| files.cursor.as_ref());
-        let frozen = cursor.map_or(Ok(true), MemoryFile::freeze)?;
-        Ok(frozen.then(|| self.read_cursor(lane)))
+    /// What is to be frozen; `None` where that is under way, or there is nothing.
+    pub(crate) fn begin_to_freeze(&mut self, lane: LaneId, which: Frozen) -> Option<ToFreeze> {
+        let files = self.lanes.get_mut(&lane)?;
+        let (file, under_way) = match which {
+            Frozen::Data => (Arc::clone(&files.data), &mut files.freezing.data),
+            Frozen::Cursor => (Arc::clone(files.cursor.as_ref()?), &mut files.freezing.cursor),
+        };
+        (!std::mem::replace(under_way, true)).then_some(ToFreeze { lane, which, file })
+    }
+
+    /// That was tried. Whether it says something of the lane as it is now: another receiver may have another cursor.
+    pub(crate) fn was_frozen(&mut self, tried: &ToFreeze) -> bool {
+        let Some(files) = self.lanes.get_mut(&tried.lane) else { return false };
+        let (file, under_way) = match tried.which {
+            Frozen::Data => (Some(&files.data), &mut files.freezing.data),
+            Frozen::Cursor => (files.cursor.as_ref(), &mut files.freezing.cursor),
+        };
+        let is_same = file.is_some_and(|file| Arc::ptr_eq(file, &tried.file));
+        *under_way &= !is_same;
+        is_same
+    }
+
+    /// Whether there is a receiver's cursor.
+    pub(crate) fn has_cursor(&self, lane: LaneId) -> bool {
+        self.lanes.get(&lane).is_some_and(|files| files.cursor.is_some())
+    }
+
+    /// Takes the place of a receiver down that is gone for the daemon, and has its cursor mapped still: it may be
+    /// stopped, and go on at any time. Returns where it stood; `None` when it was never handed the lane.
+    pub(crate) fn revoke_reader(&mut self, lane: LaneId) -> Option<AtRest> {
+        self.lanes.get(&lane)?.reader.as_ref()?.revoke();
+        let stands = self.read_cursor(lane);
+        // What it writes from now on does not count.
+        if let Some(heads) = self.books.lock().get_mut(&lane) {
+            heads.cursor = None;
+        }
+        Some(stands)
     }
 
     /// Where a receiver stands that takes nothing more.
@@ -293,18 +373,9 @@ impl LaneStore {
         AtRest { start: found.start.map(lane_start), taken: found.taken, given_back: found.given_back }
     }
 
-    /// Whether nobody can write to the data of a lane any more.
-    ///
-    /// # Errors
-    /// What the system says.
-    pub(crate) fn freeze_data(&self, lane: LaneId) -> io::Result<bool> {
-        self.lanes.get(&lane).map_or(Ok(true), |files| files.data.freeze())
-    }
-
-    /// Nobody needs it any more.
-    pub(crate) fn free(&mut self, lane: LaneId) {
-        self.lanes.remove(&lane);
-        self.books.lock().remove(&lane);
+    /// Nobody needs it any more. What it held is for the caller to drop.
+    pub(crate) fn free(&mut self, lane: LaneId) -> impl Send + 'static + use<> {
+        (self.lanes.remove(&lane), self.books.lock().remove(&lane))
     }
 
     /// What the broker reads.
@@ -316,6 +387,12 @@ impl LaneStore {
     pub(crate) fn forget_receiver(&mut self, receiver: PeerId) {
         self.receivers.remove(&receiver);
         self.dues.remove(&receiver);
+    }
+
+    /// Whether something was made for a receiver.
+    #[cfg(test)]
+    pub(crate) fn has_receiver(&self, receiver: PeerId) -> bool {
+        self.receivers.contains_key(&receiver)
     }
 
     /// Wakes a receiver.
@@ -338,8 +415,56 @@ impl ReceiverEnds {
     fn new() -> io::Result<Self> {
         let (bell, ringer) = doorbell()?;
         let board = MemoryFile::create("bus-board", PAGE_BYTES)?;
-        let shown = Board::new(board.map_writable()?);
+        let shown = Arc::new(Board::new(board.map_writable()?));
         board.forbid_new_writers()?;
         Ok(Self { bell, ringer, board, shown })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The cursor of a receiver that was replaced meanwhile would have been read as that of the next.
+    #[test]
+    fn what_was_tried_with_an_earlier_cursor_says_nothing_of_the_present_one() {
+        let (mut store, lane) = (LaneStore::default(), LaneId(1));
+        store.make(lane, LaneSize { ring_bytes: 4_096, message_max_bytes: 64 }).unwrap();
+        store.new_cursor(lane).unwrap();
+        let first = store.begin_to_freeze(lane, Frozen::Cursor).unwrap();
+        assert!(store.begin_to_freeze(lane, Frozen::Cursor).is_none(), "it is under way");
+        store.new_cursor(lane).unwrap();
+        assert!(first.freeze().unwrap(), "nobody has it mapped");
+        assert!(!store.was_frozen(&first));
+        let second = store.begin_to_freeze(lane, Frozen::Cursor).unwrap();
+        assert!(store.was_frozen(&second));
+        assert!(store.begin_to_freeze(lane, Frozen::Cursor).is_some(), "and may be tried again");
+        drop(store.free(lane));
+        assert!(!store.was_frozen(&second), "nor of a lane that is gone");
+    }
+
+    /// It was only told to the log, by the turn, and whoever waited for the lane waited for ever.
+    #[test]
+    fn a_lane_whose_sender_forbids_seals_cannot_be_sealed_or_frozen_and_that_is_told() {
+        let (mut store, lane) = (LaneStore::default(), LaneId(1));
+        store.make(lane, LaneSize { ring_bytes: 4_096, message_max_bytes: 64 }).unwrap();
+        let handed_over = store.descriptors(lane, LanePart::ForSender).unwrap();
+        rustix::fs::fcntl_add_seals(&handed_over[0], rustix::fs::SealFlags::SEAL).unwrap();
+        assert_eq!(store.seal_data(lane).unwrap_err().kind(), io::ErrorKind::PermissionDenied);
+        let to_freeze = store.begin_to_freeze(lane, Frozen::Data).unwrap();
+        assert_eq!(to_freeze.freeze().unwrap_err().kind(), io::ErrorKind::PermissionDenied);
+    }
+
+    /// The daemon kept it for as long as the lane: a descriptor for each, and the bell never counted as deserted.
+    #[test]
+    fn the_bell_of_a_sender_is_its_own_once_it_has_its_lane_mapped() {
+        let (mut store, lane) = (LaneStore::default(), LaneId(1));
+        store.make(lane, LaneSize { ring_bytes: 4_096, message_max_bytes: 64 }).unwrap();
+        let handed_over = store.descriptors(lane, LanePart::ForSender).unwrap();
+        store.seal_data(lane).unwrap();
+        let ringer = &store.lanes[&lane].ringer;
+        assert!(!ringer.is_deserted());
+        drop(handed_over);
+        assert!(ringer.is_deserted(), "nobody but the sender holds it");
     }
 }

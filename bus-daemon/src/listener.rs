@@ -7,6 +7,7 @@ use interprocess::local_socket::Stream;
 use interprocess::local_socket::traits::Listener as _;
 
 use crate::connection::{self, Connection};
+use crate::passing::let_descriptors_pass;
 use crate::peer::Credentials;
 
 /// The socket at which a bus is served.
@@ -25,7 +26,11 @@ pub(crate) enum Accepted {
 
 impl Listener {
     pub(crate) fn new(inner: interprocess::local_socket::Listener) -> Self {
-        Self { inner }
+        let listener = Self { inner };
+        if let Err(error) = let_descriptors_pass(&listener, false) {
+            tracing::warn!(%error, "anybody may pass descriptors to connections, which drop them");
+        }
+        listener
     }
 
     /// Takes the first who waits.

@@ -19,7 +19,8 @@ use crate::runtime_dir::RuntimeDir;
 /// that no longer has a name while the next one locks a new file of the same name: two daemons.
 #[derive(Debug)]
 pub(crate) struct Lock {
-    _file: File,
+    file: File,
+    follows_ends: bool,
 }
 
 impl Lock {
@@ -51,9 +52,22 @@ impl Lock {
         }
         // The pid is a note to people. In the microseconds before it is written, a second daemon
         // reads the former one's, or none.
+        let follows_ends = holder(&file).is_some();
         let note = format!("{}\n", std::process::id());
         file.set_len(0).and_then(|()| file.write_all_at(note.as_bytes(), 0)).map_err(open_error)?;
-        Ok(Self { _file: file })
+        Ok(Self { file, follows_ends })
+    }
+
+    /// Whether the one that held it before has not said that it left no ends behind. Those of one that died, or that
+    /// ended while they were there, come back to the next.
+    pub(crate) fn follows_ends(&self) -> bool {
+        self.follows_ends
+    }
+
+    /// The holder ends, and nobody is left who comes back to the next.
+    pub(crate) fn leave_nobody(&self) {
+        // Where it fails the next waits for a moment, in vain.
+        let _ = self.file.set_len(0);
     }
 }
 
@@ -64,6 +78,13 @@ fn holder(file: &File) -> Option<u32> {
 }
 
 /// Why the lock was not taken.
+///
+/// ```
+/// use bus_daemon::LockError;
+///
+/// let error = LockError::Held { socket: "/run/bus/bus.sock".into(), holder: Some(7) };
+/// assert!(error.to_string().contains("the daemon with pid 7"));
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LockError {
@@ -135,6 +156,19 @@ mod tests {
         let before = inode();
         drop(Lock::take(&folder, OsStr::new("bus.sock")).unwrap());
         assert_eq!(before, inode());
+    }
+
+    #[test]
+    fn the_next_knows_whether_ends_of_the_former_may_come_back() {
+        let (_place, folder) = folder();
+        let first = Lock::take(&folder, OsStr::new("bus.sock")).unwrap();
+        assert!(!first.follows_ends(), "nobody was here before");
+        drop(first);
+        let second = Lock::take(&folder, OsStr::new("bus.sock")).unwrap();
+        assert!(second.follows_ends(), "the first has said nothing");
+        second.leave_nobody();
+        drop(second);
+        assert!(!Lock::take(&folder, OsStr::new("bus.sock")).unwrap().follows_ends());
     }
 
     #[test]

@@ -8,6 +8,10 @@ use clap::ValueEnum;
 use tracing::level_filters::LevelFilter;
 
 /// How much is logged.
+///
+/// ```
+/// assert_eq!(bus_daemon::LogLevel::default().to_string(), "info");
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum LogLevel {
     /// Nothing.
@@ -39,6 +43,10 @@ impl LogLevel {
 }
 
 /// How a log line looks.
+///
+/// ```
+/// assert_eq!(bus_daemon::LogFormat::Json.to_string(), "json");
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
     /// One line for people, in colour on a terminal.

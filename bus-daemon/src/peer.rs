@@ -9,6 +9,11 @@ use nix::sys::socket::{getsockopt, sockopt};
 
 /// The process and user at the other end, as they were when it connected. Decisions rest on the
 /// user alone: a pid may belong to another process by now, and is for messages to people.
+///
+/// ```
+/// let credentials = bus_daemon::Credentials { pid: 7, uid: 1_000 };
+/// println!("uid {} (pid {})", credentials.uid, credentials.pid);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Credentials {
     /// Its process; 0 when it has none here, as from another pid namespace.
@@ -19,6 +24,16 @@ pub struct Credentials {
 
 impl Credentials {
     /// Asks the kernel about `stream`.
+    ///
+    /// ```
+    /// use interprocess::local_socket::Stream;
+    /// use std::os::unix::net::UnixStream;
+    ///
+    /// let (here, _there) = UnixStream::pair()?;
+    /// let peer = bus_daemon::Credentials::of(&Stream::UdSocket(here.into()))?;
+    /// assert_eq!(peer.pid, std::process::id());
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     ///
     /// # Errors
     /// Where the kernel does not tell, and the peer must then be refused.

@@ -96,6 +96,18 @@ fn refused(path: &Path, errno: Errno) -> RuntimeDirError {
 }
 
 /// Why a folder cannot hold the socket.
+///
+/// ```
+/// use bus_core::Address;
+/// use bus_daemon::{ClaimError, Config, Daemon, RuntimeDirError, StartError};
+///
+/// let folder = tempfile::tempdir()?;
+/// std::os::unix::fs::symlink(folder.path(), folder.path().join("link"))?;
+/// let socket = Some(Address::new(folder.path().join("link/bus.sock"))?);
+/// let refused = Daemon::start(Config { socket, ..Config::default() });
+/// assert!(matches!(refused, Err(StartError::Claim(ClaimError::RuntimeDir(RuntimeDirError::Symlink { .. })))));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RuntimeDirError {

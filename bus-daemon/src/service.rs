@@ -12,6 +12,13 @@ use crate::signals::Signals;
 
 /// Serves until a signal, an idle exit or an error ends it.
 ///
+/// ```
+/// use bus_daemon::Args;
+///
+/// bus_daemon::run(Args { check_config: true, socket: Some("/run/bus/bus.sock".into()), ..Args::default() })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// Whatever kept the daemon from starting, or made it stop: each names the thing, the figure and
 /// what to do.

@@ -26,6 +26,11 @@ pub(crate) struct SocketFile {
 }
 
 /// Who may connect, as far as the file system decides it.
+///
+/// ```
+/// let access = bus_daemon::Access { mode: 0o660, group: Some(100) };
+/// assert_eq!(format!("{:04o}", access.mode), "0660");
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Access {
     /// Permission bits.
@@ -160,6 +165,19 @@ fn kind(stat: &Stat) -> &'static str {
 }
 
 /// Why the daemon cannot listen.
+///
+/// ```
+/// use bus_core::Address;
+/// use bus_daemon::{ClaimError, Config, Daemon, SocketError, StartError};
+///
+/// let folder = tempfile::tempdir()?;
+/// let path = folder.path().join("bus.sock");
+/// std::fs::write(&path, "a letter")?;
+/// let refused = Daemon::start(Config { socket: Some(Address::new(&path)?), ..Config::default() });
+/// assert!(matches!(refused, Err(StartError::Claim(ClaimError::Socket(SocketError::Foreign { .. })))));
+/// assert_eq!(std::fs::read(path)?, b"a letter");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SocketError {

@@ -65,6 +65,7 @@ fn every_key_is_read() {
         links_max = 20
         hello_timeout = "9ms"
         resume_grace = "10s"
+        lane_idle = "23s"
         departed_senders_max = 11
         departed_senders_ttl = "12m"
         idle_exit = "1h"
@@ -75,6 +76,8 @@ fn every_key_is_read() {
         connections_max = 16
         channels_max = 17
         queued_bytes_max = "18GiB"
+        lanes_max = 21
+        lane_bytes_max = "22MiB"
 
         [channels.jobs]
 
@@ -122,9 +125,16 @@ fn every_key_is_read() {
         push_ahead_bytes: 7 << 10,
         connections_max: 8,
         links_max: 20,
-        per_user: PerUser { connections_max: 16, channels_max: 17, queued_bytes_max: 18 << 30 },
+        per_user: PerUser {
+            connections_max: 16,
+            channels_max: 17,
+            queued_bytes_max: 18 << 30,
+            lanes_max: 21,
+            lane_bytes_max: 22 << 20,
+        },
         hello_timeout_ms: 9,
         resume_grace_ms: 10_000,
+        lane_idle_ms: 23_000,
         departed_senders_max: 11,
         departed_senders_ttl_ms: 720_000,
         idle_exit_ms: Some(3_600_000),

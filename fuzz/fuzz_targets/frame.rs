@@ -45,7 +45,9 @@ fn read(header: FrameHeader, content: &[u8]) {
         Kind::Receivers => read_body::<Receivers>(header.kind, content),
         Kind::Reply => read_body::<Reply>(header.kind, content),
         Kind::Closing => read_body::<Closing>(header.kind, content),
-        Kind::Moved | Kind::Nudge | Kind::LaneKept | Kind::SenderGone => read_body::<LaneNamed>(header.kind, content),
+        Kind::Moved | Kind::Nudge | Kind::LaneKept | Kind::SenderGone | Kind::LaneRecalled => {
+            read_body::<LaneNamed>(header.kind, content);
+        }
         Kind::Watching => read_body::<Watching>(header.kind, content),
         Kind::Turned => read_body::<Turned>(header.kind, content),
         Kind::LaneDone => read_body::<LaneDone>(header.kind, content),
@@ -54,6 +56,7 @@ fn read(header: FrameHeader, content: &[u8]) {
         Kind::LaneSkip => read_body::<LaneSkip>(header.kind, content),
         Kind::LaneSkipped => read_body::<LaneSkipped>(header.kind, content),
         Kind::LaneEnded => read_body::<LaneEnded>(header.kind, content),
+        Kind::LaneLeft => read_body::<LaneLeft>(header.kind, content),
         Kind::CursorGiven => read_body::<CursorGiven>(header.kind, content),
         Kind::Watch | Kind::Confirm | Kind::Brought | Kind::Recall | Kind::Seated | Kind::Ended => {
             read_body::<()>(header.kind, content);

@@ -71,7 +71,7 @@ fuzz_target!(|script: &[u8]| {
             _ => {
                 // Who waits.
                 sender.writer.begin_wait();
-                sender.writer.must_ring();
+                sender.writer.must_wake();
                 sender.writer.end_wait();
                 sender.writer.settle_stream();
                 assert!(sender.writer.look().is_ok() || script.is_scribbled());

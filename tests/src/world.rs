@@ -23,6 +23,7 @@ pub enum Route {
 pub struct World {
     bus: Bus,
     daemon: Option<Daemon>,
+    route: Route,
 }
 
 impl World {
@@ -48,13 +49,13 @@ impl World {
 
     fn new(route: Route) -> Self {
         match route {
-            Route::Local => Self { bus: Bus::in_process(), daemon: None },
+            Route::Local => Self { bus: Bus::in_process(), daemon: None, route },
             Route::Stream | Route::Lane => {
                 let daemon = Daemon::start();
                 let builder = Bus::builder().address(daemon.address().clone());
                 let builder = if route == Route::Lane { builder.lanes() } else { builder.no_lanes() };
                 let bus = builder.connect().expect("it has just answered");
-                Self { bus, daemon: Some(daemon) }
+                Self { bus, daemon: Some(daemon), route }
             }
         }
     }
@@ -63,6 +64,12 @@ impl World {
     #[must_use]
     pub fn bus(&self) -> &Bus {
         &self.bus
+    }
+
+    /// How its messages travel.
+    #[must_use]
+    pub fn route(&self) -> Route {
+        self.route
     }
 
     /// What the daemon has on its books for a channel; `None` where there is no daemon.

@@ -9,6 +9,7 @@ use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::thread;
 
+use bus_core::limits::ASYNC_UNAWAITED_MAX;
 use bus_core::{AsyncReceiver, AsyncSender, ChannelOptions, RecvError, SendError, SinkError, WhenFull};
 use bus_tests::{MOMENT, PATIENCE, World, eventually};
 use futures_core::Stream;
@@ -39,6 +40,8 @@ over_every_route! {
     a_receive_that_is_dropped_has_taken_nothing
     a_send_that_is_dropped_loses_nothing
     values_of_dropped_sends_are_bounded_and_given_back
+    a_sink_pushes_back_while_a_value_waits_for_room
+    a_sink_that_nobody_asks_whether_it_is_ready_is_bounded
     a_send_waits_for_room_and_other_tasks_go_on
     a_delivery_is_held_while_others_are_awaited
     the_stream_ends_where_the_channel_does
@@ -175,6 +178,41 @@ async fn values_of_dropped_sends_are_bounded_and_given_back(world: &World) {
         assert_eq!(in_time(receiver.recv()).await.unwrap(), number);
     }
     in_time(sender.flush()).await.unwrap();
+}
+
+async fn a_sink_pushes_back_while_a_value_waits_for_room(world: &World) {
+    create(world, 1);
+    let (mut sink, mut receiver) = (sender::<u32>(world), receiver::<u32>(world));
+    for number in 0..2 {
+        in_time(poll_fn(|context| Pin::new(&mut sink).poll_ready(context))).await.unwrap();
+        Pin::new(&mut sink).start_send(number).unwrap();
+    }
+    assert!(poll_once(poll_fn(|context| Pin::new(&mut sink).poll_ready(context))).await.is_none());
+    let ready = tokio::spawn(async move {
+        poll_fn(|context| Pin::new(&mut sink).poll_ready(context)).await.unwrap();
+        sink
+    });
+    assert_eq!(in_time(receiver.recv()).await.unwrap(), 0);
+    let mut sink = in_time(ready).await.unwrap();
+    assert_eq!(in_time(receiver.recv()).await.unwrap(), 1);
+    in_time(poll_fn(|context| Pin::new(&mut sink).poll_flush(context))).await.unwrap();
+}
+
+async fn a_sink_that_nobody_asks_whether_it_is_ready_is_bounded(world: &World) {
+    create(world, 1);
+    let mut sink = sender::<u32>(world);
+    let (taken, refused) = (0..100)
+        .find_map(|number| Pin::new(&mut sink).start_send(number).err().map(|refused| (number, refused)))
+        .expect("there is no bound");
+    let SinkError::Send(SendError::Full(back)) = refused else { panic!("{refused}") };
+    // One is in the channel, and one may be in the hands of the thread.
+    let most = ASYNC_UNAWAITED_MAX as u32 + 2;
+    assert!(back == taken && (most - 1..=most).contains(&taken), "{taken} were taken");
+    let mut receiver = receiver::<u32>(world);
+    for number in 0..taken {
+        assert_eq!(in_time(receiver.recv()).await.unwrap(), number);
+    }
+    in_time(sink.flush()).await.unwrap();
 }
 
 async fn a_send_waits_for_room_and_other_tasks_go_on(world: &World) {

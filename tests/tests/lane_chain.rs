@@ -14,9 +14,11 @@ use bus_tests::processes::Dice;
 use bus_tests::processes::journal::Received;
 use bus_tests::{Daemon, PATIENCE, watch};
 
-/// How each process of the ring sends: by lanes alone, or every other one by the stream.
+/// How each process of the ring sends: by lanes alone, or every other one by the stream, or from the stream to a lane
+/// and back again and again.
 const LANES: [&str; 4] = ["lane"; 4];
 const MIXED: [&str; 4] = ["lane", "stream", "lane", "stream"];
+const MOVING: [&str; 4] = ["moving", "stream", "moving", "lane"];
 
 #[test]
 fn numbers_from_four_lanes_come_in_the_order_of_the_token() {
@@ -26,6 +28,12 @@ fn numbers_from_four_lanes_come_in_the_order_of_the_token() {
 #[test]
 fn numbers_from_lanes_and_streams_come_in_the_order_of_the_token() {
     watch("mixed", || follow(MIXED, 20_000, 0), || ());
+}
+
+/// A sender had sent in its new lane before the receiver knew that, and was overtaken by all others.
+#[test]
+fn numbers_of_senders_that_move_come_in_the_order_of_the_token() {
+    watch("moving", || follow(MOVING, 20_000, 0), || ());
 }
 
 #[test]

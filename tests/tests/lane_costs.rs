@@ -12,41 +12,54 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use bus_tests::{Daemon, PATIENCE, eventually, watch};
+use bus_tests::{Daemon, PATIENCE, watch};
 
 /// How many messages may be in the lane.
 const DEPTH: u64 = 100;
 
-/// As large as messages are here, in bytes.
-const PAYLOAD_BYTES: u64 = 16 * 1024;
+/// As large as messages are here, in bytes: so many of them are longer than a ring is at first, or a good deal shorter.
+const LARGE_BYTES: u64 = 16 * 1024;
+const SMALL_BYTES: u64 = 1024;
+
+/// How long a ring is at first, in KiB.
+const FIRST_KIB: u64 = 256;
 
 const MIB: u64 = 1 << 20;
 
 #[test]
 fn memory_follows_the_depth_of_a_lane_and_not_what_went_through_it() {
-    watch("memory", || send_and_weigh(&[0, 64 * MIB, 256 * MIB]), || ());
+    watch("memory", || send_and_weigh(LARGE_BYTES, LONG_KIB, &[0, 64 * MIB, 256 * MIB]), || ());
+}
+
+/// A lane that is never empty and never deep goes round in the memory that it had at first.
+#[test]
+fn a_lane_that_is_never_deep_takes_no_more_than_its_first_memory() {
+    watch("first memory", || send_and_weigh(SMALL_BYTES, FIRST_KIB, &[0, 8 * MIB, 64 * MIB]), || ());
 }
 
 #[test]
 #[ignore = "it takes longer than a test of every day may"]
 fn memory_is_the_same_after_ten_gibibytes() {
-    send_and_weigh(&[0, 1024 * MIB, 10 * 1024 * MIB]);
+    send_and_weigh(LARGE_BYTES, LONG_KIB, &[0, 1024 * MIB, 10 * 1024 * MIB]);
 }
 
-/// Sends up to each of these marks, in bytes, and weighs all three processes there.
+/// How long a ring may become for so many large messages, in KiB.
 ///
-/// The bound: a ring is used up to its soft end, which is doubled when a message finds no room. The writer goes
-/// round when it stands at that end and half of it is free, so it grows only while less than half is: once the end
-/// is twice what may be unacknowledged it stays, and it is less than twice that. What is not in the lane does not
-/// depend on what was sent at all.
-fn send_and_weigh(marks: &[u64]) {
+/// It is used up to its soft end, which is doubled when a message finds no room. The writer goes round when it stands at
+/// that end and half of it is free, so it grows only while less than half is: once the end is twice what may be
+/// unacknowledged it stays, and it is less than twice that.
+const LONG_KIB: u64 = (4 * DEPTH * (LARGE_BYTES + RECORD_BYTES)).div_ceil(1024);
+
+/// Sends up to each of these marks, in bytes, and weighs all three processes there: of the ring no more than `ring_kib`
+/// is used. What is not in the lane does not depend on what was sent at all.
+fn send_and_weigh(payload_bytes: u64, ring_kib: u64, marks: &[u64]) {
     let config = format!("[channels.traffic]\nwindow = {DEPTH}\n");
     let mut pair = Pair::start_with(&config, Some("keep"), &[]);
     let mut weights = Vec::new();
     let mut sent = 0;
     for mark in marks {
-        let messages = (mark - sent) / PAYLOAD_BYTES;
-        pair.order(&format!("count {PAYLOAD_BYTES} {messages}"));
+        let messages = (mark - sent) / payload_bytes;
+        pair.order(&format!("count {payload_bytes} {messages}"));
         sent = *mark;
         let weight = pair.pids().map(Weight::of);
         for (name, Weight { resident_kib, shared_kib }) in ["sender", "receiver", "daemon"].iter().zip(&weight) {
@@ -54,8 +67,6 @@ fn send_and_weigh(marks: &[u64]) {
         }
         weights.push(weight);
     }
-    let in_lane = DEPTH * (PAYLOAD_BYTES + RECORD_BYTES);
-    let ring_kib = (4 * in_lane).div_ceil(1024);
     let [.., before, after] = weights.as_slice() else { unreachable!("three marks") };
     for (index, name) in ["sender", "receiver", "daemon"].iter().enumerate() {
         let (before, after) = (&before[index], &after[index]);
@@ -104,17 +115,22 @@ fn expect_rest() {
     pair.order("count 64 10000");
     let pids = pair.pids();
     let work = || pids.map(Work::of);
-    eventually("everything is at rest", || {
-        let before = work();
-        pass_time(Duration::from_millis(300));
-        before == work()
+    // What is still to be done is done at some time, and on a busy machine that may be late: but then there is nothing
+    // more, not even once a second.
+    let mut spans = Vec::new();
+    let mut before = work();
+    let rests = (0..SPANS_MAX).any(|_| {
+        pass_time(Duration::from_secs(2));
+        let after = work();
+        let rested = before == after;
+        spans.push(std::mem::replace(&mut before, after));
+        rested
     });
-    let before = work();
-    pass_time(Duration::from_secs(2));
-    let after = work();
-    println!("sender, receiver, daemon: {before:?}, and 2 s later {after:?}");
-    assert_eq!(before, after);
+    assert!(rests, "sender, receiver and daemon, every 2 s: {spans:?}");
 }
+
+/// In how many spans of 2 s those who rest may be disturbed.
+const SPANS_MAX: usize = 8;
 
 /// What the threads of a process have had.
 #[derive(Debug, PartialEq, Eq)]
@@ -164,26 +180,25 @@ fn count_calls() {
     let busy_from = now_s();
     let messages = pair.order("while 64 1000") - begin;
     let busy_until = now_s();
-    // Who has just been busy looks on for a moment before it sleeps.
-    pass_time(Duration::from_millis(500));
+    // Who has just been busy looks on for a moment before it sleeps, and on a busy machine that may be late.
     let idle_from = now_s();
-    pass_time(Duration::from_secs(2));
+    pass_time(Duration::from_millis(4_500));
     let idle_until = now_s();
     drop(pair);
     for (name, log) in ["sender", "receiver"].iter().zip(&logs) {
         let calls = Calls::read(log);
         let busy = calls.between(busy_from, busy_until);
         let idle = calls.between(idle_from, idle_until);
+        let rest_s = calls.longest_rest_s(idle_from, idle_until);
         println!("{name}: {:?}", Calls::summary(&busy));
         println!(
-            "{name}: {} calls for {messages} messages of 64 bytes in 1 s, {} in 2 s of nothing",
+            "{name}: {} calls for {messages} messages of 64 bytes in 1 s, none in {rest_s} s of nothing",
             busy.len(),
-            idle.len()
         );
         // A sender whose window is full hears the daemon once before it sleeps. Traced, that takes so long that
         // there is room again, for some hundred messages, and it never sleeps.
         assert!(messages > 20 * busy.len() as u64, "{name}: {} calls for {messages} messages", busy.len());
-        assert!(idle.is_empty(), "{name} calls when nothing is sent: {idle:?}");
+        assert!(rest_s >= 2.0, "{name} calls when nothing is sent: {idle:?}");
     }
 }
 
@@ -214,6 +229,14 @@ impl Calls {
     fn between(&self, from: f64, until: f64) -> Vec<&str> {
         let within = self.0.iter().filter(|(at, _)| (from..until).contains(at));
         within.map(|(_, call)| call.as_str()).collect()
+    }
+
+    /// The longest time without a call, in seconds.
+    fn longest_rest_s(&self, from: f64, until: f64) -> f64 {
+        let mut times: Vec<f64> = self.0.iter().map(|(at, _)| *at).filter(|at| (from..until).contains(at)).collect();
+        times.extend([from, until]);
+        times.sort_by(f64::total_cmp);
+        times.windows(2).map(|pair| pair[1] - pair[0]).fold(0.0, f64::max)
     }
 }
 

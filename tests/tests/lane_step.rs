@@ -132,7 +132,7 @@ impl Run {
                 match writer.write(&header(end.told + 1, &block, &payload), &block, &payload) {
                     Ok(()) => {
                         writer.publish();
-                        writer.must_ring();
+                        writer.must_wake();
                         end.told += u64::from(!self.data.is_dead());
                     }
                     Err(NotWritten::Full) => {

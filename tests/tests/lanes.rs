@@ -8,7 +8,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bus_core::{Bus, Receiver, Sender};
+use bus_core::{Bus, ChannelOptions, Receiver, Sender, bridge};
 use bus_tests::processes::{CHANNEL, Dice, Stage};
 use bus_tests::{PATIENCE, Route, watch};
 use rustix::process::{Pid, Signal, kill_process};
@@ -111,6 +111,27 @@ fn an_idle_receiver_comes_back_to_the_next_daemon() {
     });
 }
 
+/// The export waited for the daemon after the first value, though all it sent was in the lane.
+#[test]
+fn bridges_go_on_in_a_lane_without_a_daemon() {
+    on_stage("bridged", |stage, bus| {
+        let (sender, receiver) = connected_by_a_lane(bus);
+        let (values, source) = crossbeam_channel::unbounded();
+        let exported = bridge::export(source, sender);
+        let imported = receiver.into_crossbeam(0);
+        stage.kill_daemon();
+        for sent in 0..100 {
+            values.send(parcel(sent)).unwrap();
+            assert_eq!(number(&imported.recv_timeout(PATIENCE).unwrap()), sent);
+        }
+        stage.start_daemon();
+        until("the sender is back", || bus.show("jobs").is_ok_and(|info| !info.senders.is_empty()));
+        drop(values);
+        exported.join().unwrap();
+        imported.end().unwrap();
+    });
+}
+
 /// What a sender had left in its lane went with its receiver when the daemon had died between the two.
 #[test]
 fn what_a_dead_sender_left_in_a_lane_outlives_daemon_and_receiver() {
@@ -150,9 +171,37 @@ fn a_lane_goes_on_over_restarts_of_the_daemon() {
             send_and_receive(10);
             stage.start_daemon();
             send_and_receive(1_000);
-            until("the lane is known to the next daemon", || sender.is_in_lane());
+            // Its ends go on as if nothing had happened, and may not have noticed yet.
+            until("the lane is known to the next daemon", || {
+                bus.show("jobs").is_ok_and(|info| info.senders.iter().any(|sender| sender.route == "lane"))
+            });
         }
         assert_eq!(bus.show("jobs").unwrap().held_bytes, 0, "nothing went by the stream");
+    });
+}
+
+/// It is sent through the lane without a daemon, and by the stream once the next daemon does not take the lane.
+#[test]
+fn what_lies_in_a_slot_is_sent_whatever_becomes_of_its_lane() {
+    on_stage("slots", |stage, bus| {
+        let sender = bus.raw_sender("jobs").lane().open().unwrap();
+        let receiver = bus.raw_receiver("jobs").open().unwrap();
+        into_lane(&sender, &receiver);
+        until("everything is acknowledged", || sender.is_empty());
+        let [mut first, mut second, third] = [(); 3].map(|()| sender.loan(parcel(0).len()).unwrap());
+        stage.kill_daemon();
+        first.copy_from_slice(&parcel(1_000));
+        first.commit().unwrap();
+        assert_eq!(number(&receiver.recv_timeout(PATIENCE).unwrap()), 1_000);
+        // Where the capacity is exact there are no lanes.
+        stage.start_daemon_with("[channels.jobs]\ncapacity = 5000\n");
+        sender.flush().unwrap();
+        assert!(!sender.has_lane());
+        second.copy_from_slice(&parcel(1_001));
+        second.commit().unwrap();
+        drop(third);
+        assert_eq!(number(&receiver.recv_timeout(PATIENCE).unwrap()), 1_001);
+        until("everything is acknowledged", || sender.is_empty());
     });
 }
 
@@ -218,12 +267,15 @@ fn a_busy_sender_moves_to_a_lane_and_loses_nothing_on_the_way() {
                 sent + 1_000
             });
             let mut received = 0;
-            while !sending.is_finished() || !receiver.is_empty() {
+            while !sending.is_finished() {
                 let Ok(bytes) = receiver.recv_timeout(Duration::from_millis(20)) else { continue };
                 assert_eq!(number(&bytes), received);
                 received += 1;
             }
-            assert_eq!(received, sending.join().unwrap());
+            for expected in received..sending.join().unwrap() {
+                assert_eq!(number(&receiver.recv_timeout(PATIENCE).unwrap()), expected);
+            }
+            assert!(receiver.recv_timeout(Duration::from_millis(1)).is_err(), "that was all");
         }
     });
 }
@@ -303,6 +355,29 @@ fn at_rest(stage: &Stage) -> (usize, usize) {
         }
     }
     last
+}
+
+/// It was tried in the lane again and again, for ever.
+#[test]
+fn a_message_that_is_larger_than_its_lane_goes_by_the_stream() {
+    on_stage("larger", |stage, bus| {
+        let (sender, receiver) = connected_by_a_lane(bus);
+        stage.kill_daemon();
+        // A lane is made for the largest message that there may be, and this one was made before that was raised.
+        stage.start_daemon_by("message_max_bytes = \"128MiB\"\n");
+        until("the lane is known to the next daemon", || sender.is_in_lane());
+        sender.send(parcel(100)).unwrap();
+        let large = vec![7; 65 * 1024 * 1024];
+        let sending = thread::spawn(move || {
+            sender.send(large).unwrap();
+            sender.send(parcel(101)).unwrap();
+            sender
+        });
+        assert_eq!(number(&receiver.recv_timeout(PATIENCE).unwrap()), 100);
+        assert_eq!(receiver.recv_timeout(PATIENCE).unwrap().len(), 65 * 1024 * 1024);
+        assert_eq!(number(&receiver.recv_timeout(PATIENCE).unwrap()), 101);
+        sending.join().unwrap();
+    });
 }
 
 /// Beside a lane that the next daemon would not take, whose sender had stopped, nothing of the stream was handed
@@ -405,5 +480,22 @@ fn into_lane(sender: &Sender<Vec<u8>>, receiver: &Receiver<Vec<u8>>) {
         assert_eq!(number(&receiver.recv_timeout(PATIENCE).unwrap()), sent);
         sent += 1;
         sender.is_in_lane()
+    });
+}
+
+/// The acknowledgement of what went by the stream was told to nobody who waited in the lane.
+#[test]
+fn a_sender_with_a_window_of_one_moves_to_its_lane() {
+    on_stage("window of one", |_, bus| {
+        for round in 0..50 {
+            let channel = format!("jobs.{round}");
+            bus.create(&channel, ChannelOptions { window: Some(1), ..ChannelOptions::default() }).unwrap();
+            let receiver: Receiver<u64> = bus.receiver(&channel).open().unwrap();
+            let sender: Sender<u64> = bus.sender(&channel).lane().open().unwrap();
+            for number in 0..20 {
+                sender.send_timeout(number, PATIENCE).unwrap();
+                assert_eq!(receiver.recv_timeout(PATIENCE).unwrap(), number, "in round {round}");
+            }
+        }
     });
 }

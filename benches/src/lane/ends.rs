@@ -6,7 +6,7 @@ use std::thread::{available_parallelism, yield_now};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
-use crate::clock::now_ns;
+use crate::clock::{await_clock, now_ns};
 
 /// The end that sends.
 pub(crate) trait RingWriter {
@@ -87,15 +87,5 @@ impl Waiting {
     #[inline]
     pub(crate) fn end(&mut self) {
         self.pauses = 0;
-    }
-}
-
-/// Spins until the clock shows `at_ns`. Returns what it shows then.
-pub(crate) fn await_clock(at_ns: u64) -> u64 {
-    loop {
-        match now_ns() {
-            now_ns if now_ns >= at_ns => return now_ns,
-            _ => spin_loop(),
-        }
     }
 }

@@ -5,12 +5,12 @@ use std::time::Duration;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
-use super::ends::{Kind, RingReader, RingWriter, Temper, Waiting, await_clock};
+use super::ends::{Kind, RingReader, RingWriter, Temper, Waiting};
 use super::files::Place;
 use super::merge::Merge;
 use super::{bare, own};
 use crate::child::{await_go, say, tell};
-use crate::clock::now_ns;
+use crate::clock::{await_clock, now_ns};
 use crate::payload::Maker;
 use crate::traffic::{Produced, Watch};
 

@@ -11,6 +11,7 @@ pub(crate) mod flow;
 pub(crate) mod instructions;
 mod merge;
 mod own;
+mod processors;
 pub(crate) mod threads;
 pub(crate) mod wake;
 
@@ -22,13 +23,14 @@ use self::ends::{Kind, Temper};
 use self::files::{Files, Size};
 use self::flow::Pace;
 use crate::child::Player;
-use crate::measure::{consume, rate};
+use crate::ends::Waits;
+use crate::measure::{self, Flow, consume, rate};
 use crate::options::Options;
 use crate::role::Role;
 use crate::scenario::flow as flow_between_ends;
 use crate::server::{self, Server};
 use crate::table::{self, Need, Row};
-use crate::traffic::{Consumed, Form};
+use crate::traffic::{Consumed, Form, Taking};
 
 /// Figures that are measured together.
 struct Probe {
@@ -58,6 +60,16 @@ const PROBES: &[Probe] = &[
     Probe { name: "library 64 KiB", measure: |name, options| library(name, flood(1, 64 * 1024), LARGE, options) },
     Probe { name: "library 1 MiB", measure: |name, options| library(name, flood(1, 1024 * 1024), LARGE, options) },
     Probe { name: "latency hot", measure: hot_latency },
+    Probe { name: "library latency hot", measure: library_hot },
+    Probe { name: "library latency sleeping, floor futex", measure: |name, options| library_sleeping(name, options) },
+    Probe {
+        name: "library latency sleeping, floor futex, one processor",
+        measure: |name, options| processors::alone(|| library_sleeping(name, options)),
+    },
+    Probe {
+        name: "library latency sleeping, floor futex, warm",
+        measure: |name, options| processors::warm(|| library_sleeping(name, options)),
+    },
     Probe { name: "latency doorbell, floor a pipe", measure: wake_latency },
     Probe { name: "instructions", measure: instructions },
 ];
@@ -102,6 +114,11 @@ impl Traffic {
     }
 }
 
+/// So far apart are messages that find nothing before them.
+const HOT: Duration = Duration::from_micros(5);
+
+const HOT_RING: Traffic = Traffic { pace: Pace::Paced(HOT), ..flood(1, 64) };
+
 /// How long an ordinary measurement lasts.
 const LASTS: Duration = Duration::from_secs(1);
 
@@ -133,7 +150,7 @@ fn library(name: &str, traffic: Traffic, need: Need, options: &Options) -> Resul
     let flow = flow_between_ends(traffic.producers, traffic.payload_bytes, Form::Send);
     for _ in 0..options.rounds {
         let floor = rate(&traffic.run(Kind::Bare, options)?, traffic.payload_bytes);
-        let figures = flow.run(&Server::start(server::Kind::DaemonWithLanes)?, options)?;
+        let figures = flow.run(&Server::start(server::Kind::DaemonWithLanes(Waits::Usual))?, options)?;
         row.unit = floor.unit;
         row.floor.push(floor.value);
         row.subject.extend(figures.first().map(|figure| figure.value));
@@ -160,16 +177,45 @@ fn beside_threads(name: &str, traffic: Traffic, options: &Options) -> Result<Vec
 
 /// One way, both ends awake, so far apart that every message finds an empty ring.
 fn hot_latency(name: &str, options: &Options) -> Result<Vec<Row>> {
-    const PACED: Traffic = Traffic { pace: Pace::Paced(Duration::from_micros(5)), ..flood(1, 64) };
     let mut rows = ["p50", "p99.9"].map(|label| row(&format!("{name} {label}"), "ns", Need::Nothing));
     for _ in 0..options.rounds {
-        let [floor, subject] = PACED.both(options)?.map(|consumed| consumed.latency);
+        let [floor, subject] = HOT_RING.both(options)?.map(|consumed| consumed.latency);
         rows[0].floor.push(floor.p50_ns as f64);
         rows[0].subject.push(subject.p50_ns as f64);
         rows[1].floor.push(floor.p999_ns as f64);
         rows[1].subject.push(subject.p999_ns as f64);
     }
     Ok(rows.into())
+}
+
+/// The same between ends as users have them, both awake; the receiver takes each message as a value of its own.
+fn library_hot(name: &str, options: &Options) -> Result<Vec<Row>> {
+    let needs = [("p50", Need::RatioAtMost(2.0)), ("p99.9", Need::AtMost(3_000.0))];
+    let mut rows = needs.map(|(label, need)| row(&format!("{name} {label}"), "ns", need));
+    let flow = Flow { producers: 1, payload_bytes: 64, form: Form::Awake(HOT), taking: Taking::Value };
+    for _ in 0..options.rounds {
+        let floor = HOT_RING.run(Kind::Bare, options)?.latency;
+        let server = Server::start(server::Kind::DaemonWithLanes(Waits::Spinning))?;
+        let subject = flow.consume(&server, options.shortened(LASTS))?.latency;
+        rows[0].floor.push(floor.p50_ns as f64);
+        rows[0].subject.push(subject.p50_ns as f64);
+        rows[1].floor.push(floor.p999_ns as f64);
+        rows[1].subject.push(subject.p999_ns as f64);
+    }
+    Ok(rows.into())
+}
+
+/// Half a round trip between ends that sleep at once, beside two processes that wake each other by a word of
+/// memory.
+fn library_sleeping(name: &str, options: &Options) -> Result<Vec<Row>> {
+    let mut row = row(&format!("{name} p50"), "us", Need::RatioAtMost(1.2));
+    for _ in 0..options.rounds {
+        row.floor.push(wake::by_futex(options.shortened(LASTS))?.p50_ns as f64 / 1e3);
+        let server = Server::start(server::Kind::DaemonWithLanes(Waits::Sleeping))?;
+        let figures = measure::Traffic::PingPong.run(&server, options)?;
+        row.subject.extend(figures.first().map(|figure| figure.value));
+    }
+    Ok(vec![row])
 }
 
 /// From ringing until the other process, which sleeps, has come back.

@@ -1,4 +1,4 @@
-//! What it costs to wake a process that sleeps: by the doorbell of a lane, and by a pipe as the floor.
+//! What it costs to wake a process that sleeps: by the doorbell of a lane, by a pipe, and by a word of memory.
 //!
 //! The benchmark itself is one of the two; it rings, sleeps until it is rung for, and so on.
 
@@ -7,14 +7,17 @@ use std::io::{PipeReader, PipeWriter, Read, Write, pipe, stdin};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use bus_core::lane::doorbell::{Doorbell, Ringer, doorbell};
+use bus_core::lane::memory::Memory as _;
+use bus_core::lane::region::Map;
+use bus_core::lane::sleep;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Deserialize, Serialize};
 
-use super::files::path_of;
+use super::files::{Files, Maps, Place, Size, path_of};
 use crate::child::{Player, say};
 use crate::clock::now_ns;
 use crate::role::Role;
@@ -27,6 +30,8 @@ pub(crate) enum Pong {
     Doorbell,
     /// A pipe each way.
     Pipes { forth: PathBuf, back: PathBuf },
+    /// A word of memory each way.
+    Words(Place),
 }
 
 impl Pong {
@@ -36,6 +41,10 @@ impl Pong {
             Self::Pipes { forth, back } => {
                 let (hear, ring) = (File::open(forth)?, OpenOptions::new().write(true).open(back)?);
                 answer(Pipes { hear, ring })
+            }
+            Self::Words(place) => {
+                let Maps { data, cursor } = place.reading_maps()?;
+                answer(Words { heard: data, rung: cursor, last: 0 })
             }
         }
     }
@@ -65,6 +74,14 @@ pub(crate) fn by_pipe(lasts: Duration) -> Result<Latency> {
     // What is left is held by the other process only: its end is seen.
     drop((far_hear, far_ring));
     ping(Pipes::<PipeReader, PipeWriter> { hear, ring }, lasts)
+}
+
+/// Half a round trip by words that each sleeps on: the least that waking takes.
+pub(crate) fn by_futex(lasts: Duration) -> Result<Latency> {
+    let files = Files::create(Size::of(0))?;
+    let _pong = Player::start(&Role::WakePong(Pong::Words(files.place())))?;
+    let Maps { data, cursor } = files.writing_maps()?;
+    ping(Words { heard: cursor, rung: data, last: 0 }, lasts)
 }
 
 fn ping(mut line: impl Line, lasts: Duration) -> Result<Latency> {
@@ -134,5 +151,33 @@ impl<R: Read, W: Write> Line for Pipes<R, W> {
 
     fn sleep(&mut self) -> Result<()> {
         Ok(self.hear.read_exact(&mut [0])?)
+    }
+}
+
+/// One word is written here and slept on there, the other the other way round.
+struct Words {
+    heard: Map,
+    rung: Map,
+    /// What was heard last.
+    last: u64,
+}
+
+impl Line for Words {
+    fn ring(&mut self) -> Result<()> {
+        self.rung.store(0, self.rung.load(0) + 1);
+        self.rung.wake(0);
+        Ok(())
+    }
+
+    fn sleep(&mut self) -> Result<()> {
+        let patience = Instant::now() + Duration::from_secs(20);
+        while self.heard.load(0) == self.last {
+            let mut words = sleep::Words::with_capacity(1);
+            words.add_shared(self.heard.futex(0), self.last as u32);
+            words.sleep(Some(patience))?;
+            ensure!(Instant::now() < patience, "nobody wakes any more");
+        }
+        self.last = self.heard.load(0);
+        Ok(())
     }
 }

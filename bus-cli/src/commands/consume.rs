@@ -7,7 +7,9 @@
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
-use bus_core::{Bus, BytesBatch, BytesItem, ChannelName, Headers, Receiver, RecvTimeoutError};
+use bus_core::{
+    AdminError, Bus, BytesBatch, BytesItem, ChannelName, ConnectError, Headers, Receiver, RecvTimeoutError, limits,
+};
 
 use super::exec;
 use crate::args::{ConsumeArgs, UntilArgs};
@@ -20,28 +22,35 @@ use crate::stdio;
 /// Consumes until one of the ends that were asked for.
 pub(crate) fn run(args: &ConsumeArgs, around: &Surroundings) -> Result<Exit, Failure> {
     let signals = Signals::take_charge()?;
-    let bus = around.connect()?;
-    let mut receiver = open(&args.channel, &args.until, &bus)?;
+    if args.exec.is_none() && stdio::output_goes_nowhere() {
+        around.note("the output is closed or /dev/null: messages are thrown away");
+    }
+    // Its time runs from here: connecting is part of it.
     let mut ends = Ends::new(&args.channel, &args.until);
+    let bus = around.connect_within(args.until.timeout)?;
+    let mut receiver = open(&args.channel, &args.until, &bus)?;
+    ends.begin_silence();
     if let Some(command) = &args.exec {
-        return exec::run(command, args, &mut receiver, &mut ends, &bus, &signals);
+        return exec::run(command, args, &mut receiver, &mut ends, &signals);
     }
     let mut printer = Printer::new(args)?;
     while ends.more_wanted() {
-        let batch = match receiver.next_batch(ends.at_most(BATCH_MESSAGES), ends.next_at()) {
-            Ok(batch) => batch,
-            Err(error) => match ends.without_message(error, &bus)? {
-                Next::Wait => continue,
-                Next::End => return Ok(Exit::Done),
-            },
+        let none_came = match receiver.next_batch(ends.at_most(BATCH_MESSAGES), ends.next_at()) {
+            Ok(batch) => {
+                let _work = signals.work()?;
+                match write_out(batch, &mut printer) {
+                    (written, Ok(())) => ends.came(written)?,
+                    // Who no longer reads has read enough.
+                    (_, Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(Exit::Done),
+                    (_, Err(error)) => return Err(Failure::io("cannot write", &error)),
+                }
+                continue;
+            }
+            Err(error) => error,
         };
-        let _work = signals.work()?;
-        let (written, printed) = write_out(batch, &mut printer);
-        match printed {
-            Ok(()) => ends.came(written)?,
-            // Who no longer reads has read enough.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(Exit::Done),
-            Err(error) => return Err(Failure::io("cannot write", &error)),
+        match ends.without_message(none_came, &receiver)? {
+            Next::Wait => {}
+            Next::End => return Ok(Exit::Done),
         }
     }
     Ok(Exit::Done)
@@ -56,7 +65,7 @@ pub(super) fn open(channel: &ChannelName, until: &UntilArgs, bus: &Bus) -> Resul
     if until.standby {
         receiver = receiver.standby();
     }
-    Ok(receiver.open()?)
+    receiver.open().map_err(|error| Failure::not_opened(error, until.timeout))
 }
 
 /// Writes messages out, and acknowledges those that are written whole. Returns how many.
@@ -81,6 +90,8 @@ pub(super) struct Ends {
     until_empty: bool,
     /// How long to wait for a message before the daemon is asked again whether there are any.
     empty_pause: Duration,
+    /// Since when no daemon answers that question.
+    away_since: Option<Instant>,
 }
 
 /// What follows when no message came.
@@ -101,7 +112,13 @@ impl Ends {
             idle_at: until.idle.map(|idle| now + idle),
             until_empty: until.until_empty,
             empty_pause: Duration::ZERO,
+            away_since: None,
         }
+    }
+
+    /// No message can have come before.
+    fn begin_silence(&mut self) {
+        self.idle_at = self.idle.map(|idle| Instant::now() + idle);
     }
 
     pub(super) fn more_wanted(&self) -> bool {
@@ -123,7 +140,7 @@ impl Ends {
         if let Some(left) = &mut self.messages_left {
             *left -= messages;
         }
-        self.idle_at = self.idle.map(|idle| Instant::now() + idle);
+        self.begin_silence();
         self.empty_pause = Duration::ZERO;
         if self.more_wanted() { self.check_time() } else { Ok(()) }
     }
@@ -143,7 +160,11 @@ impl Ends {
     }
 
     /// No message came until `next_at`, or none can come.
-    pub(super) fn without_message(&mut self, error: RecvTimeoutError, bus: &Bus) -> Result<Next, Failure> {
+    pub(super) fn without_message(
+        &mut self,
+        error: RecvTimeoutError,
+        receiver: &Receiver<Vec<u8>>,
+    ) -> Result<Next, Failure> {
         match error {
             RecvTimeoutError::Timeout => {}
             RecvTimeoutError::Disconnected => return Ok(Next::End),
@@ -154,14 +175,28 @@ impl Ends {
             return Ok(Next::End);
         }
         if self.until_empty {
-            // Messages may be on their way here; the daemon knows.
-            let ledger = bus.show(&self.channel)?.ledger;
-            if ledger.queued + ledger.in_delivery == 0 {
+            if self.is_drained(receiver)? {
                 return Ok(Next::End);
             }
             self.empty_pause = (self.empty_pause * 2).clamp(EMPTY_PAUSE_MIN, EMPTY_PAUSE_MAX);
         }
         Ok(Next::Wait)
+    }
+
+    /// Messages may be on their way here, and senders of an earlier daemon on theirs to it; the daemon knows. One
+    /// that is away may be followed by another, to which senders bring what they hold.
+    fn is_drained(&mut self, receiver: &Receiver<Vec<u8>>) -> Result<bool, Failure> {
+        match receiver.is_drained() {
+            Err(AdminError::Connect(ConnectError::Unreachable { .. }))
+                if self.away_since.get_or_insert_with(Instant::now).elapsed() < AWAY_PATIENCE =>
+            {
+                Ok(false)
+            }
+            drained => {
+                self.away_since = None;
+                Ok(drained?)
+            }
+        }
     }
 
     fn timed_out(&self) -> Failure {
@@ -190,3 +225,6 @@ pub(super) const BATCH_MESSAGES: usize = 1024;
 /// How long `--until-empty` waits for messages that the daemon still counts, at first and at last.
 const EMPTY_PAUSE_MIN: Duration = Duration::from_millis(1);
 const EMPTY_PAUSE_MAX: Duration = Duration::from_millis(100);
+
+/// How long `--until-empty` waits for the next daemon: as long as that would wait for senders of this one.
+const AWAY_PATIENCE: Duration = Duration::from_millis(limits::RESUME_GRACE_MS);

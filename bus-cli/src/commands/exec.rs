@@ -9,7 +9,8 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use bus_core::{Bus, BytesDelivery, Headers, MessageInfo, Receiver, SenderId};
+use bus_core::framing::jsonl;
+use bus_core::{BytesDelivery, Headers, MessageInfo, Receiver, SenderId};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::Errno;
@@ -18,7 +19,6 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use super::consume::{Ends, Next};
 use crate::args::ConsumeArgs;
 use crate::exit::{Exit, Failure};
-use crate::jsonl;
 use crate::signals::{Signals, Work};
 use crate::stdio;
 
@@ -28,30 +28,49 @@ pub(super) fn run(
     args: &ConsumeArgs,
     receiver: &mut Receiver<Vec<u8>>,
     ends: &mut Ends,
-    bus: &Bus,
     signals: &Signals,
 ) -> Result<Exit, Failure> {
-    let mut attempts = Attempts::default();
+    let mut handling = Handling { command, args, signals, attempts: Attempts::default() };
     while ends.more_wanted() {
-        let delivery = match receiver.next_bytes(ends.next_at()) {
-            Ok(delivery) => delivery,
-            Err(error) => match ends.without_message(error, bus)? {
-                Next::Wait => continue,
-                Next::End => return Ok(Exit::Done),
-            },
+        let none_came = match receiver.next_bytes(ends.next_at()) {
+            Ok(delivery) => {
+                handling.handle(delivery, ends)?;
+                continue;
+            }
+            Err(error) => error,
         };
+        match ends.without_message(none_came, receiver)? {
+            Next::Wait => {}
+            Next::End => return Ok(Exit::Done),
+        }
+    }
+    Ok(Exit::Done)
+}
+
+/// What is done with each message.
+struct Handling<'a> {
+    command: &'a OsStr,
+    args: &'a ConsumeArgs,
+    signals: &'a Signals,
+    attempts: Attempts,
+}
+
+impl Handling<'_> {
+    /// Acknowledges the message if the command takes it, and gives it back otherwise, until it was tried often
+    /// enough.
+    fn handle(&mut self, delivery: BytesDelivery<'_>, ends: &mut Ends) -> Result<(), Failure> {
+        let Self { command, args, signals, .. } = *self;
         let work = signals.work()?;
         let info = delivery.info();
         let outcome = handle(command, args.channel.as_str(), &delivery, &work);
         let Err(reason) = outcome else {
             delivery.ack();
-            ends.came(1)?;
-            continue;
+            return ends.came(1);
         };
         delivery.nack();
         drop(work);
         signals.sleep(SHARED_SIGNAL_PATIENCE)?;
-        let attempt = attempts.count(&info);
+        let attempt = self.attempts.count(&info);
         let message = format!("message {} of sender {} (pid {})", info.sequence, info.sender, info.pid);
         if attempt >= args.max_attempts {
             let text = format!("{message}: {reason} at attempt {attempt} of {}; given back", args.max_attempts);
@@ -62,9 +81,8 @@ pub(super) fn run(
             args.channel, args.max_attempts
         ));
         signals.sleep(ends.shortened(args.retry_delay))?;
-        ends.check_time()?;
+        ends.check_time()
     }
-    Ok(Exit::Done)
 }
 
 /// Runs the command once. The error says how it failed.

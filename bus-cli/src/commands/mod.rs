@@ -50,6 +50,7 @@ pub(crate) fn run(command_line: &CommandLine) -> Result<ExitCode, Failure> {
         Verb::Demo(args) => demo::run(args, &around("demo")),
         Verb::DemoProducer(args) => demo::produce(args, &around("demo producer")),
         Verb::DemoConsumer(args) => demo::consume(args, &around("demo consumer")),
+        Verb::DemoDaemon(args) => demo::serve(args),
         Verb::Completions(args) => completions::run(args),
         Verb::Man(args) => man::run(args),
     };

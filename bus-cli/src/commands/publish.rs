@@ -14,12 +14,11 @@ use bus_core::{Bus, ChannelName, Codec, FlushError, Headers, Sender, limits};
 use crate::args::{FramingArgs, PublishArgs, RunArgs};
 use crate::connect::Surroundings;
 use crate::exit::{Exit, Failure};
-use crate::jsonl;
 use crate::output::counted;
 use crate::progress::Progress;
 use crate::signals::Signals;
 use crate::stdio::{self, Patient};
-use bus_core::framing::{FrameReader, ReadError};
+use bus_core::framing::{FrameReader, ReadError, jsonl};
 
 /// Publishes everything, and waits until it is accepted.
 pub(crate) fn run(args: &PublishArgs, around: &Surroundings) -> Result<Exit, Failure> {
@@ -27,11 +26,15 @@ pub(crate) fn run(args: &PublishArgs, around: &Surroundings) -> Result<Exit, Fai
         // Before anything is published; a file that is misspelt should not be found half way.
         path.metadata().map_err(|error| Failure::io(format_args!("cannot open {}", path.display()), &error))?;
     }
+    if args.file.iter().filter(|path| is_input(path)).count() > 1 {
+        let text = "the argument '--file -' cannot be used twice: the input can be read once";
+        return Err(Failure::new(Exit::Usage, text));
+    }
     let _signals = Signals::take_charge()?;
-    let bus = around.connect()?;
+    let bus = around.connect_within(args.timeout)?;
     let sender = bus.raw_sender(&args.channel);
     let sender = if args.require_receiver { sender.require_receiver() } else { sender };
-    let sender = sender.open()?;
+    let sender = sender.open().map_err(|error| Failure::not_opened(error, args.timeout))?;
     let headers = args.headers();
     let mut publisher = Publisher {
         codec: args.codec,
@@ -149,10 +152,7 @@ impl<'a> Publisher<'a> {
     ) -> Result<(), Failure> {
         let name = path.map_or("the input".to_owned(), |path| path.display().to_string());
         let source = source.map_err(|error| Failure::io(format_args!("cannot open {name}"), &error))?;
-        let limit = limit as usize;
-        // In a line of JSON a byte takes up to six characters, and the headers come on top.
-        let limit = if framing.jsonl { 6 * (limit + limits::HEADER_BLOCK_MAX_BYTES as usize) } else { limit };
-        let mut reader = FrameReader::new(source, &framing.framing(), limit);
+        let mut reader = FrameReader::new(source, &framing.framing(), limit as usize);
         let in_source = |failure: Failure| if path.is_some() { failure.at(&name) } else { failure };
         loop {
             let drained = match framing.jsonl {
@@ -176,12 +176,15 @@ impl<'a> Publisher<'a> {
         {
             let outgoing = self.sender.outgoing().codec(self.codec);
             let outgoing = if self.headers.is_empty() { outgoing } else { outgoing.headers(self.headers) };
-            let fed = outgoing.feed_all_bytes(lines.inspect(|_| self.sent += 1));
-            fed.map_err(|error| {
-                // The last of them was not taken.
-                self.sent -= 1;
-                self.not_sent(error.into())
-            })?;
+            let mut lines_taken = 0;
+            let fed = outgoing.feed_all_bytes(lines.inspect(|_| lines_taken += 1));
+            if let Err(error) = fed {
+                // More lines are taken at once than are sent then: only the error knows.
+                let failure = Failure::from(&error);
+                self.sent += error.into_inner();
+                return Err(self.not_sent(failure));
+            }
+            self.sent += lines_taken;
         }
         while let Some(message) = reader.next_ready()? {
             self.publish(message)?;
@@ -194,8 +197,9 @@ impl<'a> Publisher<'a> {
             let number = reader.count() + 1;
             let Some(line) = reader.next_ready()? else { return Ok(()) };
             let parsed = jsonl::parse(line);
-            let message = parsed
-                .map_err(|text| Failure::new(Exit::Failed, text).at(format_args!("line {number} is no message")))?;
+            let message = parsed.map_err(|error| {
+                Failure::new(Exit::Failed, error.to_string()).at(format_args!("line {number} is no message"))
+            })?;
             let headers = self.headers.iter().chain(message.headers.iter()).collect();
             self.send(&message.payload, &headers, message.codec.unwrap_or(self.codec))?;
         }

@@ -5,41 +5,45 @@
 //! ```
 //!
 //! Neither direction waits for the other: a command that writes while it is written to blocks nobody for good,
-//! and a full channel is felt by the command's `write`.
+//! and a full channel is felt by the command's `write`. What the command has not read out of its pipe is not
+//! acknowledged: see [`feeding`].
 
+mod feeding;
+
+use std::fmt;
 use std::fs::File;
-use std::io::{self, PipeReader, Write};
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt as _;
-use std::process::{Child, ChildStdin, Command, ExitCode, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
-use std::{fmt, thread};
+use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
+use std::thread;
 
-use bus_core::{Bus, Receiver};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
-use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::consume::{self, BATCH_MESSAGES, Ends, Next};
-use super::publish;
+use super::{consume, publish};
 use crate::args::RunArgs;
 use crate::connect::Surroundings;
 use crate::exit::{Exit, Failure};
-use crate::printer::Printer;
 use crate::stdio::{self, Patient};
+use feeding::Feeding;
 
 /// Runs the command to its end.
 pub(crate) fn run(args: &RunArgs, around: &Surroundings) -> Result<ExitCode, Failure> {
     if args.input.is_none() && args.until.is_any() {
         return Err(Failure::new(Exit::Usage, "what ends the input of CMD, and --standby, need --in CHANNEL"));
     }
+    if let Some(channel) = args.input.as_ref().filter(|channel| Some(*channel) == args.output.as_ref()) {
+        let text = format!(
+            "--in and --out are both {channel}: what the command wrote would be fed to it again, for ever: name another channel"
+        );
+        return Err(Failure::new(Exit::Usage, text));
+    }
     // Before the command is there: from its first moment on signals are its own.
     let signals =
         Signals::new([SIGINT, SIGTERM]).map_err(|error| Failure::io("cannot take charge of signals", &error))?;
-    let bus = around.connect()?;
+    let bus = around.connect_within(args.until.timeout)?;
     // The command is run only where both ends are to be had.
     let receiver = args.input.as_ref().map(|channel| consume::open(channel, &args.until, &bus)).transpose()?;
     let sender = args.output.as_ref().map(|channel| bus.raw_sender(channel).open()).transpose()?;
@@ -50,14 +54,12 @@ pub(crate) fn run(args: &RunArgs, around: &Surroundings) -> Result<ExitCode, Fai
     };
     let (command, passed_on) = watch(&mut child).map_err(|error| cannot("watch the command", &error))?;
     pass_signals_on(signals, passed_on);
-    let feeding = Feeding { command, halted };
+    let feeding = Feeding::new(command, halted);
     let input = child.stdin.take();
     let output = child.stdout.take().map(|output| Patient::from(File::from(OwnedFd::from(output))));
     let (fed, published, status) = thread::scope(|scope| {
-        let feeder = receiver.zip(input).map(|(receiver, input)| {
-            let bus = &bus;
-            scope.spawn(move || feeding.feed(receiver, input, args, bus))
-        });
+        let feeder =
+            receiver.zip(input).map(|(receiver, input)| scope.spawn(move || feeding.feed(receiver, input, args)));
         let published = match (&sender, output) {
             (Some(sender), Some(output)) => publish::publish_output(Ok(output), sender, args, (&bus, around)),
             _ => Ok(()),
@@ -123,105 +125,6 @@ fn pass_signals_on(mut signals: Signals, command: OwnedFd) {
     }
 }
 
-/// Feeds the command.
-struct Feeding {
-    /// Readable once the command has ended.
-    command: OwnedFd,
-    /// Hung up when no more is to be fed.
-    halted: PipeReader,
-}
-
-impl Feeding {
-    /// Until one of the ends that were asked for, or the command's. Its input is closed then, and the seat free.
-    fn feed(
-        self,
-        mut receiver: Receiver<Vec<u8>>,
-        input: ChildStdin,
-        args: &RunArgs,
-        bus: &Bus,
-    ) -> Result<(), Failure> {
-        let channel = receiver.channel().clone();
-        let input = CommandInput::new(input, &self).map_err(|error| cannot("write to the command", &error))?;
-        let mut printer = Printer::framed(input, &channel, &args.framing);
-        let mut ends = Ends::new(&channel, &args.until);
-        while ends.more_wanted() {
-            let goes_on = self.wait_for_message(&receiver, ends.next_at());
-            if !goes_on.map_err(|error| cannot("wait for messages", &error))? {
-                return Ok(());
-            }
-            let batch = match receiver.next_batch(ends.at_most(BATCH_MESSAGES), Some(Instant::now())) {
-                Ok(batch) => batch,
-                Err(error) => match ends.without_message(error, bus)? {
-                    Next::Wait => continue,
-                    Next::End => return Ok(()),
-                },
-            };
-            match consume::write_out(batch, &mut printer) {
-                (written, Ok(())) => ends.came(written)?,
-                // It has enough, or is gone.
-                (_, Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
-                (_, Err(error)) => return Err(cannot("write to the command", &error)),
-            }
-        }
-        Ok(())
-    }
-
-    /// Waits for a message, until `deadline` at most; `false` when nothing is to be fed any more.
-    fn wait_for_message(&self, receiver: &Receiver<Vec<u8>>, deadline: Option<Instant>) -> io::Result<bool> {
-        self.wait_for(receiver.readiness()?, PollFlags::IN, deadline)
-    }
-
-    fn wait_for(&self, what: BorrowedFd<'_>, flags: PollFlags, deadline: Option<Instant>) -> io::Result<bool> {
-        let timeout = deadline.map(|deadline| timespec(deadline.saturating_duration_since(Instant::now())));
-        let mut polled = [
-            PollFd::from_borrowed_fd(what, flags),
-            PollFd::from_borrowed_fd(self.command.as_fd(), PollFlags::IN),
-            PollFd::from_borrowed_fd(self.halted.as_fd(), PollFlags::IN),
-        ];
-        match poll(&mut polled, timeout.as_ref()) {
-            Ok(_) | Err(Errno::INTR) => Ok(polled[1..].iter().all(|end| end.revents().is_empty())),
-            Err(error) => Err(error.into()),
-        }
-    }
-}
-
-/// The command's input. A child that the command leaves behind may hold the pipe open and never read: the
-/// command's own end ends the writing.
-struct CommandInput<'a> {
-    pipe: ChildStdin,
-    feeding: &'a Feeding,
-}
-
-impl<'a> CommandInput<'a> {
-    fn new(pipe: ChildStdin, feeding: &'a Feeding) -> io::Result<Self> {
-        fcntl_setfl(&pipe, fcntl_getfl(&pipe)? | OFlags::NONBLOCK)?;
-        Ok(Self { pipe, feeding })
-    }
-}
-
-impl Write for CommandInput<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        loop {
-            match self.pipe.write(bytes) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if !self.feeding.wait_for(self.pipe.as_fd(), PollFlags::OUT, None)? {
-                        return Err(io::ErrorKind::BrokenPipe.into());
-                    }
-                }
-                outcome => return outcome,
-            }
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 fn cannot(what: impl fmt::Display, error: &io::Error) -> Failure {
     Failure::io(format_args!("cannot {what}"), error)
-}
-
-fn timespec(duration: Duration) -> Timespec {
-    Timespec { tv_sec: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX), tv_nsec: duration.subsec_nanos().into() }
 }

@@ -36,6 +36,10 @@ impl Answer for Channel {
         if hidden > 0 {
             out.push_str(&format!("and {hidden} more senders\n"));
         }
+        if info.awaited > 0 {
+            let senders = output::counted(info.awaited.into(), "sender");
+            out.push_str(&format!("\n{senders} of an earlier daemon may still bring messages\n"));
+        }
         if !links.0.is_empty() {
             out.push('\n');
             out.push_str(&links.text());
@@ -110,5 +114,13 @@ mod tests {
         info.receiver = Some(PeerInfo::new(7, 0, "\x1b[2Jworker".to_owned()));
         let shown = Channel { info, links: Links(Vec::new()) }.text();
         assert!(shown.contains("receiver    7    0  \\u{1b}[2Jworker"), "{shown}");
+    }
+
+    #[test]
+    fn senders_that_are_awaited_are_told() {
+        let mut info = ChannelInfo::empty(ChannelName::new("jobs").unwrap());
+        info.awaited = 1;
+        let shown = Channel { info, links: Links(Vec::new()) }.text();
+        assert!(shown.ends_with("\n\n1 sender of an earlier daemon may still bring messages\n"), "{shown}");
     }
 }

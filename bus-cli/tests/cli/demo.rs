@@ -1,10 +1,11 @@
 //! `bus demo`.
 
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use rustix::process::Signal;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 
-use crate::world::{Running, bus_command, run};
+use crate::world::{Running, bus_command, is_readable, run};
 
 #[test]
 fn it_verifies_everything_and_leaves_nothing_behind() {
@@ -44,6 +45,51 @@ fn interrupted_it_leaves_nothing_behind_either() {
     for pid in pids(&shown) {
         assert!(!Path::new("/proc").join(&pid).exists(), "process {pid} is left");
     }
+}
+
+#[test]
+fn killed_it_leaves_nothing_behind_either() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = bus_command();
+    command.args(["demo", "--messages", "100000000", "-q"]).env("TMPDIR", folder.path());
+    let mut demo = Running::start(&mut command);
+    let mut shown = String::new();
+    while !shown.contains("producers  pids") {
+        shown.push_str(&demo.line());
+        shown.push('\n');
+    }
+    let children: Vec<_> = pids(&shown).iter().filter_map(|pid| pidfd(pid)).collect();
+    demo.signal(Signal::KILL);
+    assert_eq!(demo.end().code, 1009);
+    for child in children {
+        assert!(is_readable(&child), "a child outlives the demonstration: {shown}");
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+/// It removes its folder in the end.
+#[test]
+fn its_daemon_serves_in_no_folder_but_one_that_was_made_for_it() {
+    let place = tempfile::tempdir().unwrap();
+    for (name, file, why) in [("mine", "", "is no folder of a demonstration"), ("bus-demo-x", "kept", "is not empty")] {
+        let folder = place.path().join(name);
+        std::fs::create_dir(&folder).unwrap();
+        if !file.is_empty() {
+            std::fs::write(folder.join(file), "a").unwrap();
+        }
+        let outcome = run(bus_command().arg("demo-daemon").arg(&folder), b"");
+        outcome.fails(2, &[why]);
+        assert!(folder.join(file).exists(), "{name}");
+    }
+    let empty = place.path().join("bus-demo-y");
+    std::fs::create_dir(&empty).unwrap();
+    run(bus_command().arg("demo-daemon").arg(&empty), b"").is(0, "", "");
+    assert!(!empty.exists());
+}
+
+/// `None` for a process that has ended.
+fn pidfd(pid: &str) -> Option<OwnedFd> {
+    pidfd_open(Pid::from_raw(pid.parse().unwrap()).unwrap(), PidfdFlags::empty()).ok()
 }
 
 /// Every number behind the word pid or pids.

@@ -92,7 +92,7 @@ fn a_header_cannot_pass_for_what_the_bus_says() {
 fn the_timeout_ends_it_between_commands_although_messages_wait() {
     let world = World::new();
     world.publish("jobs", &["a", "b"]);
-    let outcome = world.run(&["consume", "jobs", "--timeout", "1s", "--exec", "cat; sleep 1"]);
+    let outcome = world.run(&["consume", "jobs", "--timeout", "3s", "--exec", "cat; sleep 3"]);
     outcome.is(4, "a", "bus: jobs: the time passed\n");
     assert_eq!(world.drain("jobs"), "b\n");
 }
@@ -102,7 +102,7 @@ fn the_timeout_cuts_the_wait_for_another_attempt_short() {
     let world = World::new();
     world.publish("jobs", &["a"]);
     let arguments = ["consume", "jobs", "--exec", "false", "--max-attempts", "2", "--retry-delay", "1h"];
-    let outcome = world.run(&[&arguments[..], &["--timeout", "1s"]].concat());
+    let outcome = world.run(&[&arguments[..], &["--timeout", "3s"]].concat());
     outcome.fails(4, &["the command ended with 1 at attempt 1 of 2\nbus: jobs: the time passed\n"]);
     assert_eq!(world.drain("jobs"), "a\n");
 }

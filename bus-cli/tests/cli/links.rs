@@ -2,10 +2,11 @@
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
+use std::time::Instant;
 
 use serde_json::Value;
 
-use crate::world::World;
+use crate::world::{PATIENCE, World};
 
 fn links(world: &World) -> Value {
     serde_json::from_str(&world.output(&["links", "--json"])).unwrap()
@@ -71,4 +72,32 @@ fn one_of_several_gateways_of_a_channel_is_ended_by_its_pipe() {
     let left = links(&world);
     assert_eq!(left[0]["spec"]["pipe"]["from-command"], "sleep 601");
     assert_eq!((left[0]["state"].as_str(), left.as_array().unwrap().len()), (Some("running"), 1));
+}
+
+#[test]
+fn how_the_command_of_a_gateway_ended_last_is_shown_with_its_channel() {
+    let world = World::new();
+    world.output(&["-q", "create", "jobs"]);
+    world.output(&["-q", "link", "jobs", "--from-command", "exit 7", "--restart", "never"]);
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let shown = world.output(&["show", "jobs"]);
+        let line = shown.lines().find(|line| line.contains("from-command exit 7  ")).unwrap_or_default();
+        if line.contains(" exit status 7 ") {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{shown}");
+    }
+}
+
+#[test]
+fn lines_of_json_pass_pipes_with_their_headers() {
+    let world = World::new();
+    let path = |name: &str| world.path(name).to_str().unwrap().to_owned();
+    world.output(&["-q", "link", "from", "--to-command", &format!("cat > '{}'", path("lines")), "--jsonl"]);
+    world.run(&["publish", "from", "a\nb", "-H", "size=L"]).is(0, "", "");
+    world.output(&["-q", "link", "to", "--from-command", &format!("tail -n +1 -F '{}'", path("lines")), "--jsonl"]);
+    let shown = world.output(&["consume", "to", "-n", "1", "--format", "%p %h"]);
+    assert_eq!(shown, "a\nb {\"size\":\"L\"}");
+    assert_eq!(links(&world)[0]["spec"]["framing"], "json-lines");
 }

@@ -154,7 +154,7 @@ fn a_try_does_not_wait_for_room() {
 fn waiting_for_room_ends_after_the_timeout() {
     let world = World::new();
     world.output(&["-q", "create", "jobs", "--capacity", "1"]);
-    world.run(&["publish", "jobs", "--timeout", "50ms", "a", "b"]).is(
+    world.run(&["publish", "jobs", "--timeout", "2s", "a", "b"]).is(
         4,
         "",
         "bus: message 2 for jobs: the time passed before there was room: the message was not sent; \
@@ -173,6 +173,20 @@ fn a_channel_that_rejects_ends_it_when_full() {
         "bus: message 2 for jobs: the channel is full, and rejects what does not fit; \
          the message before it was accepted\n",
     );
+}
+
+/// Of lines many are looked at before one is sent.
+#[test]
+fn the_first_line_that_is_rejected_is_named_and_only_those_before_it_count_as_accepted() {
+    let world = World::new();
+    world.output(&["-q", "create", "jobs", "--capacity", "10", "--when-full", "reject"]);
+    let lines: String = (1..=1000).map(|number| format!("{number}\n")).collect();
+    let told = "bus: message 11 for jobs: the channel is full, and rejects what does not fit; \
+                the 10 messages before it were accepted\n";
+    world.run_with(&["publish", "jobs"], lines.as_bytes()).is(6, "", told);
+    world.output(&["-q", "purge", "jobs"]);
+    let outcome = world.run(&["run", "--out", "jobs", "--", "seq", "1", "1000"]);
+    outcome.is(6, "", told);
 }
 
 #[test]
@@ -273,7 +287,7 @@ fn a_folder_cannot_be_read_as_a_file() {
 #[test]
 fn what_is_not_accepted_in_time_is_told_once() {
     let world = World::new();
-    let mut publisher = world.start(&["publish", "jobs", "--timeout", "100ms"]);
+    let mut publisher = world.start(&["publish", "jobs", "--timeout", "2s"]);
     publisher.write(b"a\n");
     assert_eq!(world.output(&["consume", "jobs", "-n", "1"]), "a\n");
     world.signal_daemon(Signal::STOP);

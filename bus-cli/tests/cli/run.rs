@@ -135,6 +135,43 @@ fn wrong_usage_is_told_before_anything_is_run() {
     world.run(&["run", "--in", "from", "--", "echo", "x"]).fails(9, &["from"]);
 }
 
+/// A shell reads a line byte by byte: what is behind it lies in the pipe.
+#[test]
+fn what_a_command_leaves_in_its_pipe_comes_again_however_it_ends() {
+    let world = World::new();
+    for (script, code) in [
+        ("read -r line; echo $line", 0),
+        ("read -r line; echo $line; exit 3", 3),
+        ("read -r line; echo $line; kill -9 $$", 137),
+        ("read -r line; echo $line; exec <&-; sleep .1", 0),
+    ] {
+        world.publish("from", &["a", "b", "c"]);
+        world.run(&["run", "--in", "from", "--", "sh", "-c", script]).is(code, "a\n", "");
+        assert_eq!(world.drain("from"), "b\nc\n", "{script}");
+    }
+    // A message that it has read in part comes again whole.
+    world.publish("from", &["abc", "d"]);
+    world.run(&["run", "--in", "from", "--", "dd", "bs=1", "count=2", "status=none"]).is(0, "ab", "");
+    assert_eq!(world.drain("from"), "abc\nd\n");
+}
+
+#[test]
+fn a_command_is_not_fed_with_what_it_writes() {
+    let world = World::new();
+    let outcome = world.run(&["run", "--in", "jobs", "--out", "jobs", "--", "cat"]);
+    outcome.fails(2, &["--in and --out are both jobs", "name another channel"]);
+}
+
+#[test]
+fn a_command_has_no_descriptor_of_ours() {
+    let world = World::new();
+    let plain = run(Command::new("sh").args(["-c", "ls /proc/self/fd"]), b"");
+    world.publish("from", &["a"]);
+    let arguments = ["run", "--in", "from", "--out", "to", "--", "sh", "-c", "ls /proc/self/fd"];
+    world.run(&arguments).is(0, "", "");
+    assert_eq!(world.drain("to"), String::from_utf8(plain.stdout).unwrap());
+}
+
 /// More than all pipes hold, to a command that takes no part of it.
 #[test]
 fn what_a_command_leaves_unwritten_goes_back() {
@@ -199,7 +236,7 @@ fn a_command_that_writes_more_than_it_reads_blocks_nobody_for_good() {
 fn the_timeout_ends_the_input_and_is_told() {
     let world = World::new();
     world.publish("from", &["a"]);
-    let outcome = world.run(&["run", "--in", "from", "--timeout", "100ms", "--", "cat"]);
+    let outcome = world.run(&["run", "--in", "from", "--timeout", "2s", "--", "cat"]);
     outcome.is(4, "a\n", "bus: from: the time passed\n");
 }
 
@@ -250,9 +287,11 @@ fn ctrl_c_is_for_the_command_which_may_come_to_its_end() {
 fn a_daemon_that_restarts_is_waited_for() {
     let mut world = World::new();
     let _running = world.start(&["run", "--in", "from", "--out", "to", "--", "sed", "-u", "s/^/>/"]);
-    world.await_peers("to", 1, 0);
-    world.restart();
     let mut consumer = world.start(&["consume", "to"]);
+    // Both of its ends are welcomed then; a daemon that dies before that is one that nobody answers for.
     world.publish("from", &["a"]);
     assert_eq!(consumer.line(), ">a");
+    world.restart();
+    world.publish("from", &["b"]);
+    assert_eq!(consumer.line(), ">b");
 }

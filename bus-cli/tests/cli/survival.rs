@@ -1,8 +1,11 @@
 //! `kill -9` and a daemon that restarts: nothing that was accepted is lost.
 
-use rustix::process::Signal;
+use std::time::Instant;
 
-use crate::world::World;
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::world::{PATIENCE, World};
 
 #[test]
 fn what_a_killed_consumer_did_not_write_comes_again() {
@@ -59,4 +62,39 @@ fn a_consumer_goes_on_with_the_next_daemon() {
     world.restart();
     world.publish("jobs", &["b"]);
     assert_eq!(consumer.line(), "b");
+}
+
+/// It ended with 0, and the sender brought the rest to the new daemon a moment later.
+#[test]
+fn a_channel_is_not_empty_while_a_sender_of_the_daemon_before_has_not_brought_what_it_holds() {
+    const LINES: usize = 40;
+    let mut world = World::new();
+    // Far more than is sent ahead to a consumer, and too few messages for a lane: the rest is with the daemon, and
+    // with the sender.
+    let line = |number: usize| format!("{number:02}{}\n", "x".repeat(64 << 10));
+    let all: String = (0..LINES).map(line).collect();
+    let mut publisher = world.start(&["publish", "jobs"]);
+    publisher.write(all.as_bytes());
+    world.await_accepted("jobs", LINES as u64);
+    let mut consumer = world.start(&["consume", "jobs", "--until-empty"]);
+    assert_eq!(consumer.line() + "\n", line(0));
+    publisher.signal(Signal::STOP);
+    world.restart();
+    let consumer = std::thread::spawn(move || consumer.end());
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let shown = world.run(&["show", "jobs", "--json"]);
+        let shown: Value = serde_json::from_slice(&shown.stdout).unwrap_or_default();
+        if !shown["receiver"].is_null() {
+            assert_eq!(shown["awaited"], 1, "{shown}");
+            break;
+        }
+        assert!(Instant::now() < deadline, "the consumer does not come back");
+    }
+    publisher.signal(Signal::CONT);
+    let outcome = consumer.join().unwrap();
+    publisher.close_input();
+    publisher.end().is(0, "", "");
+    assert_eq!((outcome.code, outcome.stderr.as_str()), (0, ""));
+    assert!(line(0) + std::str::from_utf8(&outcome.stdout).unwrap() == all, "{} bytes", outcome.stdout.len());
 }

@@ -196,9 +196,23 @@ impl Running {
 
     /// The next line of its output, without the newline.
     pub(crate) fn line(&mut self) -> String {
-        let mut line = String::new();
-        assert!(self.stdout.as_mut().unwrap().read_line(&mut line).unwrap() > 0, "{:?}", self.child.try_wait());
-        line.trim_end_matches('\n').to_owned()
+        let Self { child, stdout, .. } = self;
+        let stdout = stdout.as_mut().unwrap();
+        let mut line = Vec::new();
+        loop {
+            if stdout.buffer().is_empty() {
+                assert!(is_readable(stdout.get_ref()), "no line within {PATIENCE:?}: {:?}", child.try_wait());
+            }
+            let here = stdout.fill_buf().unwrap();
+            assert!(!here.is_empty(), "no line comes any more: {:?}", child.try_wait());
+            let (taken, whole) =
+                here.iter().position(|byte| *byte == b'\n').map_or((here.len(), false), |at| (at, true));
+            line.extend_from_slice(&here[..taken]);
+            stdout.consume(taken + usize::from(whole));
+            if whole {
+                return String::from_utf8(line).unwrap();
+            }
+        }
     }
 
     /// Gives it input.
@@ -217,6 +231,13 @@ impl Running {
     /// Reads no more of its output, and waits for its end.
     pub(crate) fn close_output(mut self) -> Outcome {
         self.stdout = None;
+        self.end()
+    }
+
+    /// Waits for its end, and reads its output only then.
+    pub(crate) fn end_unread(self) -> Outcome {
+        let pidfd = pidfd_open(Pid::from_child(&self.child), PidfdFlags::empty()).unwrap();
+        assert!(is_readable(&pidfd), "bus did not end within {PATIENCE:?}");
         self.end()
     }
 
@@ -247,13 +268,17 @@ impl Drop for Running {
 /// Waits for the end of a child, but not forever.
 fn wait(child: &mut Child) -> ExitStatus {
     let pidfd = pidfd_open(Pid::from_child(child), PidfdFlags::empty()).unwrap();
-    let patience = Timespec { tv_sec: PATIENCE.as_secs().cast_signed(), tv_nsec: 0 };
-    let ended = poll(&mut [PollFd::from_borrowed_fd(pidfd.as_fd(), PollFlags::IN)], Some(&patience)).unwrap();
-    if ended == 0 {
+    if !is_readable(&pidfd) {
         child.kill().unwrap();
         panic!("bus did not end within {PATIENCE:?}");
     }
     child.wait().unwrap()
+}
+
+/// Waits until there is something to read, or an end, but not forever.
+pub(crate) fn is_readable(descriptor: impl AsFd) -> bool {
+    let patience = Timespec { tv_sec: PATIENCE.as_secs().cast_signed(), tv_nsec: 0 };
+    poll(&mut [PollFd::new(&descriptor, PollFlags::IN)], Some(&patience)).unwrap() > 0
 }
 
 /// How a `bus` ended.

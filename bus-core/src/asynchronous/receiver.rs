@@ -71,6 +71,18 @@ impl<T: Send + 'static> Receiver<T> {
 impl<T: Send + 'static> AsyncReceiver<T> {
     /// See [`Receiver::recv`]. Dropped before its end, it has taken nothing.
     ///
+    /// ```
+    /// # let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    /// # runtime.block_on(async {
+    /// # let bus = bus_core::Bus::in_process();
+    /// # let mut jobs = bus.receiver::<u32>("jobs").open()?.into_async()?;
+    /// # bus.sender::<u32>("jobs").open()?.send(7)?;
+    /// assert_eq!(jobs.recv().await?, 7);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// [`RecvError`].
     pub async fn recv(&mut self) -> Result<T, RecvError> {
@@ -104,12 +116,31 @@ impl<T: Send + 'static> AsyncReceiver<T> {
     }
 
     /// The receiver within: for all that does not wait.
+    ///
+    /// ```
+    /// # let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    /// # let _context = runtime.enter();
+    /// # let bus = bus_core::Bus::in_process();
+    /// let jobs = bus.receiver::<u32>("jobs").open()?.into_async()?;
+    /// assert!(jobs.get_ref().is_empty());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn get_ref(&self) -> &Receiver<T> {
         &self.receiver
     }
 
     /// The receiver again, out of its runtime.
+    ///
+    /// ```
+    /// # let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    /// # let _context = runtime.enter();
+    /// # let bus = bus_core::Bus::in_process();
+    /// let jobs = bus.receiver::<u32>("jobs").open()?.into_async()?;
+    /// bus.sender::<u32>("jobs").open()?.send(7)?;
+    /// assert_eq!(jobs.into_inner().recv()?, 7);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn into_inner(self) -> Receiver<T> {
         self.receiver
@@ -149,9 +180,11 @@ impl<T: Send + 'static> AsyncReceiver<T> {
 fn last(error: TryRecvError) -> RecvError {
     match error {
         TryRecvError::Kicked => RecvError::Kicked,
+        TryRecvError::Replaced => RecvError::Replaced,
         TryRecvError::Deleted => RecvError::Deleted,
         TryRecvError::Refused { text } => RecvError::Refused { text },
         TryRecvError::Undecodable(undecodable) => RecvError::Undecodable(undecodable),
+        TryRecvError::Forked => RecvError::Forked,
         TryRecvError::Disconnected | TryRecvError::Empty | TryRecvError::Away => RecvError::Disconnected,
     }
 }

@@ -8,6 +8,7 @@ use std::any::Any;
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
+use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -18,7 +19,7 @@ use std::time::{Duration, Instant};
 use futures_sink::Sink;
 
 use crate::error::{FlushError, SendError, SendTimeoutError, TrySendError};
-use crate::limits::DROP_FLUSH_MS;
+use crate::limits::{ASYNC_UNAWAITED_MAX, DROP_FLUSH_MS};
 use crate::sender::Sender;
 use crate::stream::session::lock;
 
@@ -26,7 +27,15 @@ use crate::stream::session::lock;
 ///
 /// No future of it loses a value. One that is dropped after its first poll has handed its value over, which is
 /// sent all the same; if that fails, the next [`flush`](Self::flush) gives the value back, or [`Sink::poll_ready`].
-/// Where code of the value's type panics, so does the future.
+/// Where code of the value's type panics, so does the future. Of values that nobody awaits,
+/// [`ASYNC_UNAWAITED_MAX`](crate::limits::ASYNC_UNAWAITED_MAX) may be under way.
+///
+/// A value is tried at once. Where the channel is exact the daemon is asked for its room then, and a daemon that does not
+/// answer, or does not read, keeps the task's thread for 50 milliseconds at most; after that the thread of this sender
+/// waits for it.
+///
+/// As a [`Sink`] it is ready when nothing that was given to it waits for room. Dropped, it keeps no task waiting: what
+/// was handed over is seen through by its thread, for 5 seconds each at most, as by any sender that is dropped.
 ///
 /// ```
 /// # let runtime = tokio::runtime::Builder::new_current_thread().build()?;
@@ -42,13 +51,30 @@ use crate::stream::session::lock;
 /// ```
 #[derive(Debug)]
 pub struct AsyncSender<T: Send + 'static> {
+    // First, so that it goes first: the thread has another, and whoever lets go last waits until all is accepted.
     sender: Sender<T>,
-    jobs: Arc<Jobs<T>>,
+    jobs: Given<T>,
     /// A flush of the sink that nobody has seen the end of.
     flushing: Option<u64>,
 }
 
 /// What a sink could not do.
+///
+/// ```
+/// # let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+/// # runtime.block_on(async {
+/// use bus_core::{SendError, SinkError};
+///
+/// let bus = bus_core::Bus::in_process();
+/// let mut jobs = bus.sender::<u32>("jobs").open()?.into_async()?;
+/// match jobs.flush().await {
+///     Err(SinkError::Send(SendError::Disconnected(job))) => println!("{job} is not sent: the channel is closed"),
+///     other => other?,
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SinkError<T> {
@@ -59,6 +85,10 @@ pub enum SinkError<T> {
     #[error(transparent)]
     Flush(FlushError),
 }
+
+/// The jobs, from the side that gives them. Once it is gone, the thread ends when all is done.
+#[derive(Debug)]
+struct Given<T>(Arc<Jobs<T>>);
 
 /// What the thread does, in order.
 #[derive(Debug)]
@@ -113,9 +143,6 @@ impl<T> Failure<T> {
     }
 }
 
-/// How many values may wait whose futures were dropped, failed ones included.
-const DROPPED_MAX: usize = 16;
-
 /// How long the thread waits before it looks whether it was abandoned: as long as dropping a sender may take.
 const PATIENCE: Duration = Duration::from_millis(DROP_FLUSH_MS);
 
@@ -142,15 +169,27 @@ impl<T: Send + 'static> Sender<T> {
         let jobs = Arc::new(Jobs { state: Mutex::new(state), changed: Condvar::new() });
         let (sender, shared) = (self.clone(), Arc::clone(&jobs));
         thread::Builder::new().name("bus-async-send".into()).spawn(move || shared.work(&sender))?;
-        Ok(AsyncSender { sender: self, jobs, flushing: None })
+        Ok(AsyncSender { sender: self, jobs: Given(jobs), flushing: None })
     }
 }
 
 impl<T: Send + 'static> AsyncSender<T> {
     /// See [`Sender::send`]. The first poll hands the value over.
     ///
+    /// ```
+    /// # let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    /// # runtime.block_on(async {
+    /// # let bus = bus_core::Bus::in_process();
+    /// # let mut jobs = bus.sender::<u32>("jobs").open()?.into_async()?;
+    /// jobs.send(7).await?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
-    /// [`SendError`]; `Full` also when 16 values are under way whose futures were dropped.
+    /// [`SendError`]; `Full` also when so many values are under way whose futures were dropped
+    /// ([`ASYNC_UNAWAITED_MAX`](crate::limits::ASYNC_UNAWAITED_MAX)): [`flush`](Self::flush), and send it again.
     pub async fn send(&mut self, value: T) -> Result<(), SendError<T>> {
         let Some(number) = self.hand_over(value)? else { return Ok(()) };
         match poll_fn(|context| self.jobs.poll_done(number, context)).await {
@@ -161,6 +200,18 @@ impl<T: Send + 'static> AsyncSender<T> {
 
     /// See [`Sender::flush`].
     ///
+    /// ```
+    /// # let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    /// # runtime.block_on(async {
+    /// # let bus = bus_core::Bus::in_process();
+    /// # let mut jobs = bus.sender::<u32>("jobs").open()?.into_async()?;
+    /// jobs.send(7).await?;
+    /// jobs.flush().await?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// Also why a value was not sent whose future was dropped, one with each call.
     pub async fn flush(&mut self) -> Result<(), SinkError<T>> {
@@ -168,6 +219,13 @@ impl<T: Send + 'static> AsyncSender<T> {
     }
 
     /// The sender within: for all that does not wait.
+    ///
+    /// ```
+    /// # let bus = bus_core::Bus::in_process();
+    /// let jobs = bus.sender::<u32>("jobs").open()?.into_async()?;
+    /// assert!(jobs.get_ref().is_empty());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn get_ref(&self) -> &Sender<T> {
         &self.sender
@@ -191,10 +249,11 @@ impl<T: Send + 'static> AsyncSender<T> {
                 }
                 Err(TrySendError::Encode { value, source }) => return Err(SendError::Encode { value, source }),
                 Err(TrySendError::Headers { value, source }) => return Err(SendError::Headers { value, source }),
+                Err(TrySendError::Forked(value)) => return Err(SendError::Forked(value)),
             },
         };
         let mut state = lock(&self.jobs.state);
-        if state.waiting.len() + state.failed.len() >= DROPPED_MAX {
+        if state.waiting.len() + state.failed.len() >= ASYNC_UNAWAITED_MAX {
             return Err(SendError::Full(value));
         }
         self.flushing = None;
@@ -315,13 +374,22 @@ fn final_error<T>(error: SendTimeoutError<T>) -> SendError<T> {
         SendTimeoutError::TooLarge { value, bytes, limit } => SendError::TooLarge { value, bytes, limit },
         SendTimeoutError::Encode { value, source } => SendError::Encode { value, source },
         SendTimeoutError::Headers { value, source } => SendError::Headers { value, source },
+        SendTimeoutError::Forked(value) => SendError::Forked(value),
     }
 }
 
-impl<T: Send + 'static> Drop for AsyncSender<T> {
+impl<T> Deref for Given<T> {
+    type Target = Jobs<T>;
+
+    fn deref(&self) -> &Jobs<T> {
+        &self.0
+    }
+}
+
+impl<T> Drop for Given<T> {
     fn drop(&mut self) {
-        lock(&self.jobs.state).abandoned = true;
-        self.jobs.changed.notify_one();
+        lock(&self.state).abandoned = true;
+        self.changed.notify_one();
     }
 }
 

@@ -2,7 +2,8 @@
 //! file, a pipe or a socket gives, [`FrameWriter`] puts them in. The shell's verbs and the daemon's gateways
 //! share them.
 //!
-//! Neither looks into a message.
+//! Neither looks into a message. A line of `jsonl` (with the feature of that name) has more
+//! of it than its payload.
 //!
 //! ```
 //! use bus_core::framing::{FrameReader, FrameWriter, Framing};
@@ -25,6 +26,8 @@
 
 use serde::{Deserialize, Serialize};
 
+#[cfg(feature = "jsonl")]
+pub mod jsonl;
 mod reader;
 mod writer;
 
@@ -32,6 +35,16 @@ pub use reader::{FrameReader, ReadError};
 pub use writer::FrameWriter;
 
 /// What separates messages.
+///
+/// ```
+/// use bus_core::framing::{FrameWriter, Framing};
+///
+/// let mut writer = FrameWriter::new(Vec::new(), &Framing::Length32);
+/// writer.put(b"one")?;
+/// writer.flush()?;
+/// assert_eq!(writer.output(), b"\x03\0\0\0one");
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Framing {
@@ -41,6 +54,9 @@ pub enum Framing {
     Length32,
     /// Nothing: the whole input is one message.
     Whole,
+    /// Each line is a message as a JSON object, with headers and codec: see `jsonl`. Reader and writer move the
+    /// lines; who has them turns them into messages.
+    JsonLines,
 }
 
 impl Framing {

@@ -13,8 +13,24 @@ use memchr::memmem::Finder;
 use memchr::{memchr, memchr_iter};
 
 use super::Framing;
+use crate::limits;
 
 /// Reads messages from `R`; see the [module](super).
+///
+/// ```
+/// use bus_core::framing::{FrameReader, Framing};
+///
+/// let mut reader = FrameReader::new(&b"one\ntwo\n"[..], &Framing::lines(), 100);
+/// let mut lines = Vec::new();
+/// while !reader.has_ended() {
+///     reader.read_more()?;
+///     while let Some(line) = reader.next_ready()? {
+///         lines.push(line.to_vec());
+///     }
+/// }
+/// assert_eq!(lines, [b"one", b"two"]);
+/// # Ok::<(), bus_core::framing::ReadError>(())
+/// ```
 pub struct FrameReader<R> {
     input: R,
     boundary: Boundary,
@@ -52,7 +68,14 @@ struct Found {
 }
 
 impl<R: Read> FrameReader<R> {
-    /// Reads from `input`, messages of at most `message_max_bytes`.
+    /// Reads from `input`, messages of at most `message_max_bytes`; as JSON one takes more.
+    ///
+    /// ```
+    /// use bus_core::framing::{FrameReader, Framing};
+    ///
+    /// let reader = FrameReader::new(std::io::stdin(), &Framing::lines(), 16 << 20);
+    /// assert_eq!(reader.count(), 0);
+    /// ```
     pub fn new(input: R, framing: &Framing, message_max_bytes: usize) -> Self {
         let boundary = match framing {
             Framing::Delimited(delimiter) => match delimiter[..] {
@@ -61,6 +84,11 @@ impl<R: Read> FrameReader<R> {
             },
             Framing::Length32 => Boundary::Length32,
             Framing::Whole => Boundary::Whole,
+            Framing::JsonLines => Boundary::Byte(b'\n'),
+        };
+        let message_max_bytes = match framing {
+            Framing::JsonLines => json_line_max_bytes(message_max_bytes),
+            _ => message_max_bytes,
         };
         let buffer = vec![0; READ_BYTES];
         Self {
@@ -80,27 +108,72 @@ impl<R: Read> FrameReader<R> {
     }
 
     /// How many messages have been given out.
+    ///
+    /// ```
+    /// # use bus_core::framing::{FrameReader, Framing};
+    /// let mut reader = FrameReader::new(&b"one\n"[..], &Framing::lines(), 100);
+    /// reader.read_more()?;
+    /// reader.next_ready()?;
+    /// assert_eq!(reader.count(), 1);
+    /// # Ok::<(), bus_core::framing::ReadError>(())
+    /// ```
     pub fn count(&self) -> u64 {
         self.count
     }
 
     /// What is read from.
+    ///
+    /// ```
+    /// # use bus_core::framing::{FrameReader, Framing};
+    /// let reader = FrameReader::new(&b"one\n"[..], &Framing::lines(), 100);
+    /// assert_eq!(reader.input(), b"one\n");
+    /// ```
     pub fn input(&self) -> &R {
         &self.input
     }
 
     /// What is read from, to be changed between two reads.
+    ///
+    /// ```
+    /// # use bus_core::framing::{FrameReader, Framing};
+    /// let mut reader = FrameReader::new(&b"one\n"[..], &Framing::lines(), 100);
+    /// *reader.input_mut() = b"two\n";
+    /// reader.read_more()?;
+    /// assert_eq!(reader.next_ready()?, Some(&b"two"[..]));
+    /// # Ok::<(), bus_core::framing::ReadError>(())
+    /// ```
     pub fn input_mut(&mut self) -> &mut R {
         &mut self.input
     }
 
     /// How many bytes are read and not given out: the beginning of a message, when nothing is ready.
+    ///
+    /// ```
+    /// # use bus_core::framing::{FrameReader, Framing};
+    /// let mut reader = FrameReader::new(&b"one\ntw"[..], &Framing::lines(), 100);
+    /// reader.read_more()?;
+    /// reader.next_ready()?;
+    /// assert_eq!(reader.unread_bytes(), 2);
+    /// # Ok::<(), bus_core::framing::ReadError>(())
+    /// ```
     pub fn unread_bytes(&self) -> usize {
         self.end - self.start
     }
 
     /// The input goes on after its end, as a FIFO does with its next writer: call it when everything
     /// before is given out.
+    ///
+    /// ```
+    /// # use bus_core::framing::{FrameReader, Framing};
+    /// let mut reader = FrameReader::new(&b""[..], &Framing::lines(), 100);
+    /// reader.read_more()?;
+    /// assert!(reader.has_ended());
+    /// *reader.input_mut() = b"the next writer's\n";
+    /// reader.restart();
+    /// reader.read_more()?;
+    /// assert_eq!(reader.next_ready()?, Some(&b"the next writer's"[..]));
+    /// # Ok::<(), bus_core::framing::ReadError>(())
+    /// ```
     pub fn restart(&mut self) {
         (self.ended, self.skipping, self.left_to_skip, self.begun) = (false, false, None, false);
     }
@@ -108,6 +181,16 @@ impl<R: Read> FrameReader<R> {
     /// After [`ReadError::TooLarge`] or [`ReadError::Truncated`]: throws the rest of that message away, and
     /// goes on with the next. Where nothing tells where that begins, as within a length, all is thrown away up to
     /// the end.
+    ///
+    /// ```
+    /// # use bus_core::framing::{FrameReader, Framing, ReadError};
+    /// let mut reader = FrameReader::new(&b"too long\nshort\n"[..], &Framing::lines(), 5);
+    /// reader.read_more()?;
+    /// assert!(matches!(reader.next_ready(), Err(ReadError::TooLarge { number: 1, limit: 5, .. })));
+    /// reader.skip_message();
+    /// assert_eq!(reader.next_ready()?, Some(&b"short"[..]));
+    /// # Ok::<(), ReadError>(())
+    /// ```
     pub fn skip_message(&mut self) {
         self.left_to_skip = match self.find() {
             Err(ReadError::TooLarge { bytes: Some(bytes), .. }) => Some(LENGTH_BYTES as u64 + u64::from(bytes)),
@@ -116,12 +199,48 @@ impl<R: Read> FrameReader<R> {
         (self.skipping, self.begun, self.searched) = (true, true, 0);
     }
 
+    /// The input is at its end, though it does not say so: what is here is all there is.
+    ///
+    /// ```
+    /// use bus_core::framing::{FrameReader, Framing};
+    ///
+    /// let mut reader = FrameReader::new(&b"half a line"[..], &Framing::lines(), 100);
+    /// reader.read_more()?;
+    /// assert_eq!(reader.next_ready()?, None);
+    /// reader.end();
+    /// assert_eq!(reader.next_ready()?, Some(&b"half a line"[..]));
+    /// # Ok::<(), bus_core::framing::ReadError>(())
+    /// ```
+    pub fn end(&mut self) {
+        self.ended = true;
+    }
+
     /// Whether there is nothing more to read.
+    ///
+    /// ```
+    /// # use bus_core::framing::{FrameReader, Framing};
+    /// let mut reader = FrameReader::new(&b"one"[..], &Framing::lines(), 100);
+    /// while !reader.has_ended() {
+    ///     reader.read_more()?;
+    /// }
+    /// assert_eq!(reader.next_ready()?, Some(&b"one"[..]));
+    /// # Ok::<(), bus_core::framing::ReadError>(())
+    /// ```
     pub fn has_ended(&self) -> bool {
         self.ended
     }
 
     /// The next message, if it has been read whole. Never reads.
+    ///
+    /// ```
+    /// # use bus_core::framing::{FrameReader, Framing};
+    /// let mut reader = FrameReader::new(&b"one\ntw"[..], &Framing::lines(), 100);
+    /// assert_eq!(reader.next_ready()?, None);
+    /// reader.read_more()?;
+    /// assert_eq!(reader.next_ready()?, Some(&b"one"[..]));
+    /// assert_eq!(reader.next_ready()?, None);
+    /// # Ok::<(), bus_core::framing::ReadError>(())
+    /// ```
     ///
     /// # Errors
     /// [`ReadError`]; the next call says the same, unless [`skip_message`](Self::skip_message) came between.
@@ -143,6 +262,14 @@ impl<R: Read> FrameReader<R> {
 
     /// The messages that are here whole and need no second look, where a byte ends each: what is not among
     /// them is for [`Self::next_ready`]. `None` in other framings.
+    ///
+    /// ```
+    /// # use bus_core::framing::{FrameReader, Framing};
+    /// let mut reader = FrameReader::new(&b"one\ntwo\nthr"[..], &Framing::lines(), 100);
+    /// reader.read_more()?;
+    /// assert_eq!(reader.ready_lines().into_iter().flatten().collect::<Vec<_>>(), [b"one", b"two"]);
+    /// # Ok::<(), bus_core::framing::ReadError>(())
+    /// ```
     pub fn ready_lines(&mut self) -> Option<impl Iterator<Item = &[u8]>> {
         let Boundary::Byte(byte) = self.boundary else { return None };
         if self.skipping {
@@ -163,6 +290,14 @@ impl<R: Read> FrameReader<R> {
     }
 
     /// Reads once; waits until there is something, or the end.
+    ///
+    /// ```
+    /// # use bus_core::framing::{FrameReader, Framing};
+    /// let mut reader = FrameReader::new(&b"one\n"[..], &Framing::lines(), 100);
+    /// reader.read_more()?;
+    /// assert_eq!(reader.unread_bytes(), 4);
+    /// # Ok::<(), bus_core::framing::ReadError>(())
+    /// ```
     ///
     /// # Errors
     /// [`ReadError::Io`]: what the input said, `WouldBlock` of one that does not wait included.
@@ -278,7 +413,23 @@ impl<R: Read> FrameReader<R> {
     }
 }
 
+/// In a line of JSON a byte takes up to six characters, and the headers come on top.
+fn json_line_max_bytes(message_max_bytes: usize) -> usize {
+    message_max_bytes.saturating_add(limits::HEADER_BLOCK_MAX_BYTES as usize).saturating_mul(6)
+}
+
 /// Why there is no message.
+///
+/// ```
+/// use bus_core::framing::{FrameReader, Framing, ReadError};
+///
+/// let mut reader = FrameReader::new(&b"\x05\0\0\0abc"[..], &Framing::Length32, 100);
+/// while !reader.has_ended() {
+///     reader.read_more()?;
+/// }
+/// assert!(matches!(reader.next_ready(), Err(ReadError::Truncated { bytes: 3, expected: 5, .. })));
+/// # Ok::<(), ReadError>(())
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ReadError {

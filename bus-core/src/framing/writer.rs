@@ -8,6 +8,17 @@ use std::io::{self, Write};
 use super::Framing;
 
 /// Writes messages to `W`, many at a time; see the [module](super).
+///
+/// ```
+/// use bus_core::framing::{FrameWriter, Framing};
+///
+/// let mut writer = FrameWriter::new(Vec::new(), &Framing::lines());
+/// writer.put(b"one")?;
+/// writer.put(b"two")?;
+/// writer.flush()?;
+/// assert_eq!(writer.output(), b"one\ntwo\n");
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub struct FrameWriter<W> {
     output: W,
     boundary: Boundary,
@@ -15,6 +26,8 @@ pub struct FrameWriter<W> {
     /// Where each message in the buffer ends.
     ends: Vec<usize>,
     written: usize,
+    /// How many bytes have left the buffer.
+    gone_bytes: u64,
 }
 
 enum Boundary {
@@ -25,36 +38,84 @@ enum Boundary {
 
 impl<W: Write> FrameWriter<W> {
     /// Writes to `output`.
+    ///
+    /// ```
+    /// use bus_core::framing::{FrameWriter, Framing};
+    ///
+    /// let writer = FrameWriter::new(std::io::stdout(), &Framing::lines());
+    /// # let _ = writer;
+    /// ```
     pub fn new(output: W, framing: &Framing) -> Self {
         let boundary = match framing {
             Framing::Delimited(delimiter) => Boundary::Behind(delimiter.clone()),
+            Framing::JsonLines => Boundary::Behind(b"\n".to_vec()),
             Framing::Length32 => Boundary::Length32,
             Framing::Whole => Boundary::None,
         };
-        Self { output, boundary, buffer: Vec::with_capacity(2 * BUFFER_BYTES), ends: Vec::new(), written: 0 }
+        Self {
+            output,
+            boundary,
+            buffer: Vec::with_capacity(2 * BUFFER_BYTES),
+            ends: Vec::new(),
+            written: 0,
+            gone_bytes: 0,
+        }
     }
 
     /// What is written to.
+    ///
+    /// ```
+    /// # use bus_core::framing::{FrameWriter, Framing};
+    /// let mut writer = FrameWriter::new(Vec::new(), &Framing::lines());
+    /// writer.put(b"one")?;
+    /// assert!(writer.output().is_empty());
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn output(&self) -> &W {
         &self.output
     }
 
     /// What is written to, to be changed while nothing is in the buffer.
+    ///
+    /// ```
+    /// # use bus_core::framing::{FrameWriter, Framing};
+    /// let mut writer = FrameWriter::new(Vec::new(), &Framing::lines());
+    /// writer.output_mut().extend_from_slice(b"# a head\n");
+    /// writer.put(b"one")?;
+    /// writer.flush()?;
+    /// assert_eq!(writer.output(), b"# a head\none\n");
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn output_mut(&mut self) -> &mut W {
         &mut self.output
     }
 
-    /// How many bytes a message of so many takes in the stream.
-    pub fn framed_bytes(&self, message_bytes: usize) -> usize {
-        let more = match &self.boundary {
-            Boundary::Behind(delimiter) => delimiter.len(),
-            Boundary::Length32 => size_of::<u32>(),
-            Boundary::None => 0,
-        };
-        message_bytes + more
+    /// How many bytes were put in since it began, with what stands around the messages: where the last message ends
+    /// in the stream, once all is written.
+    ///
+    /// ```
+    /// use bus_core::framing::{FrameWriter, Framing};
+    ///
+    /// let mut writer = FrameWriter::new(Vec::new(), &Framing::lines());
+    /// writer.put(b"one")?;
+    /// writer.put(b"four")?;
+    /// assert_eq!(writer.put_bytes(), 9);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn put_bytes(&self) -> u64 {
+        self.gone_bytes + self.buffer.len() as u64
     }
 
     /// Puts a message into the buffer, and writes the buffer out when it is full.
+    ///
+    /// ```
+    /// # use bus_core::framing::{FrameWriter, Framing};
+    /// let mut writer = FrameWriter::new(Vec::new(), &Framing::null());
+    /// writer.put(b"one")?;
+    /// writer.flush()?;
+    /// assert_eq!(writer.output(), b"one\0");
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     ///
     /// # Errors
     /// What the output said.
@@ -67,6 +128,17 @@ impl<W: Write> FrameWriter<W> {
     }
 
     /// As [`put`](Self::put), for framings without lengths: `fill` appends the message.
+    ///
+    /// ```
+    /// # use bus_core::framing::{FrameWriter, Framing};
+    /// use std::io::Write;
+    ///
+    /// let mut writer = FrameWriter::new(Vec::new(), &Framing::lines());
+    /// writer.put_with(|buffer| buffer.extend_from_slice(b"made in place"))?;
+    /// writer.flush()?;
+    /// assert_eq!(writer.output(), b"made in place\n");
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     ///
     /// # Errors
     /// What the output said.
@@ -81,6 +153,15 @@ impl<W: Write> FrameWriter<W> {
 
     /// Writes everything out.
     ///
+    /// ```
+    /// # use bus_core::framing::{FrameWriter, Framing};
+    /// let mut writer = FrameWriter::new(Vec::new(), &Framing::lines());
+    /// writer.put(b"one")?;
+    /// writer.flush()?;
+    /// assert_eq!(writer.output(), b"one\n");
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// What the output said. What it had taken before counts as written.
     pub fn flush(&mut self) -> io::Result<()> {
@@ -90,9 +171,19 @@ impl<W: Write> FrameWriter<W> {
 
     /// How many messages were written whole since this was last asked. What was not written is
     /// forgotten.
+    ///
+    /// ```
+    /// # use bus_core::framing::{FrameWriter, Framing};
+    /// let mut room = [0; 4];
+    /// let mut writer = FrameWriter::new(&mut room[..], &Framing::lines());
+    /// writer.put(b"one")?;
+    /// writer.put(b"two")?;
+    /// assert!(writer.flush().is_err());
+    /// assert_eq!(writer.take_written(), 1); // acknowledge so many
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn take_written(&mut self) -> usize {
-        self.buffer.clear();
-        self.ends.clear();
+        self.empty_buffer();
         std::mem::take(&mut self.written)
     }
 
@@ -110,9 +201,14 @@ impl<W: Write> FrameWriter<W> {
             }
         };
         self.written += self.ends.partition_point(|end| *end <= out);
+        self.empty_buffer();
+        outcome
+    }
+
+    fn empty_buffer(&mut self) {
+        self.gone_bytes += self.buffer.len() as u64;
         self.buffer.clear();
         self.ends.clear();
-        outcome
     }
 }
 

@@ -88,7 +88,7 @@ pub mod cursor {
     pub const TAKEN: usize = 16;
     /// How often the head was given back (low half), and which message that is (high half).
     pub const GIVEN_BACK: usize = 17;
-    /// Where the receiver waits.
+    /// Where the receiver waits: twice the epoch, and 1 if it sleeps on the [tail](super::data::TAIL) itself.
     pub const WAITING: usize = 32;
 }
 

@@ -29,6 +29,12 @@ pub trait Memory {
     /// Orders loads and stores around it.
     fn fence(&self, fence: Fence);
 
+    /// Whether the side that stores here has lost its place, so that what it stores is nothing to anybody any more. Of
+    /// what was loaded before this is asked, all that was stored later is told apart by it.
+    fn is_revoked(&self) -> bool {
+        false
+    }
+
     /// Copies bytes in, from `word` on; what of the last word is not covered is undefined.
     fn copy_in(&self, word: usize, bytes: &[u8]) {
         for (index, chunk) in bytes.chunks(8).enumerate() {
@@ -74,6 +80,10 @@ impl Memory for Nothing {
 impl<M: Memory + ?Sized> Memory for &M {
     fn words(&self) -> usize {
         (**self).words()
+    }
+
+    fn is_revoked(&self) -> bool {
+        (**self).is_revoked()
     }
 
     fn load(&self, word: usize) -> u64 {

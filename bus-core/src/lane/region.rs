@@ -14,13 +14,15 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::{self, NonNull};
-use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 use rustix::fs::{
     MemfdFlags, Mode, OFlags, SealFlags, fchmod, fcntl_add_seals, fcntl_get_seals, fcntl_getfl, fstat, fstatfs,
     ftruncate, memfd_create, open,
 };
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
+use rustix::thread::futex;
 
 use super::layout::{PAGE_BYTES, WORD_BYTES};
 use super::memory::{Fence, Memory};
@@ -94,6 +96,9 @@ impl MemoryFile {
     /// [`NotALane`] says what is wrong with it.
     pub fn open_checked(fd: OwnedFd, bytes: usize, access: Access) -> Result<Self, NotALane> {
         const TMPFS_MAGIC: i64 = 0x0102_1994;
+        // Files that were never meant to be sealed refuse the question, and this is the one that is asked first: of a file
+        // whose filesystem is a program (FUSE), any other would wait for that program's answer.
+        let seals = fcntl_get_seals(&fd).map_err(|_| NotALane::Kind)?;
         let status = fstat(&fd).map_err(io::Error::from)?;
         let filesystem = fstatfs(&fd).map_err(io::Error::from)?;
         let is_file = rustix::fs::FileType::from_raw_mode(status.st_mode) == rustix::fs::FileType::RegularFile;
@@ -104,8 +109,6 @@ impl MemoryFile {
         if length != bytes as u64 {
             return Err(NotALane::Size { bytes: length, expected: bytes });
         }
-        // Files that were never meant to be sealed refuse the question.
-        let seals = fcntl_get_seals(&fd).map_err(|_| NotALane::Kind)?;
         let needed = match access {
             Access::Write => SealFlags::SHRINK | SealFlags::GROW,
             Access::Read => SealFlags::SHRINK | SealFlags::GROW | SealFlags::FUTURE_WRITE,
@@ -227,12 +230,25 @@ impl AsFd for MemoryFile {
 pub struct Map {
     base: NonNull<AtomicU64>,
     bytes: usize,
+    /// Unmaps it, with the last that looks into it.
+    mapped: Arc<Mapped>,
+}
+
+/// What is unmapped when it is dropped.
+#[derive(Debug)]
+struct Mapped {
+    base: NonNull<AtomicU64>,
+    bytes: usize,
 }
 
 // SAFETY: it is memory of the whole process, and all access to what others may change goes by atomics.
 unsafe impl Send for Map {}
 // SAFETY: as above.
 unsafe impl Sync for Map {}
+// SAFETY: it unmaps, which any thread may do, and does nothing else.
+unsafe impl Send for Mapped {}
+// SAFETY: as above.
+unsafe impl Sync for Mapped {}
 
 impl Map {
     fn new(file: &MemoryFile, protection: ProtFlags) -> io::Result<Self> {
@@ -240,7 +256,7 @@ impl Map {
         // `MemoryFile` has made or checked, so no access within it faults.
         let base = unsafe { mmap(ptr::null_mut(), file.bytes, protection, MapFlags::SHARED, &file.fd, 0)? };
         let Some(base) = NonNull::new(base.cast::<AtomicU64>()) else { return Err(io::ErrorKind::OutOfMemory.into()) };
-        let map = Self { base, bytes: file.bytes };
+        let map = Self { base, bytes: file.bytes, mapped: Arc::new(Mapped { base, bytes: file.bytes }) };
         // Two processes that believe to be the same sender would both write.
         map.advise(0, map.bytes, Advice::LinuxDontFork)?;
         // Gigabytes of messages help nobody in a core dump. Where that is not known it is not needed.
@@ -257,10 +273,46 @@ impl Map {
         self.advise(from, bytes, Advice::LinuxPopulateWrite)
     }
 
+    /// The lower half of a word, as the kernel is asked to sleep on it or to wake who does: an address, and no
+    /// memory to be read or written by.
+    #[must_use]
+    pub fn futex(&self, word: usize) -> *const AtomicU32 {
+        let half = usize::from(cfg!(target_endian = "big"));
+        std::ptr::from_ref(self.word(word)).cast::<AtomicU32>().wrapping_add(half)
+    }
+
+    /// Wakes whoever sleeps on a word of this file, in whichever process. For its writer, after it was written.
+    pub fn wake(&self, word: usize) {
+        // SAFETY: within the map, and aligned; the reference is only made to name the address to the kernel, which
+        // neither reads nor writes what is there.
+        let word = unsafe { &*self.futex(word) };
+        // It can only fail for an address that is none.
+        let _ = futex::wake(word, futex::Flags::empty(), 1);
+    }
+
     fn advise(&self, from: usize, bytes: usize, advice: Advice) -> io::Result<()> {
         // SAFETY: within this map, by the callers; these advices change no content.
         unsafe { madvise(self.base.as_ptr().cast::<u8>().add(from).cast(), bytes, advice)? };
         Ok(())
+    }
+
+    /// The same map, for a message that lies in it: it stays for as long as either is there.
+    pub(super) fn share(&self) -> Self {
+        Self { base: self.base, bytes: self.bytes, mapped: Arc::clone(&self.mapped) }
+    }
+
+    /// Whether it is the same map.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.mapped, &other.mapped)
+    }
+
+    /// Where a word lies, with so many bytes from there on within the map.
+    pub(super) fn pointer(&self, word: usize, bytes: usize) -> NonNull<u8> {
+        let words = bytes.div_ceil(WORD_BYTES);
+        let length = self.bytes / WORD_BYTES;
+        assert!(words <= length && word <= length - words, "the bytes lie in the map");
+        // SAFETY: within the map, or just behind it for nothing at all.
+        unsafe { self.base.add(word).cast() }
     }
 
     /// The words that hold so many bytes.
@@ -331,8 +383,8 @@ impl Memory for Map {
         }
         assert!(word * WORD_BYTES + bytes.len() <= self.bytes, "the bytes lie in the map");
         // SAFETY: within the map. Only this process writes there, by one sender under its lock, and nobody in
-        // this process reads there: so it needs no atomics. `bytes` is no part of the map, of which nobody
-        // has a slice.
+        // this process reads there: so it needs no atomics. `bytes` is no part of the map: of what is written
+        // here nobody has a slice, and those of a slot lie in a place of their own.
         unsafe {
             ptr::copy_nonoverlapping(bytes.as_ptr(), self.base.as_ptr().add(word).cast::<u8>(), bytes.len());
         }
@@ -355,7 +407,7 @@ fn copy_words(words: &[AtomicU64], bytes: &mut [u8]) {
     }
 }
 
-impl Drop for Map {
+impl Drop for Mapped {
     fn drop(&mut self) {
         // SAFETY: nobody has a reference into it any more. It can only fail for an address that is no map.
         let _ = unsafe { munmap(self.base.as_ptr().cast(), self.bytes) };

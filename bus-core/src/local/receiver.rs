@@ -10,6 +10,7 @@ use super::mailbox::{Control, Envelope, Mailbox, ReceiverId, Seated};
 use super::registry::Registry;
 use crate::channel::Peers;
 use crate::error::{Ended, PeersError};
+use crate::lane::forked::Origin;
 use crate::signal::Signal;
 use crate::stream::receiver::{NoMessage, Wait};
 
@@ -20,6 +21,7 @@ pub(crate) struct LocalReceiver<T> {
 }
 
 struct Endpoint<T> {
+    origin: Origin,
     registry: Arc<Registry>,
     mailbox: Arc<Mailbox<T>>,
     id: ReceiverId,
@@ -41,7 +43,14 @@ impl<T> LocalReceiver<T> {
         let id = receiver.id;
         mailbox.admit_receiver(receiver);
         let (ended, signal) = (OnceLock::new(), OnceLock::new());
-        Self { endpoint: Arc::new(Endpoint { registry, mailbox, id, until_disconnected, ended, signal }) }
+        let origin = Origin::here();
+        Self { endpoint: Arc::new(Endpoint { origin, registry, mailbox, id, until_disconnected, ended, signal }) }
+    }
+
+    /// Whether it was opened in this process.
+    #[inline]
+    pub(crate) fn is_here(&self) -> bool {
+        self.endpoint.origin.is_here()
     }
 
     /// The descriptor that shows whether a call would give something.
@@ -74,6 +83,9 @@ impl<T> LocalReceiver<T> {
 
     /// The message that is lent is done with.
     pub(crate) fn acknowledge(&self) {
+        if !self.is_here() {
+            return;
+        }
         let mailbox = &self.endpoint.mailbox;
         let mut control = mailbox.control();
         if let Some(sender) = control.lent.take() {
@@ -85,6 +97,9 @@ impl<T> LocalReceiver<T> {
 
     /// The message that is lent comes again, first; after a deletion it goes.
     pub(crate) fn give_back(&self, mut envelope: Envelope<T>) {
+        if !self.is_here() {
+            return;
+        }
         let mailbox = &self.endpoint.mailbox;
         let mut control = mailbox.control();
         control.lent = None;
@@ -108,6 +123,14 @@ impl<T> LocalReceiver<T> {
             return 0;
         }
         mailbox.outlet.len() + usize::from(control.returned.is_some())
+    }
+
+    /// Whether it holds the channel, and nothing is queued, lent or given back.
+    pub(crate) fn is_drained(&self) -> bool {
+        let Endpoint { mailbox, id, .. } = &*self.endpoint;
+        let control = mailbox.control();
+        let nothing_out = control.lent.is_none() && control.returned.is_none();
+        control.is_seated(*id) && nothing_out && mailbox.outlet.is_empty()
     }
 
     pub(crate) fn is_seated(&self) -> bool {
@@ -209,7 +232,10 @@ impl<T> Clone for LocalReceiver<T> {
 
 impl<T> Drop for Endpoint<T> {
     fn drop(&mut self) {
-        self.leave();
+        // In a forked child another thread may hold what this would wait for, and is not there.
+        if self.origin.is_here() {
+            self.leave();
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use super::registry::Registry;
 use crate::channel::{Peers, WhenFull};
 use crate::codec::Codec;
 use crate::error::PeersError;
+use crate::lane::forked::Origin;
 use crate::message::{Headers, MessageInfo, SenderId};
 use crate::stream::sender::{PushError, Wait};
 use crate::stream::session::lock;
@@ -20,6 +21,7 @@ pub(crate) struct LocalSender<T> {
 }
 
 struct Endpoint<T> {
+    origin: Origin,
     registry: Arc<Registry>,
     mailbox: Arc<Mailbox<T>>,
     account: Arc<Account>,
@@ -66,7 +68,23 @@ impl<T> LocalSender<T> {
     ) -> Self {
         let account = mailbox.admit_sender(id);
         let pid = std::process::id();
-        Self { endpoint: Arc::new(Endpoint { registry, mailbox, account, id, pid, require_receiver }) }
+        Self {
+            endpoint: Arc::new(Endpoint {
+                origin: Origin::here(),
+                registry,
+                mailbox,
+                account,
+                id,
+                pid,
+                require_receiver,
+            }),
+        }
+    }
+
+    /// Whether it was opened in this process.
+    #[inline]
+    pub(crate) fn is_here(&self) -> bool {
+        self.endpoint.origin.is_here()
     }
 
     /// Sends one message. `Ok` has its sequence.
@@ -89,6 +107,21 @@ impl<T> LocalSender<T> {
                     Err(why) => return Err((value, why)),
                 },
             }
+        }
+    }
+
+    /// Waits until the window has room for a message. Others may take it.
+    pub(crate) fn await_window(&self, wait: Wait) -> Result<(), PushError> {
+        let endpoint = &*self.endpoint;
+        let mut moment = None;
+        loop {
+            if endpoint.is_closed() {
+                return Err(PushError::Disconnected);
+            }
+            if endpoint.account.window_is_open(&mut lock(&endpoint.account.order.0), endpoint.mailbox.window) {
+                return Ok(());
+            }
+            moment = Some(endpoint.wait_for_room(wait, moment)?);
         }
     }
 
@@ -184,8 +217,11 @@ impl<T> Clone for LocalSender<T> {
 
 impl<T> Drop for Endpoint<T> {
     fn drop(&mut self) {
-        self.mailbox.dismiss_sender(self.id);
-        self.registry.left(&self.mailbox);
+        // In a forked child another thread may hold what this would wait for, and is not there.
+        if self.origin.is_here() {
+            self.mailbox.dismiss_sender(self.id);
+            self.registry.left(&self.mailbox);
+        }
     }
 }
 

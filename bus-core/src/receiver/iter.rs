@@ -3,6 +3,16 @@
 use super::Receiver;
 
 /// See [`Receiver::iter`].
+///
+/// ```
+/// # let bus = bus_core::Bus::in_process();
+/// # let receiver = bus.receiver::<u32>("numbers").until_disconnected().open()?;
+/// # bus.sender::<u32>("numbers").open()?.send(7)?;
+/// for number in &receiver {
+///     assert_eq!(number, 7);
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Iter<'a, T> {
     pub(super) receiver: &'a Receiver<T>,
@@ -17,6 +27,14 @@ impl<T: Send + 'static> Iterator for Iter<'_, T> {
 }
 
 /// See [`Receiver::try_iter`].
+///
+/// ```
+/// # let bus = bus_core::Bus::in_process();
+/// # let receiver = bus.receiver::<u32>("numbers").open()?;
+/// # bus.sender::<u32>("numbers").open()?.send(7)?;
+/// assert_eq!(receiver.try_iter().collect::<Vec<_>>(), [7]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct TryIter<'a, T> {
     pub(super) receiver: &'a Receiver<T>,
@@ -31,6 +49,15 @@ impl<T: Send + 'static> Iterator for TryIter<'_, T> {
 }
 
 /// Values of a receiver that nobody else needs.
+///
+/// ```
+/// # let bus = bus_core::Bus::in_process();
+/// # let receiver = bus.receiver::<u32>("numbers").until_disconnected().open()?;
+/// # bus.sender::<u32>("numbers").open()?.send(7)?;
+/// let worker = std::thread::spawn(move || receiver.into_iter().sum::<u32>());
+/// assert_eq!(worker.join().unwrap(), 7);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct IntoIter<T> {
     receiver: Receiver<T>,

@@ -5,6 +5,7 @@
 mod batch;
 mod builder;
 mod delivery;
+mod in_place;
 mod iter;
 mod passing;
 mod readiness;
@@ -12,28 +13,34 @@ mod readiness;
 use std::cell::Cell;
 use std::fmt;
 use std::marker::PhantomData;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::channel::Peers;
 use crate::codec::{Codec, DecodeError};
-use crate::error::{PeersError, RecvError, RecvTimeoutError, TryRecvError, Undecodable};
+use crate::error::{AdminError, PeersError, RecvError, RecvTimeoutError, TryRecvError, Undecodable};
+use crate::lane::region::Map;
+use crate::lane::ring::Payload;
 use crate::limits::PEERS_TIMEOUT_MS;
 use crate::local::{Envelope, LocalReceiver};
 use crate::message::{Headers, Message};
 use crate::name::ChannelName;
-use crate::stream::receiver::{LentFrame, NoMessage, StreamReceiver, Wait};
+use crate::stream::receiver::{Copied, Held, LentFrame, Loan, NoMessage, StreamReceiver, Wait};
 use crate::wire::decode_headers;
 use delivery::Lender;
 
 pub use batch::{BytesBatch, BytesDelivery, BytesItem};
 pub use builder::ReceiverBuilder;
 pub use delivery::{Delivery, OwnedDelivery};
+pub use in_place::InPlaceDelivery;
+pub(crate) use in_place::Lying;
 pub use iter::{IntoIter, Iter, TryIter};
 pub(crate) use passing::Passed;
 
 /// Turns bytes into a value. Chosen when the receiver is opened.
 type Decode<T> = fn(Codec, &[u8]) -> Result<T, DecodeError>;
+
+/// The same, from where a lane has them: with how many there are.
+type DecodeFrom<T> = fn(Codec, Payload<'_, Map>, usize) -> Result<T, DecodeError>;
 
 /// The end of a channel that receives values of type `T`. One at a time holds a channel.
 ///
@@ -47,6 +54,7 @@ type Decode<T> = fn(Codec, &[u8]) -> Result<T, DecodeError>;
 pub struct Receiver<T> {
     route: Route<T>,
     decode: Decode<T>,
+    decode_from: DecodeFrom<T>,
     /// Code of the type runs before a value is there.
     decodes: bool,
     expected: String,
@@ -56,9 +64,36 @@ pub struct Receiver<T> {
 }
 
 enum Route<T> {
-    Stream(Arc<StreamReceiver>),
+    Stream(Held),
     Local(LocalReceiver<T>),
 }
+
+impl<T> Route<T> {
+    /// Whether it was opened in this process: in a forked child nothing of it is touched.
+    #[inline]
+    fn is_here(&self) -> bool {
+        match self {
+            Self::Stream(stream) => stream.origin.is_here(),
+            Self::Local(local) => local.is_here(),
+        }
+    }
+
+    fn check_here(&self) -> Result<(), NoMessage> {
+        if self.is_here() { Ok(()) } else { Err(NoMessage::Forked) }
+    }
+}
+
+impl<T> Drop for Route<T> {
+    fn drop(&mut self) {
+        match self {
+            Self::Stream(stream) if stream.origin.is_here() => stream.leave(),
+            Self::Stream(_) | Self::Local(_) => {}
+        }
+    }
+}
+
+/// A value with its headers, or why there is none.
+type Decoded<T> = Result<(T, Headers), Nothing>;
 
 /// Why there is no value: the union of what the three forms can say.
 enum Nothing {
@@ -182,6 +217,15 @@ impl<T: Send + 'static> Receiver<T> {
 
     /// As [`next_delivery`](Self::next_delivery), if a message is here.
     ///
+    /// ```
+    /// # let bus = bus_core::Bus::in_process();
+    /// let mut receiver = bus.receiver::<u32>("numbers").open()?;
+    /// assert!(receiver.try_next_delivery().is_err());
+    /// bus.sender::<u32>("numbers").open()?.send(7)?;
+    /// assert_eq!(receiver.try_next_delivery()?.ack(), 7);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// [`TryRecvError`].
     pub fn try_next_delivery(&mut self) -> Result<Delivery<'_, T>, TryRecvError> {
@@ -189,6 +233,14 @@ impl<T: Send + 'static> Receiver<T> {
     }
 
     /// As [`next_delivery`](Self::next_delivery), until `deadline` at most.
+    ///
+    /// ```
+    /// # use std::time::Instant;
+    /// # let bus = bus_core::Bus::in_process();
+    /// let mut receiver = bus.receiver::<u32>("numbers").open()?;
+    /// assert!(receiver.next_delivery_deadline(Instant::now()).is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// [`RecvTimeoutError`].
@@ -207,6 +259,7 @@ impl<T: Send + 'static> Receiver<T> {
     #[must_use]
     pub fn len(&self) -> usize {
         match &self.route {
+            _ if !self.route.is_here() => 0,
             Route::Stream(stream) => {
                 let len = stream.len();
                 stream.show();
@@ -241,12 +294,41 @@ impl<T: Send + 'static> Receiver<T> {
     #[must_use]
     pub fn is_seated(&self) -> bool {
         match &self.route {
+            _ if !self.route.is_here() => false,
             Route::Stream(stream) => {
                 let seated = stream.is_seated();
                 stream.show();
                 seated
             }
             Route::Local(local) => local.is_seated(),
+        }
+    }
+
+    /// Whether nothing is left to receive: this receiver holds the channel, no message is queued or in delivery, in
+    /// a lane or in the daemon, and no sender of an earlier daemon is to bring any. A sender that is connected may
+    /// send more at any time. Asks the daemon; with a daemon that has not heard of this receiver yet, the answer
+    /// is no.
+    ///
+    /// ```
+    /// # let bus = bus_core::Bus::in_process();
+    /// let receiver = bus.receiver::<u32>("numbers").open()?;
+    /// bus.sender::<u32>("numbers").open()?.send(1)?;
+    /// assert!(!receiver.is_drained()?);
+    /// receiver.recv()?;
+    /// assert!(receiver.is_drained()?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`AdminError::Connect`] when no daemon answers; see [`AdminError`].
+    pub fn is_drained(&self) -> Result<bool, AdminError> {
+        match &self.route {
+            Route::Stream(stream) => {
+                let drained = stream.is_drained();
+                stream.show();
+                drained
+            }
+            Route::Local(local) => Ok(local.is_drained()),
         }
     }
 
@@ -284,6 +366,7 @@ impl<T: Send + 'static> Receiver<T> {
 
     fn peers_from(&self, from: Option<Peers>, deadline: Option<Instant>) -> Result<Peers, PeersError> {
         match &self.route {
+            _ if !self.route.is_here() => Err(PeersError::Forked),
             Route::Stream(stream) => {
                 let peers = stream.peers(from, deadline);
                 stream.show();
@@ -307,12 +390,12 @@ impl<T: Send + 'static> Receiver<T> {
     }
 
     fn take(&self, wait: Wait) -> Result<T, Nothing> {
+        self.route.check_here()?;
         match &self.route {
             Route::Local(local) => Ok(local.take(wait)?.value),
             Route::Stream(stream) => {
                 // A value that does not survive its decoding comes again marked: it is claimed first.
-                let loan = stream.lend_next(wait, self.decodes)?;
-                let decoded = self.decode(&loan.frame());
+                let (loan, decoded) = self.decode_next(stream, wait, self.decodes)?;
                 loan.take(wait)?;
                 decoded.map(|(value, _)| value)
             }
@@ -320,11 +403,12 @@ impl<T: Send + 'static> Receiver<T> {
     }
 
     fn lend(&mut self, wait: Wait) -> Result<Delivery<'_, T>, Nothing> {
+        self.route.check_here()?;
         let (lender, envelope) = match &self.route {
             Route::Local(local) => (Lender::Local(local.clone()), local.lend(wait)?),
             Route::Stream(stream) => {
-                let loan = stream.lend_next(wait, true)?;
-                let (value, headers) = match self.decode(&loan.frame()) {
+                let (loan, decoded) = self.decode_next(stream, wait, true)?;
+                let (value, headers) = match decoded {
                     Ok(decoded) => decoded,
                     Err(undecodable) => {
                         // The error owns the message now.
@@ -334,24 +418,62 @@ impl<T: Send + 'static> Receiver<T> {
                 };
                 let envelope = Envelope { value, headers, info: loan.frame().info() };
                 loan.keep();
-                (Lender::Stream(Arc::clone(stream)), envelope)
+                (Lender::Stream(stream.clone()), envelope)
             }
         };
         Ok(Delivery::new(lender, envelope))
     }
 
-    fn decode(&self, frame: &LentFrame<'_>) -> Result<(T, Headers), Nothing> {
-        let info = frame.info();
+    /// Waits for the next message, and decodes it: a large one from where its lane has it.
+    fn decode_next<'a>(
+        &self,
+        stream: &'a StreamReceiver,
+        wait: Wait,
+        claim: bool,
+    ) -> Result<(Loan<'a>, Decoded<T>), NoMessage> {
+        loop {
+            let loan = stream.lend_next(wait, claim, Copied::Small)?;
+            let Some((reader, record)) = loan.in_ring() else {
+                let decoded = self.decode(&loan.frame());
+                return Ok((loan, decoded));
+            };
+            let codec = record.header.codec;
+            let bytes = record.header.payload_bytes as usize;
+            let payload = || {
+                let mut payload = vec![0; bytes];
+                reader.copy_payload(record, &mut payload);
+                payload
+            };
+            let value = (self.decode_from)(codec, reader.payload(record), bytes);
+            let decoded = self.decoded(&loan.frame(), value, payload);
+            if reader.is_still_honoured() {
+                return Ok((loan, decoded));
+            }
+            // What was read may be another message by now: it is another receiver's, or comes by another way.
+        }
+    }
+
+    fn decode(&self, frame: &LentFrame<'_>) -> Decoded<T> {
+        let value = (self.decode)(frame.info().codec, frame.payload);
+        self.decoded(frame, value, || frame.payload.to_vec())
+    }
+
+    fn decoded(
+        &self,
+        frame: &LentFrame<'_>,
+        value: Result<T, DecodeError>,
+        payload: impl FnOnce() -> Vec<u8>,
+    ) -> Decoded<T> {
         let headers = match frame.header_block {
             [] => Headers::new(),
             block => decode_headers(block).unwrap_or_default(),
         };
-        match (self.decode)(info.codec, frame.payload) {
+        match value {
             Ok(value) => Ok((value, headers)),
             Err(source) => {
-                let message = Message { info, headers, payload: frame.payload.to_vec() };
-                let expected = self.expected.clone();
-                Err(Nothing::Undecodable(Box::new(Undecodable { message, expected, source })))
+                let message = Message { info: frame.info(), headers, payload: payload() };
+                let (expected, channel) = (self.expected.clone(), self.channel.clone());
+                Err(Nothing::Undecodable(Box::new(Undecodable { message, expected, source, channel })))
             }
         }
     }
@@ -379,6 +501,7 @@ macro_rules! from_nothing {
                     Nothing::NoMessage(NoMessage::Timeout) => Self::$timeout,
                     Nothing::NoMessage(NoMessage::Away) => Self::$away,
                     Nothing::NoMessage(NoMessage::Ended(ended)) => ended.into(),
+                    Nothing::NoMessage(NoMessage::Forked) => Self::Forked,
                     Nothing::Undecodable(undecodable) => Self::Undecodable(undecodable),
                 }
             }

@@ -1,6 +1,6 @@
 //! Messages handed on to a channel of crossbeam, as many at once as that takes.
 
-use std::sync::Arc;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use crossbeam_channel::{Sender, TrySendError};
 
@@ -27,15 +27,16 @@ const PASSED_MESSAGES: usize = 256;
 impl<T: Send + 'static> Receiver<T> {
     /// Hands the next message to `sink`, with those that are here behind it.
     pub(crate) fn try_pass(&mut self, sink: &Sender<T>) -> Result<Passed<T>, TryRecvError> {
-        self.pass(Wait::Never, sink).map_err(Into::into)
+        self.pass(sink).map_err(Into::into)
     }
 
-    fn pass(&mut self, wait: Wait, sink: &Sender<T>) -> Result<Passed<T>, Nothing> {
+    fn pass(&mut self, sink: &Sender<T>) -> Result<Passed<T>, Nothing> {
+        self.route.check_here()?;
         let stream = match &self.route {
             Route::Stream(stream) => stream,
-            Route::Local(_) => return Ok(Passed::Lent(self.lend(wait)?.into_owned())),
+            Route::Local(_) => return Ok(Passed::Lent(self.lend(Wait::Never)?.into_owned())),
         };
-        let mut loan = stream.lend_next(wait, true)?;
+        let mut loan = stream.lend_soon()?;
         let value = match self.decode(&loan.frame()) {
             Ok((value, _)) => value,
             Err(undecodable) => {
@@ -50,14 +51,24 @@ impl<T: Send + 'static> Receiver<T> {
             Err(TrySendError::Full(value)) => {
                 let envelope = Envelope { value, headers: Headers::new(), info: loan.frame().info() };
                 loan.keep();
-                return Ok(Passed::Lent(OwnedDelivery::new(Lender::Stream(Arc::clone(stream)), envelope)));
+                return Ok(Passed::Lent(OwnedDelivery::new(Lender::Stream(stream.clone()), envelope)));
             }
         }
         loan.extend(PASSED_MESSAGES);
-        // One that is not taken, or does not decode, says why when it is the first.
-        let takes = |frame| self.decode(&frame).is_ok_and(|(value, _)| sink.try_send(value).is_ok());
-        let taken = 1 + loan.frames().skip(1).take_while(|frame| takes(*frame)).count();
+        let mut taken = 1;
+        let passing = catch_unwind(AssertUnwindSafe(|| {
+            for frame in loan.frames().skip(1) {
+                // One that is not taken, or does not decode, says why when it is the first.
+                let Ok(value) = (self.decode)(frame.codec(), frame.payload) else { break };
+                if sink.try_send(value).is_err() {
+                    break;
+                }
+                taken += 1;
+            }
+        }));
+        // Also when the next one's own code has panicked: what the sink has taken does not come again.
         loan.settle_first(taken);
+        passing.unwrap_or_else(|panic| resume_unwind(panic));
         Ok(Passed::Taken)
     }
 }

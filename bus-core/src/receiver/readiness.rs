@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use super::{Receiver, Route};
+use crate::error::RecvError;
 
 impl<T: Send + 'static> Receiver<T> {
     /// The descriptor of [`AsFd`], or why there is none.
@@ -17,9 +18,11 @@ impl<T: Send + 'static> Receiver<T> {
     /// ```
     ///
     /// # Errors
-    /// What the system says when it is asked for for the first time: no descriptor left.
+    /// What the system says when it is asked for for the first time: no descriptor left. And in a process that was
+    /// forked since the receiver was opened.
     pub fn readiness(&self) -> io::Result<BorrowedFd<'_>> {
         match &self.route {
+            _ if !self.route.is_here() => Err(io::Error::other(RecvError::Forked)),
             Route::Stream(stream) => stream.readiness(),
             Route::Local(local) => local.readiness(),
         }
@@ -52,8 +55,8 @@ impl<T: Send + 'static> Receiver<T> {
 /// ```
 ///
 /// # Panics
-/// `as_fd` panics when the process has no descriptor left for it: [`readiness`](Receiver::readiness) says so
-/// instead.
+/// `as_fd` panics when the process has no descriptor left for it, and in a forked child:
+/// [`readiness`](Receiver::readiness) says so instead.
 impl<T: Send + 'static> AsFd for Receiver<T> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self.readiness() {

@@ -1,5 +1,7 @@
 //! Several values at less than each would cost alone: encoded one behind the other, and fed under one lock.
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
 use super::outgoing::SCRATCH;
 use super::unsent::Unsent;
 use super::{Route, Sender};
@@ -16,14 +18,17 @@ impl<T: Send + 'static> Sender<T> {
     /// they wait.
     pub(crate) fn feeds_together(&self) -> usize {
         match &self.route {
-            Route::Stream(stream) if !stream.0.is_exact() => FED_TOGETHER,
+            Route::Stream(stream) if self.route.is_here() && !stream.0.is_exact() => FED_TOGETHER,
             Route::Stream(_) | Route::Local(_) => 1,
         }
     }
 
     /// Feeds all values in order, and takes those out that are fed; those behind the one in the error stay.
     pub(crate) fn feed_values(&self, values: &mut Vec<T>) -> Result<(), SendError<T>> {
-        let Route::Stream(stream) = &self.route else { return self.feed_each(values) };
+        let stream = match &self.route {
+            Route::Stream(stream) if self.route.is_here() => stream,
+            Route::Stream(_) | Route::Local(_) => return self.feed_each(values),
+        };
         let outgoing = self.outgoing();
         // Taken, not borrowed: encoding may run code that sends on its own.
         let mut scratch = SCRATCH.take();
@@ -32,17 +37,16 @@ impl<T: Send + 'static> Sender<T> {
         let outcome = loop {
             scratch.clear();
             ends.clear();
-            let mut undone = None;
-            for value in &values[fed..] {
-                if let Err(why) = outgoing.encode(value, &mut scratch) {
-                    undone = Some(why);
-                    break;
+            let encoded = catch_unwind(AssertUnwindSafe(|| {
+                for value in &values[fed..] {
+                    outgoing.encode(value, &mut scratch)?;
+                    ends.push(scratch.len());
+                    if scratch.len() >= ENCODED_BYTES {
+                        break;
+                    }
                 }
-                ends.push(scratch.len());
-                if scratch.len() >= ENCODED_BYTES {
-                    break;
-                }
-            }
+                Ok(())
+            }));
             let mut from = 0;
             let payloads = ends.iter().map(|to| &scratch[std::mem::replace(&mut from, *to)..*to]);
             match stream.0.feed_all(outgoing.codec, b"", payloads) {
@@ -52,10 +56,12 @@ impl<T: Send + 'static> Sender<T> {
                     break Err(error.into());
                 }
             }
-            match undone {
-                Some(why) => break Err(why),
-                None if fed == values.len() => break Ok(()),
-                None => {}
+            match encoded {
+                Ok(Err(why)) => break Err(why),
+                Ok(Ok(())) if fed == values.len() => break Ok(()),
+                Ok(Ok(())) => {}
+                // Of a value's own code: those before it are fed.
+                Err(panic) => resume_unwind(panic),
             }
         };
         SCRATCH.set(scratch);

@@ -18,6 +18,12 @@ use crate::waiting::Waiting;
 use crate::wire::LaneWish;
 
 /// Options of a sender.
+///
+/// ```
+/// # let bus = bus_core::Bus::in_process();
+/// let sender = bus.sender::<u32>("numbers").name("counter").no_lane().open()?;
+/// # Ok::<(), bus_core::OpenError>(())
+/// ```
 pub struct SenderBuilder<T> {
     bus: Bus,
     channel: String,
@@ -66,6 +72,12 @@ impl<T> SenderBuilder<T> {
     }
 
     /// How values become bytes; bincode otherwise.
+    ///
+    /// ```
+    /// # let bus = bus_core::Bus::in_process();
+    /// let sender = bus.sender::<u32>("numbers").codec(bus_core::Codec::Json).open()?;
+    /// # Ok::<(), bus_core::OpenError>(())
+    /// ```
     #[must_use]
     pub fn codec(mut self, codec: Codec) -> Self {
         self.codec = codec;
@@ -73,6 +85,14 @@ impl<T> SenderBuilder<T> {
     }
 
     /// The name of the type; the last segment of the type's path otherwise.
+    ///
+    /// ```
+    /// # let bus = bus_core::Bus::in_process();
+    /// let sender = bus.sender::<u32>("ages").type_name("Age").open()?;
+    /// assert!(bus.receiver::<u32>("ages").open().is_err());
+    /// assert!(bus.receiver::<u32>("ages").type_name("Age").open().is_ok());
+    /// # Ok::<(), bus_core::OpenError>(())
+    /// ```
     #[must_use]
     pub fn type_name(mut self, name: impl Into<String>) -> Self {
         self.type_name = Some(cut(name.into(), TYPE_NAME_MAX_BYTES));
@@ -80,6 +100,12 @@ impl<T> SenderBuilder<T> {
     }
 
     /// The name of the endpoint, as `bus show` tells it; the program's otherwise.
+    ///
+    /// ```
+    /// # let bus = bus_core::Bus::in_process();
+    /// let sender = bus.sender::<u32>("numbers").name("counter").open()?;
+    /// # Ok::<(), bus_core::OpenError>(())
+    /// ```
     #[must_use]
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(cut(name.into(), ENDPOINT_NAME_MAX_BYTES));
@@ -87,6 +113,13 @@ impl<T> SenderBuilder<T> {
     }
 
     /// Sends fail with `Disconnected` while there is no receiver.
+    ///
+    /// ```
+    /// # let bus = bus_core::Bus::in_process();
+    /// let sender = bus.sender::<u32>("numbers").require_receiver().open()?;
+    /// assert!(sender.send(7).is_err());
+    /// # Ok::<(), bus_core::OpenError>(())
+    /// ```
     #[must_use]
     pub fn require_receiver(mut self) -> Self {
         self.require_receiver = true;
@@ -124,6 +157,12 @@ impl<T> SenderBuilder<T> {
     }
 
     /// How it waits for room in a lane; [`Waiting::Adaptive`] otherwise.
+    ///
+    /// ```
+    /// # let bus = bus_core::Bus::in_process();
+    /// let sender = bus.sender::<u32>("numbers").lane().waiting(bus_core::Waiting::Spin).open()?;
+    /// # Ok::<(), bus_core::OpenError>(())
+    /// ```
     #[must_use]
     pub fn waiting(mut self, waiting: Waiting) -> Self {
         self.waiting = waiting;

@@ -5,6 +5,7 @@
 mod batch;
 mod builder;
 mod outgoing;
+mod slot;
 mod unsent;
 
 use std::convert::Infallible;
@@ -25,6 +26,7 @@ use outgoing::Unconfirmed;
 
 pub use builder::SenderBuilder;
 pub use outgoing::Outgoing;
+pub use slot::Slot;
 
 /// Turns a value into bytes. Chosen when the sender is opened.
 type Encode<T> = fn(Codec, &T, &mut Vec<u8>) -> Result<(), EncodeError>;
@@ -50,6 +52,18 @@ enum Route<T> {
     Stream(Arc<FlushOnDrop>),
     Local(LocalSender<T>),
 }
+
+impl<T> Route<T> {
+    /// Whether it was opened in this process: in a forked child nothing of it is touched.
+    #[inline]
+    fn is_here(&self) -> bool {
+        match self {
+            Self::Stream(stream) => stream.0.origin.is_here(),
+            Self::Local(local) => local.is_here(),
+        }
+    }
+}
+
 impl<T: Send + 'static> Sender<T> {
     /// Sends `value`; waits while the window is used up.
     ///
@@ -244,14 +258,17 @@ impl<T: Send + 'static> Sender<T> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn push_buffered(&self) {
-        self.push_all_buffered();
+        match &self.route {
+            Route::Stream(stream) if self.route.is_here() => stream.0.write_buffered(),
+            Route::Stream(_) | Route::Local(_) => {}
+        }
     }
 
-    /// The same. Returns whether nothing is left in the buffer.
-    pub(crate) fn push_all_buffered(&self) -> bool {
+    /// The same, and waits until the daemon's socket has taken all of it.
+    pub(crate) fn see_buffered_written(&self) {
         match &self.route {
-            Route::Stream(stream) => stream.0.write_buffered(),
-            Route::Local(_) => true,
+            Route::Stream(stream) if self.route.is_here() => stream.0.see_buffered_written(),
+            Route::Stream(_) | Route::Local(_) => {}
         }
     }
 
@@ -268,6 +285,7 @@ impl<T: Send + 'static> Sender<T> {
     #[must_use]
     pub fn ticket(&self) -> Ticket {
         match &self.route {
+            _ if !self.route.is_here() => Ticket { sequence: 0 },
             Route::Stream(stream) => stream.0.ticket(),
             Route::Local(local) => Ticket { sequence: local.last_sequence() },
         }
@@ -286,6 +304,7 @@ impl<T: Send + 'static> Sender<T> {
     /// [`FlushError`].
     pub fn wait(&self, ticket: &Ticket, deadline: Option<Instant>) -> Result<(), FlushError> {
         match &self.route {
+            _ if !self.route.is_here() => Err(FlushError::Forked),
             Route::Stream(stream) => stream.0.wait(*ticket, deadline),
             Route::Local(_) => Ok(()),
         }
@@ -302,8 +321,8 @@ impl<T: Send + 'static> Sender<T> {
     #[must_use]
     pub fn refused(&self) -> Vec<Message> {
         match &self.route {
-            Route::Stream(stream) => stream.0.refused(),
-            Route::Local(_) => Vec::new(),
+            Route::Stream(stream) if self.route.is_here() => stream.0.refused(),
+            Route::Stream(_) | Route::Local(_) => Vec::new(),
         }
     }
 
@@ -318,6 +337,7 @@ impl<T: Send + 'static> Sender<T> {
     #[must_use]
     pub fn dropped(&self) -> u64 {
         match &self.route {
+            _ if !self.route.is_here() => 0,
             Route::Stream(stream) => stream.0.dropped(),
             Route::Local(local) => local.dropped(),
         }
@@ -357,6 +377,7 @@ impl<T: Send + 'static> Sender<T> {
 
     fn peers_from(&self, from: Option<Peers>, deadline: Option<Instant>) -> Result<Peers, PeersError> {
         match &self.route {
+            _ if !self.route.is_here() => Err(PeersError::Forked),
             Route::Stream(stream) => stream.0.peers(from, deadline),
             Route::Local(local) => local.peers(from, deadline),
         }
@@ -396,12 +417,13 @@ impl<T: Send + 'static> Sender<T> {
     /// Disconnected once the channel is closed: for those who wait on channels within the process.
     pub(crate) fn closed(&self) -> crossbeam_channel::Receiver<Infallible> {
         match &self.route {
+            _ if !self.route.is_here() => crossbeam_channel::bounded(0).1,
             Route::Stream(stream) => stream.0.closed(),
             Route::Local(local) => local.closed(),
         }
     }
 
-    /// The id of this sender on its bus.
+    /// The id of this sender on its bus; 0 in a process that was forked since it was opened.
     ///
     /// ```
     /// # let bus = bus_core::Bus::in_process();
@@ -412,6 +434,7 @@ impl<T: Send + 'static> Sender<T> {
     #[must_use]
     pub fn id(&self) -> SenderId {
         match &self.route {
+            _ if !self.route.is_here() => SenderId(0),
             Route::Stream(stream) => stream.0.id(),
             Route::Local(local) => local.id(),
         }
@@ -435,8 +458,8 @@ impl<T: Send + 'static> Sender<T> {
     #[must_use]
     pub fn has_lane(&self) -> bool {
         match &self.route {
-            Route::Stream(stream) => stream.0.has_lane(),
-            Route::Local(_) => false,
+            Route::Stream(stream) if self.route.is_here() => stream.0.has_lane(),
+            Route::Stream(_) | Route::Local(_) => false,
         }
     }
 
@@ -445,8 +468,8 @@ impl<T: Send + 'static> Sender<T> {
     #[must_use]
     pub fn is_in_lane(&self) -> bool {
         match &self.route {
-            Route::Stream(stream) => stream.0.is_in_lane(),
-            Route::Local(_) => false,
+            Route::Stream(stream) if self.route.is_here() => stream.0.is_in_lane(),
+            Route::Stream(_) | Route::Local(_) => false,
         }
     }
 
@@ -462,6 +485,7 @@ impl<T: Send + 'static> Sender<T> {
     #[must_use]
     pub fn len(&self) -> usize {
         match &self.route {
+            _ if !self.route.is_here() => 0,
             Route::Stream(stream) => stream.0.unacknowledged(),
             Route::Local(local) => local.unacknowledged(),
         }

@@ -13,6 +13,16 @@ use crate::ticket::Ticket;
 use crate::wire::encode_headers;
 
 /// One message on its way: headers and codec, then any form of `send`.
+///
+/// ```
+/// # let bus = bus_core::Bus::in_process();
+/// let sender = bus.sender::<u32>("numbers").open()?;
+/// let headers = bus_core::Headers::new().with("trace", "7f");
+/// sender.outgoing().headers(&headers).send(1)?;
+/// let mut receiver = bus.receiver::<u32>("numbers").open()?;
+/// assert_eq!(receiver.next_delivery()?.headers().value("trace"), Some("7f"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Outgoing<'a, T> {
     pub(super) sender: &'a Sender<T>,
@@ -29,6 +39,14 @@ pub(super) enum Unconfirmed<T> {
 
 impl<'a, T: Send + 'static> Outgoing<'a, T> {
     /// With these headers.
+    ///
+    /// ```
+    /// # let bus = bus_core::Bus::in_process();
+    /// # let sender = bus.sender::<u32>("numbers").open()?;
+    /// let headers = bus_core::Headers::new().with("trace", "7f");
+    /// sender.outgoing().headers(&headers).send(1)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn headers(mut self, headers: &'a Headers) -> Self {
         self.headers = Some(headers);
@@ -36,6 +54,13 @@ impl<'a, T: Send + 'static> Outgoing<'a, T> {
     }
 
     /// In this codec. A raw sender says so what its bytes are.
+    ///
+    /// ```
+    /// # let bus = bus_core::Bus::in_process();
+    /// let sender = bus.raw_sender("documents").open()?;
+    /// sender.outgoing().codec(bus_core::Codec::Json).send(b"{}".to_vec())?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn codec(mut self, codec: Codec) -> Self {
         self.codec = codec;
@@ -43,6 +68,13 @@ impl<'a, T: Send + 'static> Outgoing<'a, T> {
     }
 
     /// See [`Sender::send`].
+    ///
+    /// ```
+    /// # let bus = bus_core::Bus::in_process();
+    /// # let sender = bus.sender::<u32>("numbers").open()?;
+    /// sender.outgoing().send(1)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// [`SendError`].
@@ -52,6 +84,13 @@ impl<'a, T: Send + 'static> Outgoing<'a, T> {
 
     /// See [`Sender::try_send`].
     ///
+    /// ```
+    /// # let bus = bus_core::Bus::in_process();
+    /// # let sender = bus.sender::<u32>("numbers").open()?;
+    /// assert!(sender.outgoing().try_send(1).is_ok());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// [`TrySendError`].
     pub fn try_send(&self, value: T) -> Result<(), TrySendError<T>> {
@@ -59,6 +98,14 @@ impl<'a, T: Send + 'static> Outgoing<'a, T> {
     }
 
     /// See [`Sender::send_deadline`].
+    ///
+    /// ```
+    /// # use std::time::{Duration, Instant};
+    /// # let bus = bus_core::Bus::in_process();
+    /// # let sender = bus.sender::<u32>("numbers").open()?;
+    /// sender.outgoing().send_deadline(1, Instant::now() + Duration::from_secs(1))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// [`SendTimeoutError`].
@@ -68,6 +115,14 @@ impl<'a, T: Send + 'static> Outgoing<'a, T> {
 
     /// See [`Sender::feed`].
     ///
+    /// ```
+    /// # let bus = bus_core::Bus::in_process();
+    /// # let sender = bus.sender::<u32>("numbers").open()?;
+    /// sender.outgoing().feed(1)?;
+    /// sender.flush()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// [`SendError`].
     pub fn feed(&self, value: T) -> Result<(), SendError<T>> {
@@ -75,6 +130,15 @@ impl<'a, T: Send + 'static> Outgoing<'a, T> {
     }
 
     /// See [`Sender::feed_deadline`].
+    ///
+    /// ```
+    /// # use std::time::{Duration, Instant};
+    /// # let bus = bus_core::Bus::in_process();
+    /// # let sender = bus.sender::<u32>("numbers").open()?;
+    /// sender.outgoing().feed_deadline(1, Instant::now() + Duration::from_secs(1))?;
+    /// sender.flush()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// [`SendTimeoutError`].
@@ -88,11 +152,14 @@ impl<'a, T: Send + 'static> Outgoing<'a, T> {
         match self.sender.wait(&Ticket { sequence }, deadline) {
             Ok(()) => Ok(()),
             Err(FlushError::Unknown(ticket)) => Err(Unconfirmed::Unknown(ticket)),
-            Err(FlushError::Disconnected { .. }) => Err(Unconfirmed::Refused),
+            Err(FlushError::Disconnected { .. } | FlushError::Forked) => Err(Unconfirmed::Refused),
         }
     }
 
     pub(super) fn push(&self, value: T, wait: Wait, until: Until) -> Result<u64, Unsent<T>> {
+        if !self.sender.route.is_here() {
+            return Err(Unsent { value, why: Why::Forked });
+        }
         match &self.sender.route {
             Route::Stream(stream) => {
                 // Taken, not borrowed: encoding may run code that sends on its own.
@@ -127,6 +194,13 @@ impl<'a, T: Send + 'static> Outgoing<'a, T> {
 impl Outgoing<'_, Vec<u8>> {
     /// As [`send_deadline`](Self::send_deadline); without a deadline it waits as long as it takes.
     ///
+    /// ```
+    /// # let bus = bus_core::Bus::in_process();
+    /// # let sender = bus.raw_sender("lines").open()?;
+    /// sender.outgoing().send_bytes(b"a line", None)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// [`SendTimeoutError`]; the caller has the bytes.
     pub fn send_bytes(&self, payload: &[u8], deadline: Option<Instant>) -> Result<(), SendTimeoutError<()>> {
@@ -135,6 +209,16 @@ impl Outgoing<'_, Vec<u8>> {
     }
 
     /// As [`feed_deadline`](Self::feed_deadline); without a deadline it waits as long as it takes.
+    ///
+    /// ```
+    /// # let bus = bus_core::Bus::in_process();
+    /// # let sender = bus.raw_sender("lines").open()?;
+    /// for line in "one\ntwo".lines() {
+    ///     sender.outgoing().feed_bytes(line.as_bytes(), None)?;
+    /// }
+    /// sender.flush()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// [`SendTimeoutError`]; the caller has the bytes.
@@ -166,6 +250,7 @@ impl Outgoing<'_, Vec<u8>> {
         let mut payloads = payloads.into_iter();
         let failed = |fed, why| Err(Unsent { value: fed, why }.into());
         match &self.sender.route {
+            Route::Stream(_) if !self.sender.route.is_here() => failed(0, Why::Forked),
             Route::Stream(stream) => {
                 let block = match self.header_block() {
                     Ok(block) => block,
@@ -187,7 +272,7 @@ impl Outgoing<'_, Vec<u8>> {
         }
     }
 
-    fn header_block(&self) -> Result<Vec<u8>, Why> {
+    pub(super) fn header_block(&self) -> Result<Vec<u8>, Why> {
         let mut block = Vec::new();
         if let Some(headers) = self.headers {
             encode_headers(headers, &mut block).map_err(Why::Headers)?;
@@ -196,6 +281,13 @@ impl Outgoing<'_, Vec<u8>> {
     }
 
     /// As [`try_send`](Self::try_send).
+    ///
+    /// ```
+    /// # let bus = bus_core::Bus::in_process();
+    /// # let sender = bus.raw_sender("lines").open()?;
+    /// assert!(sender.outgoing().try_send_bytes(b"a line").is_ok());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// [`TrySendError`]; the caller has the bytes.
@@ -211,6 +303,9 @@ impl Outgoing<'_, Vec<u8>> {
                 return self.push(payload.to_vec(), wait, until).map(drop).map_err(|error| unsent(error.why));
             }
         };
+        if !self.sender.route.is_here() {
+            return Err(unsent(Why::Forked));
+        }
         let block = self.header_block().map_err(unsent)?;
         let message = Encoded { codec: self.codec, header_block: &block, payload };
         stream.0.push(message, wait, until).map(drop).map_err(|error| unsent(error.into()))

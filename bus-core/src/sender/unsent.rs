@@ -19,6 +19,7 @@ pub(super) enum Why {
     TooLarge { bytes: u64, limit: u32 },
     Encode(EncodeError),
     Headers(HeaderBlockError),
+    Forked,
 }
 
 impl From<PushError> for Why {
@@ -46,6 +47,7 @@ macro_rules! from_unsent {
                     Why::TooLarge { bytes, limit } => Self::TooLarge { value, bytes, limit },
                     Why::Encode(source) => Self::Encode { value, source },
                     Why::Headers(source) => Self::Headers { value, source },
+                    Why::Forked => Self::Forked(value),
                 }
             }
         }

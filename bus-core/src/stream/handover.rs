@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::inbox::CONTROL_READ_BYTES;
 use super::session::{DialError, Dialer};
+use crate::lane::stamp::clock;
 use crate::transport::{Connection, Interest};
 use crate::wire::{
     FrameHeader, FrameLimits, HEADER_BYTES, Hello, Kind, LaneBrought, LaneHello, Role, put_control, read_control,
@@ -51,6 +52,12 @@ impl Dialer {
     }
 }
 
+/// Whether nothing but time is wrong: the daemon has not answered yet, or is not there at the moment.
+pub(super) fn may_yet_answer(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionRefused, NotFound, TimedOut, WouldBlock};
+    matches!(error.kind(), TimedOut | WouldBlock | ConnectionRefused | NotFound)
+}
+
 /// Where one lane is handed over.
 struct Desk {
     connection: Connection,
@@ -63,7 +70,7 @@ impl Desk {
     fn open(dialer: &Dialer, role: Role) -> io::Result<Self> {
         let deadline = Instant::now() + PATIENCE;
         let connection = Connection::open(dialer.address.path(), PATIENCE)?;
-        let hello = Hello { name: dialer.name.clone(), pid: std::process::id(), role };
+        let hello = Hello { name: dialer.name.clone(), pid: std::process::id(), role, clock: clock() };
         let mut bytes = Vec::new();
         put_control(Kind::Hello, &hello, &mut bytes);
         connection.send_all(&bytes, deadline)?;

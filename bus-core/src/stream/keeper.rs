@@ -12,6 +12,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 
 use super::session::{Backoff, lock};
 use crate::address::Address;
+use crate::lane::forked::Origin;
 use crate::transport::{Connection, timespec};
 
 /// What the keeper needs of an endpoint.
@@ -85,8 +86,7 @@ pub(super) enum Reattached {
 
 struct Entry {
     endpoint: Weak<dyn Kept>,
-    reconnecting: Backoff,
-    again_at: Option<Instant>,
+    pauses: Pauses,
     tending: Backoff,
     tend_at: Option<Instant>,
 }
@@ -99,34 +99,44 @@ struct Keeper {
     waker: OnceLock<OwnedFd>,
 }
 
-static KEEPER: OnceLock<Keeper> = OnceLock::new();
+/// The keepers of this process and, before it, of those that it was forked from: of the latter there are no threads here.
+static KEEPERS: OnceLock<Box<Generation>> = OnceLock::new();
 
-/// Gives an endpoint into the keeper's care, for as long as somebody holds it.
-pub(super) fn keep(endpoint: Weak<dyn Kept>) {
-    let keeper = KEEPER.get_or_init(|| {
+struct Generation {
+    origin: Origin,
+    keeper: Keeper,
+    next: OnceLock<Box<Generation>>,
+}
+
+impl Generation {
+    fn new(origin: Origin) -> Self {
         let keeper = Keeper::default();
         if let Ok(waker) = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK) {
             let _ = keeper.waker.set(waker);
         }
         // Without the thread nobody reconnects; a process that cannot start one has worse troubles.
-        let _ = std::thread::Builder::new().name("bus-keeper".into()).spawn(run);
-        keeper
-    });
-    let (reconnecting, tending) = (Backoff::default(), Backoff::default());
-    lock(&keeper.entries).push(Entry { endpoint, reconnecting, again_at: None, tending, tend_at: None });
+        let _ = std::thread::Builder::new().name("bus-keeper".into()).spawn(|| run(Keeper::of_this_process()));
+        Self { origin, keeper, next: OnceLock::new() }
+    }
+}
+
+/// Gives an endpoint into the keeper's care, for as long as somebody holds it.
+pub(super) fn keep(endpoint: Weak<dyn Kept>) {
+    let keeper = Keeper::of_this_process();
+    let (pauses, tending) = (Pauses::default(), Backoff::default());
+    lock(&keeper.entries).push(Entry { endpoint, pauses, tending, tend_at: None });
     wake();
 }
 
 /// Tells the keeper that something has changed: an endpoint is away, or gone.
 pub(super) fn wake() {
-    if let Some(waker) = KEEPER.get().and_then(|keeper| keeper.waker.get()) {
+    if let Some(waker) = Keeper::of_this_process().waker.get() {
         // A full counter wakes as well.
         let _ = rustix::io::write(waker, &1_u64.to_ne_bytes());
     }
 }
 
-fn run() {
-    let keeper = KEEPER.wait();
+fn run(keeper: &'static Keeper) {
     loop {
         let (watched, pause) = keeper.look_after();
         keeper.wait_for_hang_up(&watched, pause);
@@ -152,6 +162,19 @@ impl NextLook {
 }
 
 impl Keeper {
+    /// Made, with its thread, when it is asked for the first time.
+    fn of_this_process() -> &'static Self {
+        let here = Origin::here();
+        let mut place = &KEEPERS;
+        loop {
+            let generation = place.get_or_init(|| Box::new(Generation::new(here)));
+            if generation.origin == here {
+                return &generation.keeper;
+            }
+            place = &generation.next;
+        }
+    }
+
     /// Goes through all endpoints once. Returns what to watch, and when to look again.
     fn look_after(&'static self) -> (Vec<Watched>, Option<Duration>) {
         let now = Instant::now();
@@ -165,7 +188,7 @@ impl Keeper {
             entry.tend(&*endpoint, now, &mut next_look);
             match endpoint.standing() {
                 Standing::Over => return false,
-                Standing::Up { connection, wants_room, wants_news } => match entry.resting(now) {
+                Standing::Up { connection, wants_room, wants_news } => match entry.pauses.while_up(now) {
                     Some(at) => next_look.at(at),
                     // Memory ends with this process, and has no descriptor to watch.
                     None if connection.fd().is_none() => {
@@ -175,11 +198,10 @@ impl Keeper {
                         }
                     }
                     None => {
-                        (entry.reconnecting, entry.again_at) = (Backoff::default(), None);
                         watched.push(Watched { endpoint: entry.endpoint.clone(), connection, wants_room, wants_news });
                     }
                 },
-                Standing::Away => match entry.resting(now) {
+                Standing::Away => match entry.pauses.while_away(now) {
                     Some(at) => next_look.at(at),
                     None => away.push(endpoint),
                 },
@@ -230,10 +252,7 @@ impl Keeper {
                 }
             };
             if let Some(entry) = lock(&self.entries).iter_mut().find(|entry| entry.is_of(&endpoint)) {
-                entry.again_at = match done {
-                    true => None,
-                    false => Some(Instant::now() + entry.reconnecting.next_delay()),
-                };
+                entry.pauses.tried(done, Instant::now());
             }
         }
     }
@@ -273,12 +292,56 @@ impl Keeper {
                 false => !fd.revents().contains(PollFlags::IN) || endpoint.news(),
             };
             if !looked && let Some(entry) = lock(&self.entries).iter_mut().find(|entry| entry.is_of(&endpoint)) {
-                entry.again_at = Some(Instant::now() + BUSY_PAUSE);
+                entry.pauses.again_at = Some(Instant::now() + BUSY_PAUSE);
             }
         }
         if let Some(waker) = self.waker.get() {
             let _ = rustix::io::read(waker, &mut [0_u8; 8]);
         }
+    }
+}
+
+/// When an endpoint is looked at, and connected, again.
+#[derive(Default)]
+struct Pauses {
+    reconnecting: Backoff,
+    /// After connections that did not stand.
+    parted: Backoff,
+    again_at: Option<Instant>,
+    /// Since when it is connected.
+    up_since: Option<Instant>,
+}
+
+impl Pauses {
+    /// It is connected. Returns until when it is left alone.
+    fn while_up(&mut self, now: Instant) -> Option<Instant> {
+        self.up_since.get_or_insert(now);
+        self.resting(now)
+    }
+
+    /// It is not. Returns when it is connected again, if that is later. A daemon that lets an endpoint in and parts with
+    /// it at once is not asked again and again.
+    fn while_away(&mut self, now: Instant) -> Option<Instant> {
+        if let Some(since) = self.up_since.take() {
+            match now.saturating_duration_since(since) < STEADY {
+                true => self.again_at = Some(now + self.parted.next_delay()),
+                false => (self.parted, self.again_at) = (Backoff::default(), None),
+            }
+        }
+        self.resting(now)
+    }
+
+    /// It was tried to connect it.
+    fn tried(&mut self, done: bool, now: Instant) {
+        match done {
+            // It may be gone again before anybody looks.
+            true => (self.reconnecting, self.again_at, self.up_since) = (Backoff::default(), None, Some(now)),
+            false => self.again_at = Some(now + self.reconnecting.next_delay()),
+        }
+    }
+
+    fn resting(&self, now: Instant) -> Option<Instant> {
+        self.again_at.filter(|at| *at > now)
     }
 }
 
@@ -298,11 +361,6 @@ impl Drop for Dialling<'_> {
 impl Entry {
     fn is_of(&self, endpoint: &Arc<dyn Kept>) -> bool {
         std::ptr::addr_eq(self.endpoint.as_ptr(), Arc::as_ptr(endpoint))
-    }
-
-    /// Until when it is left alone.
-    fn resting(&self, now: Instant) -> Option<Instant> {
-        self.again_at.filter(|at| *at > now)
     }
 
     fn tend(&mut self, endpoint: &dyn Kept, now: Instant, next_look: &mut NextLook) {
@@ -333,5 +391,46 @@ const TEND_PAUSE: Duration = Duration::from_millis(4);
 /// How long to leave an endpoint alone that has hung up while a thread was using it.
 const BUSY_PAUSE: Duration = Duration::from_millis(20);
 
+/// How long a connection has to stand before its loss is nothing to wait for: longer than a daemon takes to part with
+/// what it does not like, and shorter than any that works lives.
+const STEADY: Duration = Duration::from_millis(100);
+
 /// How long to sleep where nothing wakes the keeper.
 const UNWOKEN_PAUSE: Duration = Duration::from_millis(50);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each time it was let in all was well again, and it came back at once: thousands of times a second.
+    #[test]
+    fn who_is_let_in_and_sent_away_again_and_again_comes_back_after_growing_pauses() {
+        let (mut pauses, mut now) = (Pauses::default(), Instant::now());
+        let mut waited = Vec::new();
+        for _ in 0..12 {
+            assert_eq!(pauses.while_up(now), None);
+            let at = pauses.while_away(now).expect("it has only just come");
+            assert_eq!(pauses.while_away(now), Some(at), "asked again it is the same");
+            waited.push(at - now);
+            now = at;
+            assert_eq!(pauses.while_away(now), None);
+            pauses.tried(true, now);
+        }
+        assert!(waited.is_sorted() && waited[0] == Duration::from_millis(2), "{waited:?}");
+        assert_eq!(waited[11], Duration::from_millis(256));
+        // One that has stood for a while is missed at once.
+        assert_eq!(pauses.while_up(now), None);
+        assert_eq!(pauses.while_away(now + STEADY), None);
+        assert_eq!(pauses.while_up(now + STEADY), None);
+        assert_eq!(pauses.while_away(now + STEADY), Some(now + STEADY + Duration::from_millis(2)));
+    }
+
+    #[test]
+    fn a_daemon_that_refuses_is_asked_after_growing_pauses() {
+        let (mut pauses, now) = (Pauses::default(), Instant::now());
+        for expected in [2, 4, 8] {
+            pauses.tried(false, now);
+            assert_eq!(pauses.while_away(now), Some(now + Duration::from_millis(expected)));
+        }
+    }
+}

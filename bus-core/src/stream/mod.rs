@@ -11,4 +11,5 @@ mod keeper;
 mod outbox;
 pub(crate) mod receiver;
 pub(crate) mod sender;
+mod sentry;
 pub(crate) mod session;

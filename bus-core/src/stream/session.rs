@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 use super::inbox::{Fill, Inbox};
 use crate::address::Address;
 use crate::error::{ConnectError, OpenError};
+use crate::lane::forked::Origin;
+use crate::lane::stamp::clock;
 use crate::limits::{HELLO_TIMEOUT_MS, MESSAGE_MAX_BYTES, REPLY_MAX_BYTES};
 use crate::name::ChannelName;
 use crate::transport::{ClientEnd, Connection, Interest};
@@ -49,16 +51,30 @@ pub(crate) struct Dialer {
     pub(crate) door: Option<Door>,
     /// What its senders wish, where they do not say otherwise.
     pub(crate) lane: LaneWish,
+    /// How long its user waits for a connection, a daemon's start included.
+    pub(crate) connect_timeout: Option<Duration>,
 }
 
 /// Opens connections to a daemon in this process.
 #[derive(Clone)]
-pub struct Door(Arc<dyn Fn() -> io::Result<ClientEnd> + Send + Sync>);
+pub struct Door {
+    open: Arc<dyn Fn() -> io::Result<ClientEnd> + Send + Sync>,
+    /// Where the daemon is.
+    origin: Origin,
+}
 
 impl Door {
     /// A door that `open` opens.
     pub fn new(open: impl Fn() -> io::Result<ClientEnd> + Send + Sync + 'static) -> Self {
-        Self(Arc::new(open))
+        Self { open: Arc::new(open), origin: Origin::here() }
+    }
+
+    fn open(&self) -> io::Result<ClientEnd> {
+        if !self.origin.is_here() {
+            let text = "its daemon is in the process that this one was forked from: connect by the socket";
+            return Err(io::Error::new(io::ErrorKind::NotConnected, text));
+        }
+        (self.open)()
     }
 }
 
@@ -90,16 +106,19 @@ impl Dialer {
         self.door.is_none()
     }
 
-    /// Connects and introduces the endpoint; starts a daemon first where that is wished.
+    /// Connects and introduces the endpoint.
     pub(crate) fn dial(&self, role: &Role) -> Result<Session, DialError> {
-        let patience = Duration::from_millis(HELLO_TIMEOUT_MS);
+        self.dial_within(role, HELLO_PATIENCE)
+    }
+
+    fn dial_within(&self, role: &Role, patience: Duration) -> Result<Session, DialError> {
         let connection = match &self.door {
-            Some(Door(open)) => open().map(Connection::Memory),
+            Some(door) => door.open().map(Connection::Memory),
             None => Connection::open(self.address.path(), patience),
         };
         let connection = connection.map_err(DialError::Unreachable)?;
         let deadline = Instant::now() + patience;
-        let hello = Hello { name: self.name.clone(), pid: std::process::id(), role: role.clone() };
+        let hello = Hello { name: self.name.clone(), pid: std::process::id(), role: role.clone(), clock: clock() };
         let mut bytes = Vec::new();
         put_control(Kind::Hello, &hello, &mut bytes);
         match connection.send_all(&bytes, deadline) {
@@ -109,33 +128,39 @@ impl Dialer {
         }
         let limits = FrameLimits { message_max_bytes: MESSAGE_MAX_BYTES, control_max_bytes: REPLY_MAX_BYTES };
         let mut inbox = Inbox::with_read_bytes(limits, super::inbox::CONTROL_READ_BYTES);
-        let welcome = await_welcome(&connection, &mut inbox, deadline)?;
+        let welcome = await_welcome(&connection, &mut inbox, deadline, patience)?;
         Ok(Session { connection, inbox, welcome })
     }
 
     /// Connects an end of `channel`; starts a daemon first where none answers and that is wished.
     pub(crate) fn dial_end(&self, role: &Role, channel: &ChannelName) -> Result<Session, OpenError> {
-        match self.dial(role) {
+        match self.dial_within(role, self.patience()) {
             Ok(session) => Ok(session),
             Err(DialError::Refused(refused)) => {
                 Err(OpenError::from_refusal(&self.address, channel, refused.code, refused.text))
             }
-            Err(DialError::Unreachable(_)) => Ok(self.dial_or_start(role)?),
-            Err(error) => Err(self.connect_error(error).into()),
+            Err(error) => Ok(self.start_after(error, role)?),
         }
     }
 
     /// As [`dial`](Self::dial), and starts the daemon if nobody answers.
     pub(crate) fn dial_or_start(&self, role: &Role) -> Result<Session, ConnectError> {
-        match (self.dial(role), &self.autostart) {
-            (Ok(session), _) => Ok(session),
-            (Err(DialError::Unreachable(error)), Autostart::Daemon { program, arguments })
-                if nobody_listens(&error) =>
-            {
+        self.dial_within(role, self.patience()).or_else(|error| self.start_after(error, role))
+    }
+
+    /// Starts the daemon, if nobody is there who could answer.
+    fn start_after(&self, error: DialError, role: &Role) -> Result<Session, ConnectError> {
+        match (error, &self.autostart) {
+            (DialError::Unreachable(error), Autostart::Daemon { program, arguments }) if nobody_listens(&error) => {
                 self.start_daemon(program, arguments, role)
             }
-            (Err(error), _) => Err(self.connect_error(error)),
+            (error, _) => Err(self.connect_error(error)),
         }
+    }
+
+    /// How long the user of this dialer waits for an answer.
+    fn patience(&self) -> Duration {
+        self.connect_timeout.unwrap_or(HELLO_PATIENCE)
     }
 
     /// Runs the daemon, and waits until one answers: this one, or that of somebody who was faster.
@@ -161,17 +186,25 @@ impl Dialer {
         child: &mut Child,
         failed: impl Fn(io::Error) -> ConnectError,
     ) -> Result<Session, ConnectError> {
-        let mut deadline = Instant::now() + START_PATIENCE;
+        let patience = self.connect_timeout.unwrap_or(START_PATIENCE);
+        let begun = Instant::now();
+        // An attempt that comes too late is made all the same: the daemon may be there.
+        let rest = || patience.saturating_sub(begun.elapsed()).clamp(ATTEMPT_PATIENCE, HELLO_PATIENCE);
+        let mut deadline = begun + patience;
         let mut ended = None;
         let mut backoff = Backoff::default();
         loop {
-            match (self.dial(role), ended.take()) {
+            match (self.dial_within(role, rest()), ended.take()) {
                 (Ok(session), _) => return Ok(session),
                 (Err(DialError::Unreachable(error)), reason) if nobody_listens(&error) => {
                     let late = Instant::now() >= deadline;
                     match reason {
                         Some(reason) if late => return Err(failed(io::Error::other(reason))),
-                        None if late => return Err(self.connect_error(DialError::Unreachable(error))),
+                        None if late => {
+                            let text = format!("the daemon that was started did not serve within {}", shown(patience));
+                            let late = io::Error::new(io::ErrorKind::TimedOut, text);
+                            return Err(self.connect_error(DialError::Unreachable(late)));
+                        }
                         Some(_) => ended = reason,
                         None => {
                             if let Some(status) = child.try_wait().map_err(&failed)? {
@@ -181,7 +214,7 @@ impl Dialer {
                             }
                         }
                     }
-                    std::thread::sleep(backoff.next_delay());
+                    std::thread::sleep(backoff.next_delay().min(rest()));
                 }
                 (Err(error), _) => return Err(self.connect_error(error)),
             }
@@ -238,7 +271,12 @@ fn nobody_listens(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
 }
 
-fn await_welcome(connection: &Connection, inbox: &mut Inbox, deadline: Instant) -> Result<Welcome, DialError> {
+fn await_welcome(
+    connection: &Connection,
+    inbox: &mut Inbox,
+    deadline: Instant,
+    patience: Duration,
+) -> Result<Welcome, DialError> {
     loop {
         if let Some(frame) = inbox.front().map_err(|error| DialError::Protocol(error.to_string()))? {
             let body = &inbox.front_bytes()[crate::wire::HEADER_BYTES..];
@@ -253,7 +291,7 @@ fn await_welcome(connection: &Connection, inbox: &mut Inbox, deadline: Instant) 
             return answer;
         }
         if connection.wait(Interest::Readable, Some(deadline)).map_err(DialError::Unreachable)?.is_none() {
-            let text = format!("no answer to the hello within {HELLO_TIMEOUT_MS} ms");
+            let text = format!("no answer to the hello within {}", shown(patience));
             return Err(DialError::Unreachable(io::Error::new(io::ErrorKind::TimedOut, text)));
         }
         match inbox.fill(connection).map_err(DialError::Unreachable)? {
@@ -283,6 +321,17 @@ impl Backoff {
         delay
     }
 }
+
+/// A time span, in milliseconds.
+fn shown(span: Duration) -> String {
+    format!("{} ms", span.as_millis())
+}
+
+/// How long a daemon may take to answer, where its user does not say.
+const HELLO_PATIENCE: Duration = Duration::from_millis(HELLO_TIMEOUT_MS);
+
+/// How long the last attempt at a daemon that was started may take.
+const ATTEMPT_PATIENCE: Duration = Duration::from_millis(1);
 
 /// How long a started daemon may take to answer.
 const START_PATIENCE: Duration = Duration::from_secs(10);

@@ -40,6 +40,12 @@ impl Connection {
         socket::Socket::open(path, patience).map(Self::Socket)
     }
 
+    /// One end of a pair, beside no daemon at all.
+    #[cfg(test)]
+    pub(crate) fn of_socket(socket: std::os::unix::net::UnixStream) -> Self {
+        Self::Socket(socket::Socket { socket: OwnedFd::from(socket) })
+    }
+
     /// Writes what fits now.
     pub(crate) fn send(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         match self {

@@ -22,7 +22,7 @@ const DESCRIPTORS_MAX: usize = 8;
 /// A connected socket. Reading and writing take `&self`: the kernel orders them.
 #[derive(Debug)]
 pub(crate) struct Socket {
-    socket: OwnedFd,
+    pub(super) socket: OwnedFd,
 }
 
 impl Socket {

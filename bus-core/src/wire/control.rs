@@ -17,6 +17,9 @@ pub struct Hello {
     pub pid: u32,
     /// What the connection is for.
     pub role: Role,
+    /// Which `CLOCK_MONOTONIC` its process reads: what the operating system calls its time namespace, 0 where it does
+    /// not tell. Who reads another than the daemon has no lanes, whose order is that clock's.
+    pub clock: u64,
 }
 
 /// What a connection is for.
@@ -67,6 +70,8 @@ pub struct Resume {
     pub token: [u8; 16],
     /// The first sequence that it will send again, or next.
     pub next_sequence: u64,
+    /// The last sequence that it will send again; below `next_sequence` when there is none.
+    pub last_sequence: u64,
 }
 
 /// A receiver introduces itself.
@@ -95,6 +100,9 @@ pub struct Returning {
     pub sender_seen: bool,
     /// It held the channel, and was not in line.
     pub seated: bool,
+    /// It read lanes. Then it is refused ([`RefusedCode::ReceiverTaken`]) where a receiver of another process has its
+    /// seat by now.
+    pub lanes: bool,
 }
 
 /// A sender as a receiver knows it.

@@ -39,7 +39,7 @@ pub enum Kind {
     Goodbye = 9,
     /// Asks for a [`Kind::Settled`] once all that came before is accepted.
     Confirm = 10,
-    /// The sender goes on in its lane: [`LaneNamed`](super::LaneNamed).
+    /// The sender has its lane mapped: [`LaneNamed`](super::LaneNamed).
     Moved = 11,
     /// The receiver reads a lane: [`Watching`](super::Watching).
     Watching = 12,
@@ -53,6 +53,8 @@ pub enum Kind {
     Brought = 16,
     /// Messages of a lane are skipped, as was ordered: [`LaneSkipped`](super::LaneSkipped).
     LaneSkipped = 17,
+    /// The sender goes on by its stream: [`LaneLeft`](super::LaneLeft).
+    LaneLeft = 18,
 
     /// Answers [`Kind::Hello`]: [`Welcome`](super::Welcome).
     Welcome = 128,
@@ -82,7 +84,7 @@ pub enum Kind {
     Closing = 139,
     /// There is a lane for a sender: [`LaneOffered`](super::LaneOffered).
     LaneOffered = 141,
-    /// What a sender sends through its lane is in the daemon's keeping: [`LaneNamed`](super::LaneNamed).
+    /// A sender may send in its lane: [`LaneNamed`](super::LaneNamed).
     LaneKept = 142,
     /// A receiver reads a lane from now on: [`LaneGiven`](super::LaneGiven).
     LaneGiven = 143,
@@ -94,11 +96,13 @@ pub enum Kind {
     LaneSkip = 146,
     /// A lane goes with its channel: [`LaneEnded`](super::LaneEnded).
     LaneEnded = 147,
+    /// A sender does not need its lane: [`LaneNamed`](super::LaneNamed).
+    LaneRecalled = 148,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 37] = [
+    pub const ALL: [Self; 39] = [
         Self::Hello,
         Self::Data,
         Self::Want,
@@ -136,6 +140,8 @@ impl Kind {
         Self::LaneGiven,
         Self::CursorGiven,
         Self::SenderGone,
+        Self::LaneLeft,
+        Self::LaneRecalled,
     ];
 
     fn from_number(number: u8) -> Option<Self> {

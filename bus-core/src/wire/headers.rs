@@ -54,6 +54,18 @@ fn take<'a, const N: usize>(
 }
 
 /// A header block that cannot be sent or read.
+///
+/// ```
+/// use bus_core::{Bus, HeaderBlockError, Headers, SendError};
+///
+/// let headers = Headers::new().with("note", "x".repeat(70_000));
+/// let bus = Bus::in_process();
+/// let sent = bus.sender::<u32>("numbers").open()?.outgoing().headers(&headers).send(7);
+/// if let Err(SendError::Headers { value, source: HeaderBlockError::TooLong { bytes } }) = sent {
+///     println!("{value} is not sent: headers of {bytes} bytes");
+/// }
+/// # Ok::<(), bus_core::OpenError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum HeaderBlockError {

@@ -5,19 +5,36 @@
 //!     | Hello, lane wished         |                              |
 //!     |<------------- LaneOffered -|                              |
 //!     | fetches: data              |                              |
-//!     |- Moved -- its last on the -|                              |
-//!     |           stream           | data is sealed               |
-//!     |- Nudge, as long as it ---->| rings                        |
-//!     |  cannot ring itself        |                              |
-//!     |<---------------- LaneKept -|- LaneGiven ----------------->|
-//!     |                            |              fetches: data, cursor
+//!     |- Moved ------------------->| data is sealed               |
+//!     |                            |- LaneGiven ----------------->|
+//!     | goes on by the stream      |              fetches: data, cursor
 //!     |                            |<------------------ Watching -|
-//!     |<------------- CursorGiven -| cursor is sealed             |
+//!     |<- CursorGiven -- LaneKept -| cursor is sealed             |
 //!     | fetches: cursor            |                              |
 //!     |- Turned ------------------>|                              |
+//!     |- Confirm ----------------->|                              |
+//!     |<----------------- Settled -|                              |
+//!     | goes on in the lane        |                              |
+//!     |- Nudge, as long as it ---->| rings                        |
+//!     |  cannot ring itself        |                              |
 //!     :                            :                              :
 //!     | leaves, and all it mapped  |- SenderGone ---------------->|
 //!                                  |<------------------ LaneDone -|
+//! ```
+//!
+//! `LaneKept` comes when the present receiver says that it watches the lane, or at once where there is none: what is
+//! sent there from then on nobody who reads the channel can miss. All that the sender has sent by the stream is
+//! accepted before its first message in the lane is sent, so one sender's messages stay in order by their stamps.
+//!
+//! A lane in which nothing has been sent for a while is taken back. Its sender leaves it when all that was in it is
+//! acknowledged, so nothing is sent twice; what it sends from then on comes by the stream, and behind:
+//!
+//! ```text
+//!   sender                      daemon                        receiver
+//!     |<------------ LaneRecalled -|                              |
+//!     | lets go of all it mapped   |                              |
+//!     |- LaneLeft ---------------->|- SenderGone ---------------->|
+//!     |- what it sends next ------>|                              |
 //! ```
 //!
 //! After the daemon's death each end brings its lanes to the next one, which goes on with them:
@@ -90,12 +107,14 @@ pub struct LaneOffered {
     pub proof: LaneProof,
 }
 
-/// From a sender: it has the lane mapped, and sends all that follows through it
+/// From a sender: it has the lane mapped, and is to be told when it may send there
 /// ([`Kind::Moved`](super::Kind::Moved)); or it has sent something there, and cannot ring itself
 /// ([`Kind::Nudge`](super::Kind::Nudge)).
 ///
-/// To a sender ([`Kind::LaneKept`](super::Kind::LaneKept)): the daemon keeps what it sends there; from a
-/// receiver of it that is told it is read to its end.
+/// To a sender ([`Kind::LaneKept`](super::Kind::LaneKept)): it may send there, and the daemon keeps what it sends; or
+/// nothing was sent there for a while, and it is to leave it ([`Kind::LaneRecalled`](super::Kind::LaneRecalled)).
+///
+/// To a receiver ([`Kind::SenderGone`](super::Kind::SenderGone)): nobody writes there any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LaneNamed {
     /// Which one.
@@ -132,6 +151,9 @@ pub struct LaneGiven {
     pub brought: bool,
     /// For the next daemon.
     pub proof: LaneProof,
+    /// Its sender may have sent something there: what others sent later is not to be handed out before this lane is
+    /// looked at.
+    pub in_use: bool,
 }
 
 /// Where a receiver of a lane stands.
@@ -164,7 +186,7 @@ pub struct Watching {
 }
 
 /// To a sender: the receiver whose cursor it honours from now on. Its Welcome carries *cursor*, readable, and
-/// what rings the receiver's bell. Without a ticket there is no receiver, and nothing is to be fetched.
+/// what rings the receiver's bell, and of a receiver its board. Without a ticket there is no receiver, and nothing is to be fetched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CursorGiven {
     /// Of which lane.
@@ -263,4 +285,14 @@ pub struct LaneEnded {
     pub lane: LaneId,
     /// How many.
     pub messages: u64,
+}
+
+/// From a sender: all that it sent in a lane is acknowledged, and what it sends next comes by the stream. It has
+/// nothing of the lane mapped any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LaneLeft {
+    /// Which one.
+    pub lane: LaneId,
+    /// Of the message that it sent last, in the lane or before.
+    pub sequence: u64,
 }

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod lanes;
 mod receiver;
 mod script;
 mod sender;

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bus_core::wire::{Closing, ClosingCode, Kind, Progress, read_control};
+use bus_core::wire::{Closing, ClosingCode, Kind, KnownSender, Progress, Role, read_control};
 use bus_core::{BytesDelivery, Peers, Receiver, RecvError, RecvTimeoutError, TryRecvError};
 use serde::{Deserialize, Deserializer};
 
@@ -407,4 +407,19 @@ fn the_rest_of_a_batch_that_was_given_back_is_told_with_its_attempt() {
     assert_eq!((recalled.taken, recalled.acked, recalled.head_given_back), (1, 1, 1));
     peer.deliver(2, b"x");
     looking.join().unwrap().unwrap();
+}
+
+/// It named those alone of whom it had acknowledged something: the next daemon did not wait for the others.
+#[test]
+fn a_receiver_that_comes_back_names_the_senders_of_what_it_holds() {
+    let script = Script::new();
+    let (receiver, mut peer) = receiver(&script);
+    peer.deliver(5, &[9]);
+    drop(peer);
+    let mut peer = script.accept();
+    let Role::Receiver(hello) = &peer.role else { panic!("{:?}", peer.role) };
+    let named = &hello.returning.as_ref().unwrap().senders;
+    assert_eq!(*named, [KnownSender { sender: 7, pid: 1, sequence: 0 }]);
+    peer.welcome(receiver_welcome());
+    assert_eq!(receiver.recv().unwrap(), 9);
 }

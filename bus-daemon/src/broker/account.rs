@@ -1,6 +1,6 @@
 //! [`Account`]: what a channel knows of one sender, also after it has left.
 
-use bus_core::wire::{Flags, FrameHeader, Origin, Settled};
+use bus_core::wire::{Flags, FrameHeader, LaneId, Origin, Settled};
 
 use super::peer::PeerId;
 
@@ -27,6 +27,14 @@ pub(super) const FOR_GOOD: u64 = 0;
 pub(super) struct Busy {
     since_ms: u64,
     messages: u64,
+    /// It has asked for one, and gets it as soon as there can be one.
+    pub(super) asked: bool,
+}
+
+impl Busy {
+    pub(super) fn wishing(asked: bool) -> Self {
+        Self { asked, ..Self::default() }
+    }
 }
 
 /// How many messages within [`BUSY_MS`] make a sender busy.
@@ -73,6 +81,19 @@ pub(super) struct Account {
     pub(super) departed_at_ms: Option<u64>,
     /// It wishes a lane when it is busy, and has none.
     pub(super) busy: Option<Busy>,
+    /// What it has said that it will send again, since it came back.
+    pub(super) brings: Option<Brings>,
+    /// A lane that it has mapped and that is gone: it lets go of it when nothing that it sent is left here.
+    pub(super) lane_to_recall: Option<LaneId>,
+}
+
+/// What a sender that came back still holds.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Brings {
+    /// The last of it.
+    pub(super) last_sequence: u64,
+    /// It is not waited for any longer, in milliseconds of the daemon's clock.
+    pub(super) until_ms: u64,
 }
 
 impl Account {
@@ -98,7 +119,20 @@ impl Account {
             messages: 0,
             departed_at_ms: None,
             busy: None,
+            brings: None,
+            lane_to_recall: None,
         }
+    }
+
+    /// Whether it is back from an earlier connection, and has not sent all again that it said.
+    pub(super) fn still_brings(&self, now_ms: u64) -> bool {
+        let open = |brings: Brings| brings.last_sequence > self.accepted && now_ms < brings.until_ms;
+        self.peer.is_some() && self.brings.is_some_and(open)
+    }
+
+    /// The lane that it is to be told to let go of now: before, it would only say again that it has it.
+    pub(super) fn take_recalled(&mut self) -> Option<LaneId> {
+        self.lane_to_recall.take_if(|_| self.outstanding == 0 && self.told.acked == self.acked)
     }
 
     pub(super) fn settled(&self) -> Settled {
@@ -130,7 +164,7 @@ impl Account {
     pub(super) fn becomes_busy(&mut self, messages: u64, now_ms: u64) -> bool {
         let Some(busy) = &mut self.busy else { return false };
         if now_ms - busy.since_ms.min(now_ms) > BUSY_MS {
-            *busy = Busy { since_ms: now_ms, messages: 0 };
+            *busy = Busy { since_ms: now_ms, messages: 0, ..*busy };
         }
         let before = busy.messages;
         busy.messages += messages;
@@ -138,7 +172,7 @@ impl Account {
     }
 
     pub(super) fn is_busy(&self) -> bool {
-        self.busy.is_some_and(|busy| busy.messages >= BUSY_MESSAGES) && self.peer.is_some()
+        self.busy.is_some_and(|busy| busy.asked || busy.messages >= BUSY_MESSAGES) && self.peer.is_some()
     }
 
     fn fills(&self, window: Window) -> bool {

@@ -6,18 +6,22 @@ use std::hash::Hasher;
 use bus_core::ChannelOptions;
 use bus_core::limits::{ENDPOINT_NAME_MAX_BYTES, TYPE_NAME_MAX_BYTES};
 use bus_core::wire::{
-    Hello, Kind, ReceiverHello, ReceiverWelcome, RefusedCode, Returning, Role, SenderHello, SenderWelcome,
+    Hello, Kind, LaneWish, ReceiverHello, ReceiverWelcome, RefusedCode, Returning, Role, SenderHello, SenderWelcome,
     TypeDeclaration, Welcome, WelcomeRole,
 };
 use siphasher::sip128::{Hasher128, SipHasher24};
 
-use super::account::AccountId;
+use super::account::{AccountId, Brings};
 use super::channel::{Awaited, ChannelId, Leaves, Seat};
 use super::peer::{PeerId, PeerRole};
 use super::{Broker, Refusal};
 
 impl Broker {
-    pub(super) fn greet(&mut self, id: PeerId, hello: Hello) {
+    pub(super) fn greet(&mut self, id: PeerId, mut hello: Hello) {
+        let has_other_clock = hello.clock != self.rules.clock;
+        if has_other_clock {
+            keep_from_lanes(&mut hello.role);
+        }
         let Some(peer) = self.peer_mut(id) else { return };
         peer.name = cut(hello.name.clone(), ENDPOINT_NAME_MAX_BYTES);
         let kernel_pid = peer.credentials.pid;
@@ -38,10 +42,15 @@ impl Broker {
                 Err(Refusal::new(RefusedCode::ShuttingDown, "the daemon is ending: no lanes are taken"))
             }
             Role::Lane(hello) => self.fetch_lane(id, hello),
+            Role::LaneBrought(_) if has_other_clock => Err(Refusal::new(RefusedCode::Denied, OTHER_CLOCK)),
+            Role::Sender(SenderHello { lane: LaneWish::Has(_), .. }) if has_other_clock => {
+                Err(Refusal::new(RefusedCode::LaneUnknown, OTHER_CLOCK))
+            }
             Role::LaneBrought(brought) => self.hear_of_lane(id, *brought),
             Role::Sender(hello) => self.greet_sender(id, kernel_pid, hello),
-            Role::Receiver(ReceiverHello { returning: None, .. }) if self.now_ms < self.rules.former_receivers_ms => {
-                return self.let_wait(id, hello);
+            Role::Receiver(ref receiver) if self.early_until_ms(receiver) > self.now_ms => {
+                let until_ms = self.early_until_ms(receiver);
+                return self.let_wait(id, hello, until_ms);
             }
             Role::Receiver(receiver) => {
                 let pids = if kernel_pid == hello.pid { Pids::Ours } else { Pids::Foreign };
@@ -53,23 +62,42 @@ impl Broker {
         }
     }
 
-    /// A new receiver comes when the daemon before has just died. Whoever it had seated comes back before long, and
-    /// first: it may hold a message that nobody else is to have meanwhile.
-    fn let_wait(&mut self, id: PeerId, hello: Hello) {
+    /// Until when a receiver is early. A new one may come when the daemon before has just died: whoever that had seated
+    /// comes back before long, and first, for it may hold a message that nobody else is to have meanwhile. Who would
+    /// wait in line may do so while the seat is kept free.
+    fn early_until_ms(&self, hello: &ReceiverHello) -> u64 {
+        if hello.returning.is_some() {
+            return 0;
+        }
+        let channel = self.by_name.get(&hello.channel).filter(|_| !hello.standby).map(|id| self.channel(*id));
+        let reserved_until_ms = channel.map_or(0, |channel| channel.seat_reserved_until_ms);
+        reserved_until_ms.max(self.rules.former_receivers_ms)
+    }
+
+    fn let_wait(&mut self, id: PeerId, hello: Hello, until_ms: u64) {
         if let Some(peer) = self.peer_mut(id) {
             peer.role = PeerRole::Early;
         }
         self.early.push((id, hello));
-        self.due(self.rules.former_receivers_ms);
+        self.due(until_ms);
     }
 
-    /// Lets those in that had to wait.
+    /// Lets those in that had to wait; those who still have to, wait on.
     pub(super) fn greet_early(&mut self) {
         if self.now_ms >= self.rules.former_receivers_ms {
             for (id, hello) in std::mem::take(&mut self.early) {
                 self.greet(id, hello);
             }
         }
+    }
+
+    /// When to look again at those that wait.
+    pub(super) fn early_due_ms(&self) -> Option<u64> {
+        let until_ms = self.early.iter().map(|(_, hello)| match &hello.role {
+            Role::Receiver(receiver) => self.early_until_ms(receiver),
+            _ => 0,
+        });
+        until_ms.min()
     }
 
     pub(super) fn welcome(&mut self, id: PeerId, role: WelcomeRole) {
@@ -83,7 +111,7 @@ impl Broker {
         if !self.replaces_itself(&hello) {
             self.check_sender_connections(uid)?;
         }
-        check_sequences(hello.resume.map(|resume| resume.next_sequence))?;
+        check_sequences(hello.resume.iter().flat_map(|resume| [resume.next_sequence, resume.last_sequence]))?;
         let (sender, next_sequence) = match hello.resume {
             None => (self.name_sender(), 1),
             Some(resume) => {
@@ -99,6 +127,8 @@ impl Broker {
         self.check_lane(&hello.channel, sender, hello.lane)?;
         let channel_id = self.enter_channel(id, &hello.channel, hello.declares)?;
         let token = self.token(sender, hello.channel.as_str(), uid);
+        let until_ms = self.now_ms + self.rules.resume_grace_ms;
+        let brings = hello.resume.map(|resume| Brings { last_sequence: resume.last_sequence, until_ms });
         let channel = self.channel_mut(channel_id);
         let account_id = channel.open_account(sender, pid, next_sequence - 1);
         let account = channel.account_mut(account_id);
@@ -118,6 +148,8 @@ impl Broker {
         account.pid = pid;
         account.messages = 0;
         account.busy = None;
+        account.lane_to_recall = None;
+        account.brings = brings;
         account.confirm = 0;
         let settled = account.settled();
         account.told = settled;
@@ -161,18 +193,20 @@ impl Broker {
         check_sequences(known.map(|known| known.sequence))?;
         let returns = hello.returning.is_some();
         let held_seat = hello.returning.as_ref().is_some_and(|returning| returning.seated);
-        if let Some(channel) = self.by_name.get(&hello.channel)
-            && let Some(seat) = &self.channel(*channel).seat
+        if let Some(holder) = self.by_name.get(&hello.channel).and_then(|channel| self.holder(*channel))
             && !hello.standby
             && !returns
         {
             let (pid, name) =
-                self.peer(seat.peer).map_or((0, String::new()), |peer| (peer.credentials.pid, peer.name.clone()));
+                self.peer(holder).map_or((0, String::new()), |peer| (peer.credentials.pid, peer.name.clone()));
             let text = format!(
                 "channel {} has a receiver: {name} (pid {pid}); wait in line with --standby, or remove it with `bus kick {}`",
                 hello.channel, hello.channel
             );
             return Err(Refusal::new(RefusedCode::ReceiverTaken, text));
+        }
+        if hello.returning.as_ref().is_some_and(|returning| returning.seated && returning.lanes) {
+            self.check_place(id, &hello.channel)?;
         }
         let channel_id = self.enter_channel(id, &hello.channel, hello.declares)?;
         let now_ms = self.now_ms;
@@ -195,10 +229,14 @@ impl Broker {
         let channel = self.channel_mut(channel_id);
         if held_seat {
             channel.line.push_front(id);
-            channel.seat_reserved_until_ms = 0;
+            if std::mem::take(&mut channel.seat_reserved_until_ms) > 0 {
+                // Who waited for the seat is told who has it.
+                self.due(now_ms);
+            }
         } else {
             channel.line.push_back(id);
         }
+        let channel = self.channel_mut(channel_id);
         let seat_is_free = channel.seat.is_none() && channel.seat_reserved_until_ms <= now_ms;
         let before_it = channel.line.iter().take_while(|other| **other != id).count() as u32;
         let place_in_line = before_it + u32::from(!seat_is_free);
@@ -209,6 +247,30 @@ impl Broker {
         self.seat_next(channel_id, place_in_line == 0);
         self.tell_peers(channel_id);
         Ok(())
+    }
+
+    /// Who has the seat, or will have it as soon as it is known where the last receiver stood in its lanes.
+    fn holder(&self, channel_id: ChannelId) -> Option<PeerId> {
+        let channel = self.channel(channel_id);
+        let seated = channel.seat.as_ref().map(|seat| seat.peer);
+        seated.or_else(|| channel.line.front().copied().filter(|_| !self.lanes_at_rest(channel_id)))
+    }
+
+    /// Whether the seat of a receiver of lanes that comes back is its own still: what it has not acknowledged may be in
+    /// the hands of another. An earlier connection of its own process may not be known to be dead yet.
+    fn check_place(&self, id: PeerId, name: &bus_core::ChannelName) -> Result<(), Refusal> {
+        let pid = self.peer(id).map_or(0, |peer| peer.credentials.pid);
+        let seat = self.by_name.get(name).and_then(|channel| self.channel(*channel).seat.as_ref());
+        match seat.and_then(|seat| self.peer(seat.peer)).filter(|holder| holder.credentials.pid != pid) {
+            None => Ok(()),
+            Some(holder) => {
+                let text = format!(
+                    "channel {name} has another receiver by now: {} (pid {}); what this one had not acknowledged goes there",
+                    holder.name, holder.credentials.pid
+                );
+                Err(Refusal::new(RefusedCode::ReceiverTaken, text))
+            }
+        }
     }
 
     /// Whether a receiver that comes back is believed what it says of the senders: as the next to have the
@@ -380,8 +442,25 @@ impl Broker {
     }
 }
 
+/// Why a lane that somebody has is not taken.
+const OTHER_CLOCK: &str = "its messages bear the time of another clock than the daemon's: they go by the stream";
+
+/// An end whose clock is another than the daemon's, and most likely than that of all others (it is in a container with
+/// a time namespace of its own), stays on the stream: by its stamps messages of several senders would be in no order.
+fn keep_from_lanes(role: &mut Role) {
+    match role {
+        Role::Sender(SenderHello { lane: wish @ (LaneWish::AtOnce | LaneWish::WhenBusy), .. }) => {
+            *wish = LaneWish::Never;
+        }
+        // One that it has it had from an earlier daemon, whose clock was another: it is refused, and comes without.
+        Role::Sender(SenderHello { lane: LaneWish::Never | LaneWish::Has(_), .. }) => {}
+        Role::Receiver(hello) => hello.reads_lanes = false,
+        Role::Control | Role::Lane(_) | Role::LaneBrought(_) => {}
+    }
+}
+
 /// Sequences start at one and grow by one: none that was counted is beyond this.
-const SEQUENCE_MAX: u64 = u64::MAX / 2;
+pub(super) const SEQUENCE_MAX: u64 = u64::MAX / 2;
 
 fn check_sequences(named: impl IntoIterator<Item = u64>) -> Result<(), Refusal> {
     match named.into_iter().find(|sequence| *sequence > SEQUENCE_MAX) {

@@ -15,6 +15,7 @@ use super::lanes::Lane;
 use super::large::Reading;
 use super::log::{Entry, MessageLog};
 use super::peer::PeerId;
+use super::rates::RateMeter;
 use super::room::Waiter;
 
 /// Place of a channel in the broker.
@@ -67,6 +68,9 @@ pub(super) struct Channel {
     pub(super) lanes: Vec<Lane>,
     /// Messages that went through lanes which are gone.
     pub(super) former_lane_messages: u64,
+    /// Bytes that did.
+    pub(super) former_lane_bytes: u64,
+    pub(super) rates: RateMeter,
     /// Who made it, and is charged for it.
     pub(super) uid: u32,
 }
@@ -203,6 +207,8 @@ impl Channel {
             recall: Recall::default(),
             lanes: Vec::new(),
             former_lane_messages: 0,
+            former_lane_bytes: 0,
+            rates: RateMeter::default(),
             uid,
         }
     }

@@ -75,7 +75,8 @@ impl Broker {
             }
             (PeerRole::Sender { channel, account, .. }, Kind::Moved) => {
                 let LaneNamed { lane } = read(Kind::Moved, body)?;
-                self.moved(id, channel, account, lane)
+                self.moved(id, channel, account, lane);
+                Ok(())
             }
             (PeerRole::Sender { channel, account, .. }, Kind::Nudge) => {
                 read::<LaneNamed>(Kind::Nudge, body).map(|named| self.nudge(channel, account, named.lane))
@@ -85,6 +86,9 @@ impl Broker {
             }
             (PeerRole::Sender { channel, account, .. }, Kind::LaneDone) => {
                 read(Kind::LaneDone, body).map(|done| self.lane_given_up(id, channel, account, done))
+            }
+            (PeerRole::Sender { channel, account, .. }, Kind::LaneLeft) => {
+                read(Kind::LaneLeft, body).and_then(|left| self.lane_left(channel, account, left))
             }
             (PeerRole::Receiver { channel, .. }, Kind::Watching) => {
                 read(Kind::Watching, body).map(|watching| self.watching(id, channel, watching))
@@ -101,7 +105,9 @@ impl Broker {
             }
             (PeerRole::FormerSender { channel, account }, Kind::Moved) => {
                 // It counts as what it sent does; and is said again, if the sender lives.
-                let _ = read(Kind::Moved, body).and_then(|LaneNamed { lane }| self.moved(id, channel, account, lane));
+                if let Ok(LaneNamed { lane }) = read(Kind::Moved, body) {
+                    self.moved(id, channel, account, lane);
+                }
                 Ok(())
             }
             // What it asked is asked again over its present connection.

@@ -134,6 +134,7 @@ impl Broker {
             self.remove_recalled(channel_id, claimed);
             self.leave_lanes(id, channel_id);
             self.seat_next(channel_id, false);
+            self.open_unread_lanes(channel_id);
             // What was on its way to it can be dropped again.
             self.give_room(channel_id);
         }

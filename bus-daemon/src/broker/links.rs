@@ -58,8 +58,12 @@ impl Broker {
                     self.close(id, ClosingCode::Deleted, text.clone());
                 }
                 Some(PeerRole::Receiver { channel, .. }) => {
-                    // It may have something to acknowledge yet.
-                    self.dismiss(channel, ClosingCode::Kicked, &text);
+                    if self.channel(channel).seat.as_ref().is_some_and(|seat| seat.peer == id) {
+                        // It may have something to acknowledge yet.
+                        self.dismiss(channel, ClosingCode::Kicked, &text);
+                    } else {
+                        self.close(id, ClosingCode::Kicked, text.clone());
+                    }
                 }
                 Some(
                     PeerRole::FormerSender { .. }

@@ -49,6 +49,8 @@ pub(super) struct MessageLog {
     /// Position of the first entry: all before it have left.
     first: u64,
     bytes: u64,
+    /// Bytes of all messages that ever came.
+    appended_bytes: u64,
     /// Memory of large messages that have left.
     freed: Vec<Vec<u8>>,
 }
@@ -95,6 +97,11 @@ impl MessageLog {
     /// Bytes of all messages.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// Bytes of all messages that ever came.
+    pub(super) fn appended_bytes(&self) -> u64 {
+        self.appended_bytes
     }
 
     /// Position of the oldest message.
@@ -157,6 +164,7 @@ impl MessageLog {
         }
         let message_bytes = header.message_bytes() as u32;
         self.bytes += u64::from(message_bytes);
+        self.appended_bytes += u64::from(message_bytes);
         self.entries.push_back(Entry {
             segment: self.first_segment + self.segments.len() as u64 - 1,
             offset: offset as u32,

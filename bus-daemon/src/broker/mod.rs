@@ -27,6 +27,7 @@ mod orders;
 mod outbox;
 mod peer;
 mod publish;
+mod rates;
 mod records;
 mod registry;
 mod room;
@@ -144,6 +145,7 @@ pub struct Broker {
     /// The last of them; the next in order are looked at next.
     last_looked_at: u32,
     shutting_down: bool,
+    descriptors_short: bool,
     now_ms: u64,
     /// The same as `CLOCK_MONOTONIC` tells it, in nanoseconds: when a message is accepted.
     now_ns: u64,
@@ -209,6 +211,7 @@ impl Broker {
             processes_to_look_at: Vec::new(),
             last_looked_at: 0,
             shutting_down: false,
+            descriptors_short: false,
             now_ms: 0,
             now_ns: 0,
             due_ms: None,
@@ -321,9 +324,18 @@ impl Broker {
     /// Whether no receiver has anything left to drain.
     #[must_use]
     pub fn is_drained(&self) -> bool {
+        // Whoever is in line has the seat in a moment: when it is known where the last receiver stood in its lanes.
+        let nobody_reads = |channel: &Channel| channel.seat.is_none() && channel.line.is_empty();
         let drained =
-            |(slot, channel): (usize, &Channel)| channel.seat.is_none() || self.held(ChannelId(slot as u32)) == 0;
+            |(slot, channel): (usize, &Channel)| nobody_reads(channel) || self.held(ChannelId(slot as u32)) == 0;
         self.channels.iter().all(drained)
+    }
+
+    /// Whether there are receivers in other processes: they outlive the daemon.
+    #[must_use]
+    pub fn has_receivers_elsewhere(&self) -> bool {
+        let receives = |peer: &Peer| matches!(peer.role, PeerRole::Receiver { .. } | PeerRole::Early);
+        self.peers.iter().any(|(_, peer)| receives(peer) && peer.credentials.pid != self.rules.pid)
     }
 
     /// What is held, by channel.

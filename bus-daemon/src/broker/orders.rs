@@ -25,7 +25,12 @@ impl Broker {
     pub(super) fn carry_out(&mut self, id: PeerId, request: Request) {
         let reply = match request {
             Request::List => Ok(self.list()),
-            Request::Show(name) => self.named(&name).map(|channel| Reply::Channel(Box::new(self.show(channel)))),
+            Request::Show(name) => self.named(&name).map(|channel| {
+                let info = self.show(channel);
+                // Who asks again is told what has passed since.
+                self.look_at_rate(channel);
+                Reply::Channel(Box::new(info))
+            }),
             Request::Create(name, options) => self.create(id, &name, options),
             Request::Delete(name) => self.named(&name).map(|channel| self.delete(channel)),
             Request::Purge(name) => self.named(&name).map(|channel| {
@@ -103,7 +108,21 @@ impl Broker {
         info.standby = channel.line.iter().map(|id| self.peer_info(*id)).collect();
         info.senders = self.sender_infos(id, channel);
         info.sender_count = channel.senders;
+        info.awaited = self.awaited(channel);
+        info.rates = self.rates(id);
+        info.lanes = channel.lanes.len() as u32;
+        info.no_lane = self.no_lane(id);
         info
+    }
+
+    /// How many senders of an earlier daemon may still bring messages.
+    fn awaited(&self, channel: &Channel) -> u32 {
+        let back = channel.accounts.iter().filter(|(_, account)| account.still_brings(self.now_ms)).count();
+        // Receivers know the senders of what has come to them, and no others. Those have tried to come back by the
+        // time of former receivers, and as long again is theirs to be heard.
+        let may_be_unnamed = self.now_ms < 2 * self.rules.former_receivers_ms;
+        let awaited = (channel.awaited.len() + back).max(usize::from(may_be_unnamed));
+        u32::try_from(awaited).unwrap_or(u32::MAX)
     }
 
     /// How long ago that was, in milliseconds.

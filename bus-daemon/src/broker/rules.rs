@@ -27,6 +27,10 @@ pub struct Rules {
     pub user_channels_max: u32,
     /// Bytes held for one user's channels, and of its senders that died before they had room.
     pub user_bytes_max: u64,
+    /// Lanes of one user.
+    pub user_lanes_max: u32,
+    /// How long the rings of one user's lanes may be together, in bytes.
+    pub user_lane_bytes_max: u64,
     /// How long a connection may stay without a hello, in milliseconds.
     pub hello_timeout_ms: u64,
     /// How long senders of an earlier daemon count as present, in milliseconds.
@@ -42,12 +46,16 @@ pub struct Rules {
     pub started_at_ns: u64,
     /// The wall clock less that, at the daemon's start, in nanoseconds.
     pub wall_clock_offset_ns: u64,
+    /// How long nothing was sent in a lane that is taken back, in milliseconds.
+    pub lane_idle_ms: u64,
     /// Users that may connect.
     pub allowed_uids: Vec<u32>,
     /// Key of the senders' tokens.
     pub token_key: [u8; 16],
     /// Seed of the senders' ids; differs at each start.
     pub seed: u64,
+    /// Which `CLOCK_MONOTONIC` the daemon reads.
+    pub clock: u64,
     /// The release that `about` tells.
     pub version: String,
     /// The process that `about` tells.
@@ -69,6 +77,8 @@ impl Default for Rules {
             user_connections_max: 4_096,
             user_channels_max: 4_096,
             user_bytes_max: 1024 * 1024 * 1024,
+            user_lanes_max: 256,
+            user_lane_bytes_max: 16 * 1024 * 1024 * 1024,
             hello_timeout_ms: limits::HELLO_TIMEOUT_MS,
             resume_grace_ms: limits::RESUME_GRACE_MS,
             former_receivers_ms: 0,
@@ -76,9 +86,11 @@ impl Default for Rules {
             departed_senders_ttl_ms: limits::DEPARTED_SENDERS_TTL_MS,
             started_at_ns: 0,
             wall_clock_offset_ns: 0,
+            lane_idle_ms: limits::LANE_IDLE_MS,
             allowed_uids: Vec::new(),
             token_key: [0; 16],
             seed: 0,
+            clock: 0,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: 0,
         }

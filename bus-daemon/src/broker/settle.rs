@@ -33,7 +33,20 @@ impl Broker {
     /// Lets all senders with news know how far they are.
     pub fn tell_all(&mut self) {
         self.tell_all_at_ms = None;
+        self.look_at_rates();
         self.tell_senders(true);
+    }
+
+    /// Looks at those channels in which something has moved.
+    fn look_at_rates(&mut self) {
+        let mut last = None;
+        for index in 0..self.to_tell.len() {
+            let (channel_id, _) = self.to_tell[index];
+            // Many senders of one channel stand one behind the other.
+            if last.replace(channel_id) != Some(channel_id) && self.channels.contains(channel_id.0 as usize) {
+                self.look_at_rate(channel_id);
+            }
+        }
     }
 
     fn tell_senders(&mut self, all: bool) {
@@ -58,6 +71,7 @@ impl Broker {
                 account.note_told(settled);
                 self.put(id, Kind::Settled, &settled);
             }
+            self.recall_what_is_gone(*channel_id, *account_id);
             false
         });
         to_tell.append(&mut self.to_tell);

@@ -36,20 +36,20 @@ impl Broker {
 
     fn look_after_channels(&mut self) {
         self.records.shrink();
-        self.greet_early();
         self.time_out_greetings();
         let channels: Vec<ChannelId> = self.channels.iter().map(|(slot, _)| ChannelId(slot as u32)).collect();
         for channel in channels {
             self.tick_channel(channel);
         }
+        // Behind those in line, to whom seats may just have fallen.
+        self.greet_early();
         self.choose_processes();
         let greetings = self.peers.iter().filter_map(|(_, peer)| match peer.role {
             PeerRole::Greeting { since_ms } if !peer.closing => Some(since_ms + self.rules.hello_timeout_ms),
             _ => None,
         });
         let channels = self.channels.iter().filter_map(|(_, channel)| self.next_channel_tick(channel));
-        let early = (!self.early.is_empty()).then_some(self.rules.former_receivers_ms);
-        self.due_ms = greetings.chain(channels).chain(early).min();
+        self.due_ms = greetings.chain(channels).chain(self.early_due_ms()).min();
     }
 
     /// When [`Self::tick`] may have something to do next.
@@ -129,6 +129,7 @@ impl Broker {
             self.end_peer(id, "the receiver was removed by kick".to_owned());
         }
         if self.channels.contains(channel_id.0 as usize) {
+            self.look_at_rate(channel_id);
             self.tick_lanes(channel_id);
             self.give_room(channel_id);
             self.prune_accounts(channel_id);
@@ -145,6 +146,7 @@ impl Broker {
         let reserved = Some(channel.seat_reserved_until_ms).filter(|until_ms| *until_ms > 0);
         let retry = channel.waits_for_others().then_some(self.now_ms + RETRY_PAUSED_MS);
         let lanes = channel.lanes_wait().then_some(self.now_ms + FREEZE_AGAIN_MS);
-        [awaited, processes, leaving, reserved, retry, housekeeping, lanes].into_iter().flatten().min()
+        let resting = channel.lanes_may_rest().then_some(self.now_ms + self.lane_looks_ms());
+        [awaited, processes, leaving, reserved, retry, housekeeping, lanes, resting].into_iter().flatten().min()
     }
 }

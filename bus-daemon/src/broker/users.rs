@@ -35,6 +35,8 @@ pub(super) struct User {
     pub(super) connections: u32,
     pub(super) channels: u32,
     pub(super) bytes: u64,
+    pub(super) lanes: u32,
+    pub(super) lane_bytes: u64,
 }
 
 impl User {
@@ -50,9 +52,18 @@ impl Broker {
         self.check_user_connections(uid, limit)
     }
 
+    /// Whether there are only descriptors left that are kept for those who make room.
+    pub fn descriptors_are_short(&mut self, short: bool) {
+        self.descriptors_short = short;
+    }
+
     /// Whether one more connection of a user may be a sender.
     pub(super) fn check_sender_connections(&self, uid: u32) -> Result<(), Refusal> {
         self.check_user_connections(uid, self.rules.user_connections_max)?;
+        if self.descriptors_short {
+            let text = "the daemon has used up its descriptors, and keeps the last for receivers and orders: close some ends, or raise its limit (LimitNOFILE, ulimit -n)";
+            return Err(Refusal::new(RefusedCode::Limit, text));
+        }
         let (connections, most) = (self.connections(), self.rules.connections_max);
         let limit = most - RESERVED_CONNECTIONS.min(most / 2);
         if connections > limit {
@@ -186,6 +197,10 @@ impl Broker {
             let user = counted.entry(channel.uid).or_default();
             user.channels += 1;
             user.bytes += channel.cost();
+            for (uid, lanes, bytes) in channel.lane_costs() {
+                let user = counted.entry(uid).or_default();
+                (user.lanes, user.lane_bytes) = (user.lanes + lanes, user.lane_bytes + bytes);
+            }
         }
         counted.retain(|_, user| !user.holds_nothing());
         if counted == self.users {

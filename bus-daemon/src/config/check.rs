@@ -33,6 +33,7 @@ impl Config {
             ("links_max", self.links_max.into(), 0, LINKS_LIMIT, "gateways"),
             ("hello_timeout", self.hello_timeout_ms, 1, HOUR_MS, "ms"),
             ("resume_grace", self.resume_grace_ms, 0, HOUR_MS, "ms"),
+            ("lane_idle", self.lane_idle_ms, 1, 24 * HOUR_MS, "ms"),
             ("departed_senders_max", self.departed_senders_max as u64, 0, SENDERS_LIMIT, "senders"),
             ("departed_senders_ttl", self.departed_senders_ttl_ms, 0, 24 * HOUR_MS, "ms"),
             ("idle_exit", self.idle_exit_ms.unwrap_or(1), 1, 365 * 24 * HOUR_MS, "ms"),
@@ -43,6 +44,8 @@ impl Config {
             ("connections_max", u64::from(self.per_user.connections_max), 1, CONNECTIONS_LIMIT, "connections"),
             ("channels_max", self.per_user.channels_max.into(), 1, CHANNELS_LIMIT, "channels"),
             ("queued_bytes_max", self.per_user.queued_bytes_max, 1, BYTES_LIMIT, "bytes"),
+            ("lanes_max", self.per_user.lanes_max.into(), 0, LANES_LIMIT, "lanes"),
+            ("lane_bytes_max", self.per_user.lane_bytes_max, 0, BYTES_LIMIT, "bytes"),
         ];
         for (key, figure, min, max, unit) in limits {
             within(|| Key::of([key]), figure, min, max, unit)?;
@@ -99,6 +102,14 @@ fn within(key: impl Fn() -> Key, figure: u64, min: u64, max: u64, unit: &'static
 }
 
 /// The way to a setting from the top of the file: `channels.jobs.capacity`.
+///
+/// ```
+/// use bus_daemon::{Config, InvalidConfig};
+///
+/// let error = Config { poll_us: 20_000, ..Config::default() }.check();
+/// let Err(InvalidConfig::OutOfRange { key, .. }) = error else { panic!("{error:?}") };
+/// assert_eq!(key.to_string(), "poll");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Key(Vec<String>);
 
@@ -124,6 +135,13 @@ impl fmt::Display for Key {
 }
 
 /// A setting with which no daemon starts.
+///
+/// ```
+/// use bus_daemon::Config;
+///
+/// let error = Config { poll_us: 20_000, ..Config::default() }.check().unwrap_err();
+/// assert_eq!(error.to_string(), "poll is 20000 us: give 0 to 10000");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidConfig {
@@ -191,6 +209,9 @@ const CONNECTIONS_LIMIT: u64 = 1 << 20;
 
 /// Each is a thread or three.
 const LINKS_LIMIT: u64 = 4_096;
+
+/// Each is up to three descriptors of the daemon.
+const LANES_LIMIT: u64 = 1 << 16;
 
 const CHANNELS_LIMIT: u64 = 1 << 20;
 

@@ -156,7 +156,8 @@ mod tests {
 
     #[test]
     fn every_option_of_a_gateway_is_written_and_read_again() {
-        for framing in [Framing::null(), Framing::Length32, Framing::Whole, Framing::Delimited("--\u{1}".into())] {
+        let delimited = Framing::Delimited("--\u{1}".into());
+        for framing in [Framing::null(), Framing::Length32, Framing::Whole, Framing::JsonLines, delimited] {
             let mut spec = spec("jobs", "./worker");
             (spec.framing, spec.restart, spec.restart_limit, spec.ack_lines) = (framing, Restart::Always, 3, true);
             ok(with("", &spec, 1));

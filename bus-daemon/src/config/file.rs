@@ -134,6 +134,13 @@ fn position(text: &str, offset: usize) -> (usize, usize) {
 }
 
 /// Why a config file was refused.
+///
+/// ```
+/// use bus_daemon::{Config, ConfigError};
+///
+/// assert!(matches!(Config::load("/nonexistent/busd.toml"), Err(ConfigError::Read { .. })));
+/// assert!(matches!(Config::load("/"), Err(ConfigError::NotAFile { .. })));
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {

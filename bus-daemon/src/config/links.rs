@@ -41,6 +41,7 @@ enum NamedFraming {
     Delimiter,
     Len32,
     Whole,
+    Jsonl,
 }
 
 #[derive(Deserialize, Serialize)]
@@ -69,6 +70,7 @@ impl Link {
             framing if *framing == Framing::null() => (NamedFraming::Null, None),
             Framing::Length32 => (NamedFraming::Len32, None),
             Framing::Whole => (NamedFraming::Whole, None),
+            Framing::JsonLines => (NamedFraming::Jsonl, None),
             Framing::Delimited(delimiter) => {
                 let delimiter = String::from_utf8(delimiter.clone());
                 let delimiter =
@@ -117,6 +119,7 @@ impl Link {
             (NamedFraming::Null, None) => Framing::null(),
             (NamedFraming::Len32, None) => Framing::Length32,
             (NamedFraming::Whole, None) => Framing::Whole,
+            (NamedFraming::Jsonl, None) => Framing::JsonLines,
         };
         spec.restart = self.restart;
         spec.restart_limit = self.restart_limit;

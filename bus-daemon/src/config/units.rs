@@ -13,6 +13,12 @@ use serde::de::{Deserialize, Deserializer, Error, Visitor};
 use super::check::MESSAGE_LIMIT_BYTES;
 
 /// Why a text is no size or duration.
+///
+/// ```
+/// use bus_daemon::{UnitError, parse_duration};
+///
+/// assert_eq!(parse_duration("5"), Err(UnitError::Duration("5".to_owned())));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum UnitError {

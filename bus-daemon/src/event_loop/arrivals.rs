@@ -1,6 +1,7 @@
 //! Who comes: by the socket, and from threads of this process. And who does not: processes that ended
 //! with an earlier daemon.
 
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
@@ -13,40 +14,69 @@ use rustix::time::Timespec;
 use super::traffic::Readiness;
 use super::{EventLoop, FIRST_CONNECTION, Outside, Slot};
 use crate::connection::{self, Connection};
+use crate::daemon::RAISE_DESCRIPTORS;
 use crate::listener::Accepted;
 use crate::peer::Credentials;
 
 /// How long accepting rests when there are no descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// How often that is told, while it lasts.
+/// How often that is told at most. While it lasts, once.
 const ACCEPT_WARNING_PAUSE: Duration = Duration::from_secs(10);
 
 impl<O: Outside> EventLoop<O> {
     pub(super) fn accept(&mut self) {
+        self.refill_reserve();
+        // It is set where somebody waits: what hangs on nobody being at the door goes on else.
+        self.accept_again_at = None;
         while let Some(listener) = &self.listener {
             if self.open_sockets >= self.options.connections_max {
-                // Whoever waits in the backlog is let in when another leaves.
-                self.accept_again_at = Some(Instant::now() + ACCEPT_PAUSE);
+                // Whoever waits in the backlog is let in when another leaves; whoever comes next is heard of.
+                if somebody_waits(listener.as_fd()) {
+                    let most = self.options.connections_max;
+                    self.tell_of_rest(format_args!("all {most} connections are in use: others wait until one ends"));
+                    self.accept_again_at = Some(Instant::now() + ACCEPT_PAUSE);
+                }
                 return;
             }
             match listener.accept() {
                 Ok(Accepted::Nobody) => return,
                 Ok(Accepted::Lost) => {}
                 Ok(Accepted::Connection(connection, credentials)) => {
+                    if std::mem::take(&mut self.accept_rests) {
+                        tracing::info!("connections are accepted again");
+                    }
                     self.admit(connection, credentials, None);
                 }
+                // A full descriptor table is told of before it is known whether anybody is there.
+                Err(_) if !somebody_waits(listener.as_fd()) => return,
+                Err(error) if self.reserve.helps_against(&error) => self.broker.descriptors_are_short(true),
                 Err(error) => {
                     // Above all a full descriptor table: the others go on, and this one waits.
-                    let now = Instant::now();
-                    if self.accept_failed_at.is_none_or(|at| now > at + ACCEPT_WARNING_PAUSE) {
-                        tracing::warn!(%error, "accepting rests, {} ms each time", ACCEPT_PAUSE.as_millis());
-                        self.accept_failed_at = Some(now);
-                    }
-                    self.accept_again_at = Some(now + ACCEPT_PAUSE);
+                    self.tell_of_rest(format_args!("no connection can be accepted: {error}"));
+                    self.accept_again_at = Some(Instant::now() + ACCEPT_PAUSE);
                     return;
                 }
             }
+        }
+    }
+
+    /// What is free again goes to the reserve before anybody else has it.
+    pub(super) fn refill_reserve(&mut self) {
+        if self.reserve.is_short() {
+            self.reserve.fill();
+            self.broker.descriptors_are_short(self.reserve.is_short());
+        }
+    }
+
+    /// Tells, once until it is over, that others have to wait, and what can be done.
+    fn tell_of_rest(&mut self, what: std::fmt::Arguments<'_>) {
+        let now = Instant::now();
+        // A table that is full by turns is told of no more often than one that stays so.
+        let lately = self.accept_told_at.is_some_and(|at| now < at + ACCEPT_WARNING_PAUSE);
+        if !self.accept_rests && !lately {
+            tracing::warn!("{what}; end some, or raise connections_max and the descriptor limit ({RAISE_DESCRIPTORS})");
+            (self.accept_rests, self.accept_told_at) = (true, Some(now));
         }
     }
 
@@ -120,6 +150,12 @@ impl<O: Outside> EventLoop<O> {
             self.broker.process_gone(self.started.elapsed(), pid);
         }
     }
+}
+
+/// Whether somebody stands at the door.
+fn somebody_waits(listener: BorrowedFd<'_>) -> bool {
+    let mut polled = [PollFd::from_borrowed_fd(listener, PollFlags::IN)];
+    rustix::event::poll(&mut polled, Some(&Timespec::default())) == Ok(1)
 }
 
 /// Whether a process has ended, also when its parent has not asked for its end yet. One of which the

@@ -27,9 +27,11 @@ use self::traffic::Readiness;
 use crate::broker::{Broker, PeerId};
 use crate::connection::{Connection, READ_BUFFER_BYTES};
 use crate::gateway::Links;
-use crate::lanes::LaneStore;
+use crate::lanes::{LaneStore, ToFreeze};
 use crate::listener::Listener;
 use crate::memory::MemoryHub;
+use crate::reserve::Reserve;
+use crate::sealer::Sealer;
 
 /// What the loop needs to know besides the broker's rules.
 #[derive(Clone, Copy, Debug)]
@@ -41,6 +43,15 @@ pub(crate) struct LoopOptions {
     pub(crate) drain: Duration,
     /// Sockets that are open at once; whoever comes then waits.
     pub(crate) connections_max: usize,
+}
+
+/// Who was there when the daemon ended, and comes back to the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Left {
+    /// No receiver.
+    Nobody,
+    /// Receivers, who may hold messages.
+    Receivers,
 }
 
 /// Something that the loop watches besides its sockets.
@@ -74,8 +85,12 @@ pub(crate) struct EventLoop<O> {
     idle_since: Instant,
     /// Accepting rests until then: there are no descriptors.
     accept_again_at: Option<Instant>,
-    /// When the log was last told that accepting failed.
-    accept_failed_at: Option<Instant>,
+    /// When the log was last told that accepting rests.
+    accept_told_at: Option<Instant>,
+    /// It was told, and nobody has been let in since.
+    accept_rests: bool,
+    /// For those who come when there are none.
+    reserve: Reserve,
     ends_at: Option<Instant>,
     alive_at: Instant,
     /// Where sockets are read into, shared by all.
@@ -84,6 +99,8 @@ pub(crate) struct EventLoop<O> {
     memory: Arc<MemoryHub>,
     /// The memory of lanes.
     lanes: LaneStore,
+    /// Freezes it, and lets it go.
+    sealer: Sealer<ToFreeze>,
     /// Its own ends on pipes.
     links: Links,
     /// Sources of messages are given until then to hand on what they have read.
@@ -131,6 +148,10 @@ impl<O: Outside> EventLoop<O> {
         registry.register(&mut SourceFd(&listener.as_fd().as_raw_fd()), LISTENER, Interest::READABLE)?;
         registry.register(&mut SourceFd(&outside.fd().as_raw_fd()), OUTSIDE, Interest::READABLE)?;
         registry.register(&mut SourceFd(&links.as_fd().as_raw_fd()), LINKS, Interest::READABLE)?;
+        let mut reserve = Reserve::default();
+        reserve.fill();
+        let sealer = Sealer::new()?;
+        registry.register(&mut SourceFd(&sealer.as_fd().as_raw_fd()), SEALER, Interest::READABLE)?;
         let memory = MemoryHub::new(Waker::new(registry, MEMORY)?);
         let lanes = LaneStore::default();
         broker.set_lane_books(Box::new(lanes.books()));
@@ -148,13 +169,16 @@ impl<O: Outside> EventLoop<O> {
             busy_until: now,
             idle_since: now,
             accept_again_at: None,
-            accept_failed_at: None,
+            accept_told_at: None,
+            accept_rests: false,
+            reserve,
             ends_at: None,
             alive_at: now,
             buffer: vec![0; READ_BUFFER_BYTES],
             by_peer: HashMap::new(),
             memory,
             lanes,
+            sealer,
             links,
             sources_end_by: None,
             by_number: HashMap::new(),
@@ -169,7 +193,7 @@ impl<O: Outside> EventLoop<O> {
     }
 
     /// Serves until the end is ordered, or nobody has come for long enough.
-    pub(crate) fn run(mut self) -> io::Result<()> {
+    pub(crate) fn run(mut self) -> io::Result<Left> {
         let mut events = Events::with_capacity(1024);
         loop {
             self.wait(&mut events)?;
@@ -179,6 +203,7 @@ impl<O: Outside> EventLoop<O> {
                     LISTENER => self.accept(),
                     MEMORY => self.look_into_memory(),
                     LINKS => self.look_at_links(),
+                    SEALER => self.look_at_sealed(),
                     OUTSIDE => {
                         if self.outside.wants_end() {
                             self.begin_end();
@@ -190,6 +215,7 @@ impl<O: Outside> EventLoop<O> {
             self.read_unread();
             self.carry_out();
             self.read_held_back();
+            self.refill_reserve();
             // Once for all that follows: reading the clock costs as much as taking in a message.
             let now = Instant::now();
             self.tick(now);
@@ -290,7 +316,7 @@ impl<O: Outside> EventLoop<O> {
         ended || idle
     }
 
-    fn end(mut self) -> io::Result<()> {
+    fn end(mut self) -> io::Result<Left> {
         if self.ends_at.is_none() {
             tracing::info!("ending: nobody was connected and nothing was held for the time of idle-exit");
         }
@@ -303,9 +329,10 @@ impl<O: Outside> EventLoop<O> {
         }
         self.end_links();
         self.memory.end();
+        let left = if self.broker.has_receivers_elsewhere() { Left::Receivers } else { Left::Nobody };
         self.broker.close_all();
         self.carry_out();
-        Ok(())
+        Ok(left)
     }
 }
 
@@ -313,7 +340,8 @@ const LISTENER: Token = Token(0);
 const OUTSIDE: Token = Token(1);
 const MEMORY: Token = Token(2);
 const LINKS: Token = Token(3);
-const FIRST_CONNECTION: usize = 4;
+const SEALER: Token = Token(4);
+const FIRST_CONNECTION: usize = 5;
 
 /// How long a peer that is being closed has to read why.
 const LINGER: Duration = Duration::from_secs(1);

@@ -89,12 +89,63 @@ fn a_connection_by_memory_that_ends_while_it_is_held_back_is_dropped() {
     let (key, slot) = event_loop.connections.iter_mut().next().unwrap();
     slot.held_back = true;
     drop(sender);
-    turn(&mut event_loop);
+    // The keeper of this process may be holding the sender at this moment, and then it is the last to let go.
+    let until = Instant::now() + Duration::from_secs(20);
+    while !event_loop.connections[key].connection.deserted {
+        assert!(Instant::now() < until, "the client does not hang up");
+        turn(&mut event_loop);
+        std::thread::yield_now();
+    }
     assert_eq!(event_loop.connections.len(), 1, "nobody reads it");
     event_loop.connections[key].held_back = false;
     event_loop.queue(key);
     turn(&mut event_loop);
     assert!(event_loop.connections.is_empty());
+}
+
+/// What hangs on nobody being at the door, as lanes of dead senders do, waited for ever.
+#[test]
+fn a_daemon_whose_connections_are_all_in_use_knows_whether_anybody_waits() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut event_loop = event_loop(folder.path());
+    event_loop.options.connections_max = 0;
+    event_loop.accept();
+    assert!(event_loop.accept_again_at.is_none(), "nobody is there");
+    let waits = UnixStream::connect(folder.path().join("bus.sock")).unwrap();
+    event_loop.accept();
+    assert!(event_loop.accept_again_at.is_some(), "it is looked again");
+    event_loop.options.connections_max = 1;
+    event_loop.accept();
+    assert_eq!((event_loop.open_sockets, event_loop.accept_again_at), (1, None));
+    drop(waits);
+}
+
+/// A bell, a board and what rings it stayed open until the daemon ended.
+#[test]
+fn nothing_is_made_for_a_receiver_that_was_closed_after_it_had_asked() {
+    use crate::broker::{LaneAction, LanePart, LaneSize};
+    use bus_core::wire::LaneId;
+
+    let folder = tempfile::tempdir().unwrap();
+    let mut event_loop = event_loop(folder.path());
+    let uid = rustix::process::geteuid().as_raw();
+    let admit = |event_loop: &mut EventLoop<Silence>| {
+        let (here, there) = UnixStream::pair().unwrap();
+        let connection = Connection::new(Stream::Socket(OwnedFd::from(here)));
+        (event_loop.admit(connection, Credentials { pid: 1, uid }, None).unwrap(), there)
+    };
+    let ((receiver_key, receiver), (fetch_key, _fetch)) = (admit(&mut event_loop), admit(&mut event_loop));
+    let (lane, size) = (LaneId(1), LaneSize { ring_bytes: 4_096, message_max_bytes: 64 });
+    event_loop.lanes.make(lane, size).unwrap();
+    event_loop.lanes.new_cursor(lane).unwrap();
+    let (receiver_id, fetch_id) = (event_loop.connections[receiver_key].peer, event_loop.connections[fetch_key].peer);
+    drop(receiver);
+    event_loop.ready(receiver_key, Readiness { readable: true, read_closed: true, writable: true, deserted: true });
+    event_loop.read_unread();
+    assert_eq!(event_loop.connections.len(), 1, "its receiver is gone");
+    event_loop.do_lane(LaneAction::HandOver(fetch_id, lane, LanePart::ForReceiver(receiver_id)));
+    assert!(event_loop.connections[fetch_key].closing.is_some());
+    assert!(!event_loop.lanes.has_receiver(receiver_id));
 }
 
 fn turn(event_loop: &mut EventLoop<Silence>) {

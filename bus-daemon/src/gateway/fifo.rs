@@ -9,7 +9,9 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
@@ -26,8 +28,11 @@ pub(super) struct Fifo {
     itself: OwnedFd,
     stat: Stat,
     made: bool,
-    /// Holds a reader from the order to stop on, so that nobody waits for one.
+    /// Holds a reader from the order to stop on, so that nobody waits for one. Until then something else, whose
+    /// place among the descriptors it takes: a full table holds up no end.
     released: Mutex<Option<OwnedFd>>,
+    /// That its path leads elsewhere has been logged.
+    told_gone: AtomicBool,
 }
 
 impl Fifo {
@@ -47,9 +52,25 @@ impl Fifo {
         let itself = rustix::fs::openat(&folder, &name, flags, Mode::empty())
             .and_then(|itself| rustix::fs::fstat(&itself).map(|stat| (itself, stat)));
         let (itself, stat) = itself.map_err(|errno| FifoError::Open { path: path.clone(), source: errno.into() })?;
-        let fifo = Self { path, folder, name, itself, stat, made, released: Mutex::new(None) };
+        let fifo = Self {
+            path,
+            folder,
+            name,
+            itself,
+            stat,
+            made,
+            released: Mutex::new(None),
+            told_gone: AtomicBool::new(false),
+        };
         fifo.check()?;
         Ok(fifo)
+    }
+
+    /// Sees to it that whoever waits for a reader can be let go.
+    pub(super) fn reserve(&self) -> io::Result<()> {
+        let place = rustix::io::fcntl_dupfd_cloexec(&self.folder, 0)?;
+        *self.released.lock().unwrap_or_else(PoisonError::into_inner) = Some(place);
+        Ok(())
     }
 
     fn check(&self) -> Result<(), FifoError> {
@@ -99,11 +120,50 @@ impl Fifo {
     }
 
     /// Lets whoever waits for a reader go on, now and later. To be called after the order to stop.
-    pub(super) fn release(&self) {
-        match self.open(OFlags::RDONLY | OFlags::NONBLOCK) {
-            Ok(reader) => *self.released.lock().unwrap_or_else(PoisonError::into_inner) = Some(reader),
-            Err(error) => tracing::warn!(path = %self.path.display(), %error, "a gateway could not be woken"),
+    pub(super) fn release(self: &Arc<Self>) {
+        if self.try_release().is_ok() {
+            return;
         }
+        // Another was faster to take the place.
+        let fifo = Arc::downgrade(self);
+        let again = move || {
+            while fifo.upgrade().is_some_and(|fifo| fifo.try_release().is_err()) {
+                std::thread::sleep(RELEASE_PAUSE);
+            }
+        };
+        if let Err(error) = std::thread::Builder::new().name("fifo release".to_owned()).spawn(again) {
+            tracing::error!(path = %self.path.display(), %error, "a gateway could not be woken: open the FIFO to read");
+        }
+    }
+
+    fn try_release(&self) -> io::Result<()> {
+        let mut released = self.released.lock().unwrap_or_else(PoisonError::into_inner);
+        // Its place is free now.
+        released.take();
+        *released = Some(self.open(OFlags::RDONLY | OFlags::NONBLOCK)?);
+        Ok(())
+    }
+
+    /// Why nobody can open it by its path any more, if that is so. Logged the first time.
+    pub(super) fn gone(&self) -> Option<String> {
+        let what = match rustix::fs::lstat(&self.path) {
+            Ok(there) if (there.st_dev, there.st_ino) == (self.stat.st_dev, self.stat.st_ino) => return None,
+            Ok(there) => match FileType::from_raw_mode(there.st_mode) {
+                FileType::Fifo => "another FIFO has taken its place".to_owned(),
+                FileType::Symlink => "a symbolic link has taken its place".to_owned(),
+                other => format!("{} has taken its place", name_of(other)),
+            },
+            Err(Errno::NOENT) => "it was removed".to_owned(),
+            Err(errno) => format!("it cannot be found: {}", io::Error::from(errno)),
+        };
+        let text = format!(
+            "nobody can open FIFO {} any more, {what}: unlink the gateway, and link it again",
+            self.path.display()
+        );
+        if !self.told_gone.swap(true, Ordering::Relaxed) {
+            tracing::warn!("{text}");
+        }
+        Some(text)
     }
 
     /// By its descriptor: the name may be another's by now.
@@ -126,6 +186,9 @@ impl Drop for Fifo {
         }
     }
 }
+
+/// How soon a gateway is woken that could not be for lack of descriptors.
+const RELEASE_PAUSE: Duration = Duration::from_millis(20);
 
 fn open_folder(path: &Path) -> Result<OwnedFd, FifoError> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;

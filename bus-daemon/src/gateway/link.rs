@@ -10,6 +10,7 @@ use bus_core::wire::RefusedCode;
 use bus_core::{Address, Bus, LinkInfo, LinkSpec, LinkState, OpenError, Pipe};
 
 use super::fifo::{Fifo, FifoError};
+use super::scarcity::{is_caused_by_scarcity, is_scarcity, may_connect_later, may_open_later};
 use super::stop::Stop;
 use crate::config::KeepError;
 
@@ -28,6 +29,8 @@ pub(super) struct Link {
     /// Why it stops, where nobody has ordered that.
     broken_off: Mutex<Option<String>>,
     info: Mutex<LinkInfo>,
+    /// It waits for what the system is short of, and its note says so.
+    pub(super) is_short: AtomicBool,
     messages: AtomicU64,
     refused: AtomicU64,
     /// Where there is one, from before the gateway is up until it is over.
@@ -46,6 +49,7 @@ impl Link {
             is_forgotten: AtomicBool::new(false),
             broken_off: Mutex::new(None),
             info,
+            is_short: AtomicBool::new(false),
             messages: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             fifo: Mutex::new(None),
@@ -87,12 +91,18 @@ impl Link {
     pub(super) fn connect(&self, address: &Address) -> Result<Bus, NotUp> {
         let name = Self::name_prefix(self.id) + &self.spec.pipe.to_string();
         let connected = Bus::builder().address(address.clone()).name(name).connect();
-        connected.map_err(|error| NotUp::new(RefusedCode::Limit, error.to_string()))
+        connected.map_err(|error| NotUp {
+            may_come_up: may_connect_later(&error),
+            ..NotUp::new(RefusedCode::Limit, error.to_string())
+        })
     }
 
     /// The FIFO at its path.
     pub(super) fn make_fifo(&self, path: &str) -> Result<Arc<Fifo>, NotUp> {
         let fifo = Arc::new(Fifo::at(path.as_ref())?);
+        if !self.spec.pipe.is_source() {
+            fifo.reserve()?;
+        }
         *self.fifo() = Some(Arc::clone(&fifo));
         if self.stop.is_given() {
             fifo.release();
@@ -166,6 +176,12 @@ impl Link {
         });
     }
 
+    /// Why nobody can open its FIFO by the path any more, if that is so. Looks at the path.
+    pub(super) fn fifo_gone(&self) -> Option<String> {
+        let fifo = self.fifo().clone();
+        fifo.and_then(|fifo| fifo.gone())
+    }
+
     pub(super) fn note(&self, note: impl Into<String>) {
         self.change(|info| info.note = note.into());
     }
@@ -193,11 +209,13 @@ impl std::fmt::Display for Link {
 pub(super) struct NotUp {
     pub(super) code: RefusedCode,
     pub(super) text: String,
+    /// The system was short of what it needs.
+    pub(super) may_come_up: bool,
 }
 
 impl NotUp {
     pub(super) fn new(code: RefusedCode, text: impl Into<String>) -> Self {
-        Self { code, text: text.into() }
+        Self { code, text: text.into(), may_come_up: false }
     }
 }
 
@@ -209,7 +227,7 @@ impl From<KeepError> for NotUp {
 
 impl From<FifoError> for NotUp {
     fn from(error: FifoError) -> Self {
-        Self::new(RefusedCode::Exists, error.to_string())
+        Self { may_come_up: is_caused_by_scarcity(&error), ..Self::new(RefusedCode::Exists, error.to_string()) }
     }
 }
 
@@ -220,13 +238,14 @@ impl From<OpenError> for NotUp {
             OpenError::Denied { .. } => RefusedCode::Denied,
             _ => RefusedCode::Limit,
         };
-        Self::new(code, error.to_string())
+        Self { may_come_up: may_open_later(&error), ..Self::new(code, error.to_string()) }
     }
 }
 
 impl From<io::Error> for NotUp {
     fn from(error: io::Error) -> Self {
-        Self::new(RefusedCode::Limit, format!("the system refuses what a gateway needs: {error}"))
+        let text = format!("the system refuses what a gateway needs: {error}");
+        Self { may_come_up: is_scarcity(&error), ..Self::new(RefusedCode::Limit, text) }
     }
 }
 

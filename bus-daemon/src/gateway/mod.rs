@@ -13,6 +13,9 @@
 //! waits for the reader of a FIFO by a reader that [`Fifo::release`] opens, while it waits for the bus by the
 //! broker, which parts with its end ([`Links::part_with`]), and by deadlines besides.
 //!
+//! **Want ends nothing.** Where descriptors, memory or processes are short, a gateway that was up, and one of the
+//! config, keeps what it has and tries again; whoever has just ordered one is told at once.
+//!
 //! **What is kept is written before it is up**, and taken out again should it not come up: by the gateway's own
 //! thread, or by one of its own at `unlink`, as a disk may take its time.
 //!
@@ -29,6 +32,7 @@ mod link;
 mod log_lines;
 mod pipe_end;
 mod registry;
+mod scarcity;
 mod sink;
 mod source;
 mod stop;

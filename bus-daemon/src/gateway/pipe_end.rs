@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io::{self, Read as _, Write};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,8 +19,8 @@ use super::stop::Stop;
 pub(super) struct PipeEnd<'a> {
     pipe: File,
     stop: &'a Stop,
-    /// Given when the process that reads has ended, whoever else may hold the pipe.
-    ended: Option<Arc<Stop>>,
+    /// Readable when the process that reads has ended, whoever else may hold the pipe.
+    end: Option<Arc<OwnedFd>>,
     answers: Option<Answers>,
     /// How many bytes the pipe has taken.
     written: u64,
@@ -40,13 +41,13 @@ pub(super) const STOPPED: io::ErrorKind = io::ErrorKind::ConnectionAborted;
 impl<'a> PipeEnd<'a> {
     /// `pipe` must not wait by itself.
     pub(super) fn new(pipe: File, stop: &'a Stop) -> Self {
-        Self { pipe, stop, ended: None, answers: None, written: 0, give_up: None }
+        Self { pipe, stop, end: None, answers: None, written: 0, give_up: None }
     }
 
     /// With a reader that has a process of its own, and may answer.
-    pub(super) fn of_process(pipe: File, stop: &'a Stop, ended: Arc<Stop>, output: Option<File>) -> Self {
+    pub(super) fn of_process(pipe: File, stop: &'a Stop, end: Arc<OwnedFd>, output: Option<File>) -> Self {
         let answers = output.map(|output| Answers { output, lines: 0, ended: false });
-        Self { ended: Some(ended), answers, ..Self::new(pipe, stop) }
+        Self { end: Some(end), answers, ..Self::new(pipe, stop) }
     }
 
     /// Whether nobody reads any more.
@@ -56,12 +57,7 @@ impl<'a> PipeEnd<'a> {
         polled.is_ok() && watched[0].revents().contains(PollFlags::ERR)
     }
 
-    /// How many bytes it has taken in all.
-    pub(super) fn written_bytes(&self) -> u64 {
-        self.written
-    }
-
-    /// How many of them are read. Without a reader it stays so until this end is closed.
+    /// How many bytes of what was written are read. Without a reader it stays so until this end is closed.
     pub(super) fn read_bytes(&self) -> u64 {
         let unread = rustix::io::ioctl_fionread(&self.pipe);
         unread.map_or(0, |unread| self.written.saturating_sub(unread))
@@ -101,13 +97,13 @@ impl<'a> PipeEnd<'a> {
 
     /// Waits for the line that acknowledges what was written last.
     pub(super) fn wait_for_line(&mut self, link: &Link) -> io::Result<()> {
+        let mut waited = Ok(());
         loop {
             let Some(answers) = &mut self.answers else { return Ok(()) };
             answers.read()?;
             match std::mem::take(&mut answers.lines) {
-                0 if answers.ended => return Err(io::ErrorKind::BrokenPipe.into()),
-                // It may have closed its input: it has all that it needs.
-                0 => self.wait(None, None)?,
+                // What it wrote before it ended is read by now.
+                0 => waited?,
                 lines => {
                     if lines > 1 {
                         let why = format_args!("the worker wrote {lines} lines for one message: one acknowledges it");
@@ -116,6 +112,11 @@ impl<'a> PipeEnd<'a> {
                     return Ok(());
                 }
             }
+            if answers.ended {
+                return Err(io::ErrorKind::BrokenPipe.into());
+            }
+            // It may have closed its input: it has all that it needs.
+            waited = self.wait(None, None);
         }
     }
 
@@ -130,7 +131,10 @@ impl<'a> PipeEnd<'a> {
         if !is_stopped {
             watched.push(PollFd::new(self.stop, PollFlags::IN));
         }
-        watched.extend(self.ended.iter().map(|ended| PollFd::new(&**ended, PollFlags::IN)));
+        let end_at = self.end.as_ref().map(|end| {
+            watched.push(PollFd::new(&**end, PollFlags::IN));
+            watched.len() - 1
+        });
         let answers = self.answers.iter().filter(|answers| !answers.ended);
         watched.extend(answers.map(|answers| PollFd::new(&answers.output, PollFlags::IN)));
         let pipe_at = watched.len();
@@ -142,17 +146,14 @@ impl<'a> PipeEnd<'a> {
         }
         // What is seen here holds, though another reader may come the next moment.
         let is_deserted = watched.get(pipe_at).is_some_and(|pipe| pipe.revents().contains(PollFlags::ERR));
+        let has_ended = end_at.is_some_and(|at| !watched[at].revents().is_empty());
         drop(watched);
         if let Some(answers) = &mut self.answers {
             // A worker that writes while it reads would wait for room for ever.
             answers.read()?;
         }
-        let has_ended = self.ended.as_ref().is_some_and(|ended| ended.is_given());
-        let has_answered = self.answers.as_ref().is_some_and(|answers| answers.lines > 0);
-        if is_deserted || (has_ended && !has_answered) {
-            return Err(io::ErrorKind::BrokenPipe.into());
-        }
-        Ok(())
+        // Whatever it has answered: of one that has ended nothing more can come.
+        if is_deserted || has_ended { Err(io::ErrorKind::BrokenPipe.into()) } else { Ok(()) }
     }
 
     fn patience_left(&mut self) -> io::Result<Duration> {
@@ -190,12 +191,16 @@ impl Write for PipeEnd<'_> {
 }
 
 impl Answers {
-    /// Counts the lines that are there, without waiting.
+    /// Counts the lines that are there, without waiting; as much as a pipe holds at once, for a worker may write
+    /// without end.
     fn read(&mut self) -> io::Result<()> {
         let mut buffer = [0; 4_096];
-        while !self.ended {
+        for _ in 0..PIPE_READS {
             match (&self.output).read(&mut buffer) {
-                Ok(0) => self.ended = true,
+                Ok(0) => {
+                    self.ended = true;
+                    break;
+                }
                 Ok(bytes) => self.lines += buffer[..bytes].iter().filter(|byte| **byte == b'\n').count() as u64,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -205,6 +210,9 @@ impl Answers {
         Ok(())
     }
 }
+
+/// As many as empty a pipe.
+const PIPE_READS: u32 = 16;
 
 /// How long what has begun may still take after the order to stop while nothing moves.
 const PATIENCE: Duration = Duration::from_millis(500);

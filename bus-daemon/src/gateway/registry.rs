@@ -15,6 +15,7 @@ use rustix::event::{EventfdFlags, eventfd};
 
 use super::fifo::Fifo;
 use super::link::{Link, NotUp, Over};
+use super::scarcity::Pauses;
 use super::{sink, source};
 use crate::broker::{LinkOrder, PeerId};
 use crate::config::{KeepError, KeptLinks};
@@ -89,10 +90,29 @@ impl Links {
             LinkOrder::Link(spec) => self.start(*spec, Some(peer)),
             LinkOrder::Unlink { which, forget } => self.unlink(peer, &which, forget),
             LinkOrder::Parted { name, why } => self.parted(&name, &why),
-            LinkOrder::List => {
-                let links = self.lock().links.values().map(|entry| entry.link.info()).collect();
-                self.answer(peer, Reply::Links(links));
-            }
+            LinkOrder::List => self.list(peer),
+        }
+    }
+
+    /// Answers with all there are. Paths are looked at, for which a file system may take its time.
+    fn list(&self, peer: PeerId) {
+        let links: Vec<Arc<Link>> = self.lock().links.values().map(|entry| Arc::clone(&entry.link)).collect();
+        let has_path = |link: &Arc<Link>| matches!(link.spec.pipe, Pipe::FromFifo(_) | Pipe::ToFifo(_));
+        if !links.iter().any(has_path) {
+            return self.answer(peer, Reply::Links(links.iter().map(|link| link.info()).collect()));
+        }
+        let registry = self.clone();
+        let look = move || {
+            let info = |link: &Arc<Link>| {
+                let (mut info, gone) = (link.info(), link.fifo_gone());
+                info.note = gone.unwrap_or(info.note);
+                info
+            };
+            registry.answer(peer, Reply::Links(links.iter().map(info).collect()));
+        };
+        if let Err(error) = std::thread::Builder::new().name("links".to_owned()).spawn(look) {
+            let NotUp { code, text, .. } = error.into();
+            self.answer(peer, Reply::Refused(Refused { code, text }));
         }
     }
 
@@ -103,7 +123,7 @@ impl Links {
             spec.keep &= self.0.kept.has_file();
         }
         let (channel, pipe) = (spec.channel.clone(), spec.pipe.clone());
-        if let Err(NotUp { code, text }) = self.try_start(spec, orderer) {
+        if let Err(NotUp { code, text, .. }) = self.try_start(spec, orderer) {
             tracing::warn!(%channel, %pipe, "not linked: {text}");
             if let Some(peer) = orderer {
                 self.answer(peer, Reply::Refused(Refused { code, text }));
@@ -148,9 +168,21 @@ impl Links {
     /// The thread of a gateway.
     fn run(&self, link: &Arc<Link>) {
         drop(self.lock());
-        let served = match link.spec.pipe.is_source() {
-            true => source::serve(self, link),
-            false => sink::serve(self, link),
+        let mut pauses = Pauses::default();
+        let served = loop {
+            let served = match link.spec.pipe.is_source() {
+                true => source::serve(self, link),
+                false => sink::serve(self, link),
+            };
+            match served {
+                // Nobody waits for one of the config.
+                Err(error) if error.may_come_up && !link.is_ordered => match pauses.wait(link, &error.text) {
+                    Ok(false) => link.clear(),
+                    Ok(true) => break Ok(Over::Stopped),
+                    Err(_) => break Err(error),
+                },
+                served => break served,
+            }
         };
         self.over(link, served);
     }
@@ -158,6 +190,7 @@ impl Links {
     /// A gateway is at work.
     pub(super) fn up(&self, link: &Link) {
         link.now_unless_ending(LinkState::Running);
+        link.is_supplied();
         tracing::info!(%link, "linked");
         let mut state = self.lock();
         let Some(entry) = state.links.get_mut(&link.id) else { return };
@@ -203,7 +236,7 @@ impl Links {
                 link.now(LinkState::Ended);
                 true
             }
-            Err(NotUp { code, text }) => {
+            Err(NotUp { code, text, .. }) => {
                 tracing::warn!(%link, "not linked: {text}");
                 link.note(&text);
                 link.now(LinkState::Ended);

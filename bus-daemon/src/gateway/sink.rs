@@ -5,11 +5,14 @@
 //! read in part included, goes whole to the next one.
 
 use std::io;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use bus_core::framing::FrameWriter;
-use bus_core::{BytesBatch, LinkState, Pipe, Receiver, RecvTimeoutError};
+use bus_core::framing::{FrameWriter, Framing, jsonl};
+use bus_core::{BytesBatch, BytesItem, Headers, LinkState, Pipe, Receiver, RecvTimeoutError};
+use rustix::event::{PollFd, PollFlags};
+use rustix::time::Timespec;
 
 use super::child::{Command, Ended, INPUT_GRACE, WorkerPipes};
 use super::fifo::Fifo;
@@ -124,13 +127,11 @@ impl Outlet<'_> {
     /// Writes messages, and acknowledges those that have arrived.
     fn write(&mut self, link: &Link, batch: BytesBatch<'_>) -> io::Result<()> {
         let writer = &mut self.writer;
-        let mut end = writer.output().written_bytes();
         let mut ends = Vec::with_capacity(batch.len());
         let mut outcome = writer.output_mut().forget_lines(link);
         for message in batch.iter() {
-            end += writer.framed_bytes(message.len()) as u64;
-            ends.push(end);
-            outcome = outcome.and_then(|()| writer.put(&message));
+            outcome = outcome.and_then(|()| put(link, writer, &message));
+            ends.push(writer.put_bytes());
         }
         outcome = outcome.and_then(|()| writer.flush());
         // What counts is what is read.
@@ -150,6 +151,20 @@ impl Outlet<'_> {
     }
 }
 
+/// Puts a message into the form of the pipe.
+fn put(link: &Link, writer: &mut FrameWriter<PipeEnd<'_>>, message: &BytesItem<'_>) -> io::Result<()> {
+    if link.spec.framing != Framing::JsonLines {
+        return writer.put(message);
+    }
+    let headers = message.headers().unwrap_or_else(|error| {
+        // They must not keep the payload, and all messages behind it, from coming out.
+        let info = message.info();
+        link.note(format!("message {} of sender {} goes without its headers: {error}", info.sequence, info.sender));
+        Headers::new()
+    });
+    writer.put_with(|out| jsonl::write(link.spec.channel.as_str(), &message.info(), &headers, message, out))
+}
+
 /// The readers of a FIFO.
 struct Readers<'a> {
     link: &'a Link,
@@ -159,7 +174,8 @@ struct Readers<'a> {
 impl Outlets for Readers<'_> {
     fn next(&mut self) -> Result<Outlet<'_>, Over> {
         self.link.now_unless_ending(LinkState::WaitingForReader);
-        let Some(pipe) = self.fifo.open_writer(&self.link.stop)? else { return Err(Over::Stopped) };
+        let opened = self.link.persist(|| self.fifo.open_writer(&self.link.stop))?;
+        let Some(pipe) = opened else { return Err(Over::Stopped) };
         self.link.now_unless_ending(LinkState::Running);
         let writer = FrameWriter::new(PipeEnd::new(pipe, &self.link.stop), &self.link.spec.framing);
         Ok(Outlet { writer, is_current: Box::new(|| true) })
@@ -178,8 +194,9 @@ struct Workers<'a> {
 
 impl Outlets for Workers<'_> {
     fn next(&mut self) -> Result<Outlet<'_>, Over> {
-        let (run, WorkerPipes { input, output, ended }) = self.slot.take()?;
-        let pipe = PipeEnd::of_process(input, &self.link.stop, ended, output);
+        self.slot.note_if_deaf(self.link);
+        let (run, WorkerPipes { input, output, end }) = self.slot.take()?;
+        let pipe = PipeEnd::of_process(input, &self.link.stop, end, output);
         let writer = FrameWriter::new(pipe, &self.link.spec.framing);
         let slot = self.slot;
         let is_current = Box::new(move || slot.is_current(run));
@@ -195,9 +212,9 @@ impl Outlets for Workers<'_> {
 fn keep(links: &Links, link: &Link, command: &mut Command<'_>, slot: &Slot) {
     let over = loop {
         match command.after_its_end_telling(|| slot.clear()) {
-            Ok(Ended::RunAgain) => match command.start_sink() {
+            Ok(Ended::RunAgain) => match link.persist(|| command.start_sink()) {
                 Ok(pipes) => slot.put(pipes),
-                Err(error) => break Over::Because(error.text),
+                Err(over) => break over,
             },
             Ok(Ended::ForGood(reason)) => break Over::Because(reason),
             Err(over) => break over,
@@ -219,7 +236,8 @@ struct Slot {
 struct SlotState {
     runs: u64,
     pipes: Option<WorkerPipes>,
-    is_running: bool,
+    /// Readable when the run that goes on has ended.
+    running: Option<Arc<OwnedFd>>,
     over: Option<Over>,
 }
 
@@ -231,13 +249,14 @@ impl Slot {
     fn put(&self, pipes: WorkerPipes) {
         let mut state = self.lock();
         state.runs += 1;
-        (state.pipes, state.is_running) = (Some(pipes), true);
+        state.running = Some(Arc::clone(&pipes.end));
+        state.pipes = Some(pipes);
         self.changed.notify_all();
     }
 
     fn clear(&self) {
         let mut state = self.lock();
-        (state.pipes, state.is_running) = (None, false);
+        (state.pipes, state.running) = (None, None);
     }
 
     fn end(&self, over: Over) {
@@ -259,9 +278,21 @@ impl Slot {
         }
     }
 
+    /// Tells of a run that goes on without its pipes. Under the lock, so that no later note is overwritten.
+    fn note_if_deaf(&self, link: &Link) {
+        let state = self.lock();
+        let has_ended = |end: &Arc<OwnedFd>| {
+            let mut watched = [PollFd::new(&**end, PollFlags::IN)];
+            !matches!(rustix::event::poll(&mut watched, Some(&Timespec::default())), Ok(0))
+        };
+        if state.pipes.is_none() && state.running.as_ref().is_some_and(|end| !has_ended(end)) {
+            link.note("the worker has closed its input, or the output by which it acknowledges: messages wait until it has ended");
+        }
+    }
+
     fn is_current(&self, run: u64) -> bool {
         let state = self.lock();
-        state.is_running && state.runs == run
+        state.running.is_some() && state.runs == run
     }
 }
 

@@ -6,14 +6,15 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
-use bus_core::framing::{FrameReader, ReadError};
-use bus_core::{FlushError, Pipe, SendTimeoutError, Sender, Ticket, limits};
+use bus_core::framing::{FrameReader, Framing, ReadError, jsonl};
+use bus_core::{Codec, FlushError, Headers, Pipe, SendTimeoutError, Sender, Ticket, limits};
 use rustix::event::PollFlags;
 
-use super::child::{Command, Ended};
+use super::child::{Command, Ended, Run};
+use super::fifo::Fifo;
 use super::link::{Link, NotUp, Over};
 use super::registry::Links;
 
@@ -27,7 +28,7 @@ pub(super) struct Source<'a> {
     since_bytes: usize,
     /// Messages that were read whole, and for which there was no room at the end.
     unsent: u64,
-    /// How much of what lies in the pipe is still read after the order to stop.
+    /// How much of what lies in the pipe is still read after the order to stop, or after a command's end.
     rest_bytes: Option<u64>,
 }
 
@@ -35,6 +36,8 @@ pub(super) struct Source<'a> {
 struct Outlet<'a> {
     link: &'a Link,
     sender: Sender<Vec<u8>>,
+    /// Who writes to the pipe, where that is a command: its end is seen also while there is no room.
+    command: Option<Command<'a>>,
     /// When to look again whether to stop, while there is no room.
     look_at: Instant,
     /// When what is left is given up, once the order to stop was seen.
@@ -51,23 +54,21 @@ pub(super) fn serve(links: &Links, link: &Link) -> Result<Over, NotUp> {
     let over = match &link.spec.pipe {
         Pipe::FromFifo(path) => {
             let fifo = links.make_fifo(link, path)?;
-            let mut source = Source::open(link, sender, limit, fifo.open_reader()?);
+            let mut source = Source::open(link, sender, limit, fifo.open_reader()?, None);
             links.keep(link)?;
             links.up(link);
-            let over = source.follow_writers(|| fifo.open_reader());
+            let over = source.follow_writers(&fifo);
             source.end(links, over)
         }
         Pipe::FromCommand(text) => {
             let mut command = Command::new(link, text);
             links.keep(link)?;
-            let mut source = Source::open(link, sender, limit, command.start_source()?);
-            command.begins(Some(source.reader.input().as_fd()))?;
+            let output = command.start_source()?;
+            command.begins(Some(output.as_fd()))?;
+            let mut source = Source::open(link, sender, limit, output, Some(command));
             links.up(link);
-            let over = source.follow_runs(&mut command);
-            command.end(Duration::ZERO);
-            if let Err(Over::Stopped) = &over {
-                source.read_last_words();
-            }
+            let over = source.follow_runs();
+            source.end_command(&over);
             source.end(links, over)
         }
         Pipe::ToFifo(_) | Pipe::ToCommand(_) => unreachable!("a sink serves those"),
@@ -76,33 +77,40 @@ pub(super) fn serve(links: &Links, link: &Link) -> Result<Over, NotUp> {
 }
 
 impl<'a> Source<'a> {
-    fn open(link: &'a Link, sender: Sender<Vec<u8>>, limit: u32, input: File) -> Self {
+    fn open(link: &'a Link, sender: Sender<Vec<u8>>, limit: u32, input: File, command: Option<Command<'a>>) -> Self {
         let reader = FrameReader::new(input, &link.spec.framing, limit as usize);
-        let outlet = Outlet { link, sender, look_at: Instant::now(), give_up_at: None };
+        let outlet = Outlet { link, sender, command, look_at: Instant::now(), give_up_at: None };
         Self { reader, outlet, on_its_way: None, since_bytes: 0, unsent: 0, rest_bytes: None }
     }
 
     /// One writer, or several at once, after the other. When the last of them has left, the FIFO is opened anew:
     /// the old descriptor would be at its end for ever, and say so again and again. Before it is closed, so
     /// that nothing is lost that a writer wrote between.
-    fn follow_writers(&mut self, reopen: impl Fn() -> io::Result<File>) -> Result<Over, Over> {
+    fn follow_writers(&mut self, fifo: &Fifo) -> Result<Over, Over> {
         loop {
             while !self.wait_for_input()? {}
             self.read_to_end()?;
+            let input = self.outlet.link.persist(|| fifo.open_reader())?;
+            // Whoever came meanwhile is heard by either: it is one pipe.
             self.reader.restart();
-            *self.reader.input_mut() = reopen()?;
+            *self.reader.input_mut() = input;
+            // That nobody can come any more is logged.
+            let _ = fifo.gone();
         }
     }
 
     /// One run of a command after the other.
-    fn follow_runs(&mut self, command: &mut Command<'_>) -> Result<Over, Over> {
+    fn follow_runs(&mut self) -> Result<Over, Over> {
         loop {
             self.read_to_end()?;
+            let Some(command) = &mut self.outlet.command else { return Err(Over::Stopped) };
             match command.after_its_end()? {
                 Ended::ForGood(reason) => return Ok(Over::Because(reason)),
                 Ended::RunAgain => {
+                    let input = self.outlet.link.persist(|| command.start_source())?;
                     self.reader.restart();
-                    *self.reader.input_mut() = command.start_source().map_err(|error| Over::Because(error.text))?;
+                    self.rest_bytes = None;
+                    *self.reader.input_mut() = input;
                 }
             }
         }
@@ -116,8 +124,10 @@ impl<'a> Source<'a> {
                 return self.settle();
             }
             let is_stopped = self.outlet.link.stop.is_given();
-            if is_stopped && self.rest_bytes() == 0 {
-                return Err(Over::Stopped);
+            // Somebody who has left the group of a command may hold its pipe for ever.
+            let is_cut_off = matches!(self.outlet.look_at_command(), Some(Run::Over));
+            if (is_stopped || is_cut_off) && self.rest_bytes() == 0 {
+                return self.leave_writers(is_stopped);
             }
             let before = self.reader.unread_bytes();
             match self.reader.read_more() {
@@ -127,8 +137,8 @@ impl<'a> Source<'a> {
                     self.rest_bytes = self.rest_bytes.map(|rest| rest.saturating_sub(read as u64));
                 }
                 Err(ReadError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if is_stopped {
-                        return Err(Over::Stopped);
+                    if is_stopped || is_cut_off {
+                        return self.leave_writers(is_stopped);
                     }
                     // Nobody would write the rest meanwhile.
                     self.settle()?;
@@ -139,6 +149,16 @@ impl<'a> Source<'a> {
         }
     }
 
+    /// All is read, and there is somebody who could write more.
+    fn leave_writers(&mut self, is_stopped: bool) -> Result<(), Over> {
+        if is_stopped {
+            return Err(Over::Stopped);
+        }
+        self.reader.end();
+        self.send_ready()?;
+        self.settle()
+    }
+
     /// What lies in the pipe when the order to stop is seen was written before it, and is taken; more is not.
     fn rest_bytes(&mut self) -> u64 {
         let unread = || rustix::io::ioctl_fionread(self.reader.input()).unwrap_or(0);
@@ -146,22 +166,31 @@ impl<'a> Source<'a> {
         *self.rest_bytes.get_or_insert_with(|| unread() + 1)
     }
 
-    /// What a command wrote while it was being ended.
-    fn read_last_words(&mut self) {
-        self.rest_bytes = None;
-        if !self.reader.has_ended() {
-            // It has been told already why it is over.
-            let _ = self.read_to_end();
+    /// Ends a command; what it wrote meanwhile is read, if it was told to end.
+    fn end_command(&mut self, over: &Result<Over, Over>) {
+        if let Some(command) = &mut self.outlet.command {
+            command.end(Duration::ZERO);
+        }
+        if let Err(Over::Stopped) = over {
+            self.rest_bytes = None;
+            if !self.reader.has_ended() {
+                // It has been told already why it is over.
+                let _ = self.read_to_end();
+            }
         }
     }
 
     fn send_ready(&mut self) -> Result<(), Over> {
         let (mut sent, mut bytes) = (0, 0);
+        let is_json = self.outlet.link.spec.framing == Framing::JsonLines;
         let sending = loop {
+            let number = self.reader.count() + 1;
             match self.reader.next_ready() {
                 Ok(Some(message)) => {
                     bytes += message.len();
-                    match self.outlet.feed(message) {
+                    let taken =
+                        if is_json { self.outlet.feed_line(message, number) } else { self.outlet.feed(message) };
+                    match taken {
                         Ok(taken) => sent += u64::from(taken),
                         Err(over) => {
                             self.unsent += 1;
@@ -201,10 +230,25 @@ impl<'a> Source<'a> {
         self.outlet.settle(&self.outlet.sender.ticket())
     }
 
-    /// Waits until there is something to read, a writer's end included, or the order to stop is given.
+    /// Waits until there is something to read, a writer's end included, the order to stop is given, or the command
+    /// has come further.
     fn wait_for_input(&mut self) -> Result<bool, Over> {
-        let link = self.outlet.link;
-        let [ready] = link.stop.wait_or([(self.reader.input().as_fd(), PollFlags::IN)], None)?;
+        let (link, input) = (self.outlet.link, self.reader.input());
+        let pipe = (input.as_fd(), PollFlags::IN);
+        let Some(command) = &mut self.outlet.command else {
+            let [ready] = link.stop.wait_or([pipe], None)?;
+            return Ok(!ready.is_empty() || link.stop.is_given());
+        };
+        let timeout = match command.look() {
+            Run::Running => None,
+            Run::Ending(until) => Some(until.saturating_duration_since(Instant::now())),
+            Run::Over => return Ok(true),
+        };
+        let end: Option<BorrowedFd<'_>> = command.end_to_watch();
+        let [ready, _] = match end {
+            Some(end) => link.stop.wait_or([pipe, (end, PollFlags::IN)], timeout)?,
+            None => link.stop.wait_or([pipe], timeout).map(|[ready]| [ready, PollFlags::empty()])?,
+        };
         Ok(!ready.is_empty() || link.stop.is_given())
     }
 
@@ -226,6 +270,11 @@ impl<'a> Source<'a> {
         if unsent > 0 {
             lost.push(format!("{unsent} messages were read and not accepted: the channel had no room for them"));
         }
+        // At the latest: until it is closed more may come.
+        let unread = rustix::io::ioctl_fionread(self.reader.input()).unwrap_or(0);
+        if unread > 0 {
+            lost.push(format!("{unread} bytes lay in the pipe and were not read"));
+        }
         if lost.is_empty() {
             return over;
         }
@@ -242,10 +291,29 @@ impl<'a> Source<'a> {
 }
 
 impl Outlet<'_> {
-    /// Sends a message, which may stay in the buffer. `false` when the channel does not take it.
+    /// Sends the message of a line of JSON. `false` when it is none, or the channel does not take it.
+    fn feed_line(&mut self, line: &[u8], number: u64) -> Result<bool, Over> {
+        match jsonl::parse(line) {
+            Ok(message) => self.feed_with(&message.payload, &message.headers, message.codec),
+            Err(error) => {
+                self.link.refuse(&format_args!("line {number} is no message: {error}"));
+                Ok(false)
+            }
+        }
+    }
+
+    /// Sends a message. `false` when the channel does not take it.
     fn feed(&mut self, message: &[u8]) -> Result<bool, Over> {
+        self.feed_with(message, &Headers::new(), None)
+    }
+
+    /// It may stay in the buffer.
+    fn feed_with(&mut self, payload: &[u8], headers: &Headers, codec: Option<Codec>) -> Result<bool, Over> {
         loop {
-            match self.sender.outgoing().feed_bytes(message, Some(self.look_at)) {
+            let outgoing = self.sender.outgoing();
+            let outgoing = if let Some(codec) = codec { outgoing.codec(codec) } else { outgoing };
+            let outgoing = if headers.is_empty() { outgoing } else { outgoing.headers(headers) };
+            match outgoing.feed_bytes(payload, Some(self.look_at)) {
                 Ok(()) => return Ok(true),
                 Err(SendTimeoutError::Timeout(())) => self.look()?,
                 Err(error @ SendTimeoutError::Disconnected(())) => return Err(Over::Because(error.to_string())),
@@ -276,8 +344,14 @@ impl Outlet<'_> {
                 return Err(Over::Stopped);
             }
         }
+        self.look_at_command();
         self.look_at = now + LOOK_EVERY;
         Ok(())
+    }
+
+    /// How far the command has come, if it is one.
+    fn look_at_command(&mut self) -> Option<Run> {
+        self.command.as_mut().map(Command::look)
     }
 }
 
@@ -288,5 +362,5 @@ const ON_ITS_WAY_BYTES: usize = 256 * 1024;
 /// How long a gateway that is to end tries to hand on what it has read.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// How soon a gateway that waits for room sees that it is to end.
+/// How soon a gateway that waits for room sees that it is to end, or that its command has ended.
 const LOOK_EVERY: Duration = Duration::from_millis(100);

@@ -50,7 +50,7 @@ fn another_protocol_version_is_refused_with_both_versions() {
     let bench = Bench::new();
     let peer = bench.connect();
     let mut frame = Vec::new();
-    put_control(Kind::Hello, &Hello { name: String::new(), pid: 1, role: Role::Control }, &mut frame);
+    put_control(Kind::Hello, &Hello { name: String::new(), pid: 1, role: Role::Control, clock: 0 }, &mut frame);
     frame[2] = 9;
     peer.say_bytes(frame);
     let refused = peer.hear_refusal();
@@ -245,7 +245,7 @@ fn a_long_name_is_cut_at_a_character() {
     let bench = Bench::new();
     let peer = bench.connect();
     let name = "é".repeat(40);
-    peer.say(Kind::Hello, &Hello { name, pid: 1, role: Role::Receiver(receiver_hello("jobs")) });
+    peer.say(Kind::Hello, &Hello { name, pid: 1, role: Role::Receiver(receiver_hello("jobs")), clock: 0 });
     let Heard::Welcome(welcome) = peer.hear() else { panic!("no welcome") };
     assert!(matches!(welcome.role, WelcomeRole::Receiver(_)));
     let second = bench.connect();

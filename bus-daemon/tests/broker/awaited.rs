@@ -152,7 +152,7 @@ fn a_dead_process_is_awaited_while_a_connection_of_it_has_not_been_heard() {
     bench.end_process(PID);
     bench.wait_ms(1_000);
     assert!(!has_ended(&receiver));
-    let resume = Some(Resume { sender: sender.id(), token: sender.welcome.token, next_sequence: 2 });
+    let resume = Some(Resume { sender: sender.id(), token: sender.welcome.token, next_sequence: 2, last_sequence: 0 });
     connection.hello(Role::Sender(SenderHello { resume, ..sender_hello("jobs") }));
     connection.say_bytes(crate::bench::data(message(2)));
     connection.cut();
@@ -216,4 +216,49 @@ fn the_daemon_wakes_up_by_itself_only_while_a_known_process_is_awaited() {
     bench.wait_ms(200);
     assert!(bench.sleeps_ms().is_some_and(|ms| ms > 1_000), "{:?}", bench.sleeps_ms());
     assert!(!has_ended(&receiver), "nobody knows of the other");
+}
+
+/// `bus consume --until-empty` ended while senders of the daemon that had died held messages.
+#[test]
+fn a_sender_is_awaited_until_it_has_brought_what_it_said() {
+    let bench = Bench::new();
+    let sender = bench.sender("jobs");
+    bench.next_daemon();
+    let receiver = back(&bench, vec![known(sender.id(), 1)]);
+    assert_eq!(bench.show("jobs").awaited, 1, "it is not back");
+    let resumed = bench.resume_with("jobs", &sender, 2, 3);
+    assert_eq!(bench.show("jobs").awaited, 1, "it is back, and empty-handed");
+    resumed.send_with(message(2));
+    assert_eq!(bench.show("jobs").awaited, 1, "it has more");
+    resumed.send_with(message(3));
+    assert_eq!(bench.show("jobs").awaited, 0);
+    assert_eq!(receiver.values(), [2, 3]);
+}
+
+#[test]
+fn a_sender_that_does_not_bring_what_it_said_is_awaited_for_its_time() {
+    let bench = Bench::new();
+    let (sender, other) = (bench.sender("jobs"), bench.sender("jobs"));
+    bench.next_daemon();
+    let _receiver = back(&bench, vec![]);
+    let leaves = bench.resume_with("jobs", &sender, 1, 1);
+    assert_eq!(bench.show("jobs").awaited, 1);
+    leaves.goodbye();
+    assert_eq!(bench.show("jobs").awaited, 0, "it brings nothing any more");
+    let _stays = bench.resume_with("jobs", &other, 1, 1);
+    bench.wait_ms(rules().resume_grace_ms - 1);
+    assert_eq!(bench.show("jobs").awaited, 1);
+    bench.wait_ms(1);
+    assert_eq!(bench.show("jobs").awaited, 0);
+}
+
+#[test]
+fn a_daemon_that_follows_one_that_died_awaits_senders_that_nobody_has_named() {
+    let bench = Bench::with(|rules| rules.former_receivers_ms = 1_300);
+    let _sender = bench.sender("jobs");
+    // A bench begins at 1,000.
+    bench.wait_ms(1_599);
+    assert_eq!(bench.show("jobs").awaited, 1);
+    bench.wait_ms(1);
+    assert_eq!(bench.show("jobs").awaited, 0);
 }

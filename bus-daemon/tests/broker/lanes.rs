@@ -38,7 +38,7 @@ fn an_early_receiver_that_becomes_a_sender_leaves_nothing_behind() {
 }
 
 #[derive(Clone, Debug, Default)]
-struct Books(Arc<Mutex<HashMap<LaneId, Counts>>>);
+pub(crate) struct Books(Arc<Mutex<HashMap<LaneId, Counts>>>);
 impl LaneBooks for Books {
     fn counts(&self, lane: LaneId) -> Counts {
         self.0.lock().unwrap().get(&lane).copied().unwrap_or_default()
@@ -58,47 +58,68 @@ impl LaneBooks for Books {
     }
 }
 
-struct Raw {
-    broker: Broker,
+pub(crate) struct Raw {
+    pub(crate) broker: Broker,
     books: Books,
-    now_ms: u64,
+    pub(crate) now_ms: u64,
     received: HashMap<PeerId, Vec<u8>>,
-    lanes: Vec<LaneAction>,
+    pub(crate) lanes: Vec<LaneAction>,
+    pub(crate) closed: Vec<PeerId>,
+    /// Why they were.
+    pub(crate) reasons: Vec<String>,
 }
 
 impl Raw {
-    fn new(seed: u64) -> Self {
-        let mut broker = Broker::new(Rules { seed, ..rules() });
+    pub(crate) fn new(seed: u64) -> Self {
+        Self::with(seed, |_| {})
+    }
+    pub(crate) fn with(seed: u64, change: impl FnOnce(&mut Rules)) -> Self {
+        let mut rules = Rules { seed, ..rules() };
+        change(&mut rules);
+        let mut broker = Broker::new(rules);
         let books = Books::default();
         broker.set_lane_books(Box::new(books.clone()));
-        Self { broker, books, now_ms: 1_000, received: HashMap::new(), lanes: Vec::new() }
+        Self {
+            broker,
+            books,
+            now_ms: 1_000,
+            received: HashMap::new(),
+            lanes: Vec::new(),
+            closed: Vec::new(),
+            reasons: Vec::new(),
+        }
     }
-    fn now(&self) -> Duration {
+    pub(crate) fn now(&self) -> Duration {
         Duration::from_millis(self.now_ms)
     }
-    fn connect(&mut self) -> PeerId {
+    pub(crate) fn connect(&mut self) -> PeerId {
         let now = self.now();
         self.broker.connected(now, Credentials { pid: PID, uid: UID })
     }
-    fn say<T: serde::Serialize>(&mut self, id: PeerId, kind: Kind, body: &T) {
+    pub(crate) fn say<T: serde::Serialize>(&mut self, id: PeerId, kind: Kind, body: &T) {
         self.say_only(id, kind, body);
         self.turn();
     }
-    fn say_only<T: serde::Serialize>(&mut self, id: PeerId, kind: Kind, body: &T) {
+    pub(crate) fn say_only<T: serde::Serialize>(&mut self, id: PeerId, kind: Kind, body: &T) {
         let mut frame = Vec::new();
         put_control(kind, body, &mut frame);
         let header = FrameHeader::decode(&frame, self.broker.frame_limits()).unwrap().unwrap();
         let now = self.now();
         let _ = self.broker.frame(now, id, &header, Content::Borrowed(&frame[HEADER_BYTES..]));
     }
-    fn hello(&mut self, id: PeerId, role: Role) {
-        self.say(id, Kind::Hello, &Hello { name: "x".into(), pid: PID, role });
+    pub(crate) fn hello(&mut self, id: PeerId, role: Role) {
+        self.say(id, Kind::Hello, &Hello { name: "x".into(), pid: PID, role, clock: 0 });
     }
-    fn turn(&mut self) {
-        while self.broker.has_actions() {
+    pub(crate) fn turn(&mut self) {
+        // As the event loop does it: a turn ends also when there was nothing to do.
+        loop {
             while let Some(action) = self.broker.poll_action() {
                 match action {
                     Action::Lane(action) => self.lanes.push(action),
+                    Action::Close(id, reason) => {
+                        self.closed.push(id);
+                        self.reasons.push(reason);
+                    }
                     Action::Write(id) => {
                         let mut slices = Vec::new();
                         self.broker.output(id, &mut slices);
@@ -110,9 +131,12 @@ impl Raw {
                 }
             }
             self.broker.end_turn();
+            if !self.broker.has_actions() {
+                return;
+            }
         }
     }
-    fn heard(&self, id: PeerId) -> Vec<(Kind, Vec<u8>)> {
+    pub(crate) fn heard(&self, id: PeerId) -> Vec<(Kind, Vec<u8>)> {
         let mut rest = self.received.get(&id).map(|b| &b[..]).unwrap_or_default();
         let limits = FrameLimits { message_max_bytes: 1 << 20, control_max_bytes: 1 << 20 };
         let mut all = Vec::new();
@@ -122,15 +146,18 @@ impl Raw {
         }
         all
     }
-    fn last<T: serde::de::DeserializeOwned>(&self, id: PeerId, kind: Kind) -> Option<T> {
+    pub(crate) fn last<T: serde::de::DeserializeOwned>(&self, id: PeerId, kind: Kind) -> Option<T> {
         let found = self.heard(id).into_iter().rev().find(|(k, _)| *k == kind)?;
         read_control(kind, &found.1).ok()
     }
-    fn publish(&mut self, lane: LaneId, published: u64) {
-        self.books.0.lock().unwrap().insert(lane, Counts { published, ..Counts::default() });
+    pub(crate) fn publish(&mut self, lane: LaneId, published: u64) {
+        self.counts(lane, Counts { published, ..Counts::default() });
+    }
+    pub(crate) fn counts(&mut self, lane: LaneId, counts: Counts) {
+        self.books.0.lock().unwrap().insert(lane, counts);
     }
     /// A sender in its lane.
-    fn in_lane(&mut self) -> (PeerId, SenderWelcome, LaneOffered) {
+    pub(crate) fn in_lane(&mut self) -> (PeerId, SenderWelcome, LaneOffered) {
         let id = self.connect();
         self.hello(id, Role::Sender(SenderHello { lane: LaneWish::AtOnce, ..sender_hello("jobs") }));
         let Some(LaneAction::Make(lane, _)) = self.lanes.pop() else { panic!() };
@@ -141,7 +168,7 @@ impl Raw {
         self.say(id, Kind::Moved, &LaneNamed { lane });
         (id, welcome, offered)
     }
-    fn receiver(&mut self) -> PeerId {
+    pub(crate) fn receiver(&mut self) -> PeerId {
         let id = self.connect();
         let lanes = ReceiverHello { reads_lanes: true, ..receiver_hello("jobs") };
         self.hello(id, Role::Receiver(lanes));
@@ -254,7 +281,7 @@ fn a_sender_that_comes_back_is_told_to_turn_from_a_stopped_receiver() {
     raw.broker.cursor_at_rest(now, lane, None);
     raw.turn();
     let again = raw.connect();
-    let resume = Some(Resume { sender: welcome.sender, token: welcome.token, next_sequence: 1 });
+    let resume = Some(Resume { sender: welcome.sender, token: welcome.token, next_sequence: 1, last_sequence: 0 });
     raw.hello(again, Role::Sender(SenderHello { resume, lane: LaneWish::Has(lane), ..sender_hello("jobs") }));
     for _ in 0..100 {
         raw.now_ms += 20;
@@ -298,7 +325,7 @@ fn a_purge_while_the_sender_is_away_makes_room_for_it() {
     raw.hello(control, Role::Control);
     raw.say(control, Kind::Request, &Request::Purge("jobs".parse().unwrap()));
     let again = raw.connect();
-    let resume = Some(Resume { sender: welcome.sender, token: welcome.token, next_sequence: 1 });
+    let resume = Some(Resume { sender: welcome.sender, token: welcome.token, next_sequence: 1, last_sequence: 0 });
     raw.hello(again, Role::Sender(SenderHello { resume, lane: LaneWish::Has(lane), ..sender_hello("jobs") }));
     raw.say(again, Kind::Moved, &LaneNamed { lane });
     assert!(raw.last::<CursorGiven>(again, Kind::CursorGiven).is_some(), "its window stays full");
@@ -315,7 +342,7 @@ fn a_lane_waits_for_what_its_sender_said_over_an_earlier_connection() {
     raw.turn();
     let WelcomeRole::Sender(welcome) = raw.last::<Welcome>(first, Kind::Welcome).unwrap().role else { panic!() };
     // What it sent over the first is not handed in yet when the second has come, and gone.
-    let resume = Resume { sender: welcome.sender, token: welcome.token, next_sequence: 1 };
+    let resume = Resume { sender: welcome.sender, token: welcome.token, next_sequence: 1, last_sequence: 0 };
     let second = raw.connect();
     let hello = SenderHello { lane: LaneWish::Has(lane), resume: Some(resume), ..sender_hello("jobs") };
     raw.hello(second, Role::Sender(hello));
@@ -332,4 +359,190 @@ fn a_lane_waits_for_what_its_sender_said_over_an_earlier_connection() {
     assert!(raw.lanes.contains(&LaneAction::FreezeData(lane)), "{:?}", raw.lanes);
     let receiver = raw.receiver();
     assert_eq!(raw.last::<LaneGiven>(receiver, Kind::LaneGiven).unwrap().lane, lane);
+}
+
+/// A sender in its lane, and a receiver that was given that.
+fn with_a_given_lane() -> (Raw, PeerId, PeerId, LaneId) {
+    let mut raw = Raw::new(10);
+    let (sender, _, offered) = raw.in_lane();
+    raw.publish(offered.lane, 10);
+    let receiver = raw.receiver();
+    assert!(raw.last::<LaneGiven>(receiver, Kind::LaneGiven).is_some());
+    (raw, sender, receiver, offered.lane)
+}
+
+/// What others sent later was handed out before what was sent in a lane that its receiver did not know.
+#[test]
+fn a_lane_is_open_when_the_present_receiver_watches_it() {
+    let mut raw = Raw::new(10);
+    let receiver = raw.receiver();
+    let (sender, _, offered) = raw.in_lane();
+    let lane = offered.lane;
+    let given: LaneGiven = raw.last(receiver, Kind::LaneGiven).unwrap();
+    assert!(!given.in_use, "nothing was sent there");
+    assert_eq!(raw.last::<LaneNamed>(sender, Kind::LaneKept), None, "its receiver does not know it");
+    raw.say(receiver, Kind::Watching, &Watching { lane, generation: given.generation });
+    assert_eq!(raw.last(sender, Kind::LaneKept), Some(LaneNamed { lane }));
+}
+
+#[test]
+fn a_lane_is_open_when_the_only_receiver_has_gone_before_it_watched_it() {
+    let mut raw = Raw::new(10);
+    let receiver = raw.receiver();
+    let (sender, _, offered) = raw.in_lane();
+    let lane = offered.lane;
+    let now = raw.now();
+    raw.broker.disconnected(now, receiver);
+    raw.turn();
+    assert_eq!(raw.last::<LaneNamed>(sender, Kind::LaneKept), None, "it may be alive still");
+    raw.broker.cursor_at_rest(now, lane, Some(AtRest { start: None, taken: 0, given_back: 0 }));
+    raw.turn();
+    assert_eq!(raw.last(sender, Kind::LaneKept), Some(LaneNamed { lane }));
+    let next = raw.receiver();
+    assert!(raw.last::<LaneGiven>(next, Kind::LaneGiven).unwrap().in_use, "something may have been sent by now");
+}
+
+#[test]
+fn a_lane_that_its_receiver_cannot_have_goes_back_to_the_stream_with_its_sender() {
+    let (mut raw, sender, receiver, lane) = with_a_given_lane();
+    let fault = Some("no descriptors left".into());
+    raw.say(receiver, Kind::LaneDone, &LaneDone { lane, messages: 0, fault });
+    assert!(raw.lanes.contains(&LaneAction::Free(lane)));
+    assert_eq!(raw.last(receiver, Kind::SenderGone), Some(LaneNamed { lane }));
+    assert_eq!(raw.closed, [sender], "it comes back without its lane, and sends again what is in there");
+}
+
+#[test]
+fn a_receiver_that_cannot_have_the_lane_of_a_dead_sender_leaves_it_to_the_next() {
+    let (mut raw, sender, receiver, lane) = with_a_given_lane();
+    let now = raw.now();
+    raw.broker.disconnected(now, sender);
+    raw.turn();
+    raw.broker.data_at_rest(now, lane, true);
+    let fault = Some("no descriptors left".into());
+    raw.say(receiver, Kind::LaneDone, &LaneDone { lane, messages: 0, fault });
+    let closing: Closing = raw.last(receiver, Kind::Closing).unwrap();
+    assert_eq!(closing.code, ClosingCode::Fault);
+    assert!(closing.text.contains("no descriptors left") && closing.text.contains("ulimit"), "{}", closing.text);
+    assert!(!raw.lanes.contains(&LaneAction::Free(lane)), "what is in there is lost");
+    raw.broker.disconnected(now, receiver);
+    raw.turn();
+    raw.broker.cursor_at_rest(now, lane, Some(AtRest { start: None, taken: 0, given_back: 0 }));
+    raw.turn();
+    let next = raw.receiver();
+    assert_eq!(raw.last::<LaneGiven>(next, Kind::LaneGiven).map(|given| given.lane), Some(lane));
+}
+
+#[test]
+fn descriptors_are_fetched_again_when_the_answer_was_lost() {
+    let (mut raw, _, receiver, lane) = with_a_given_lane();
+    let LaneGiven { ticket, generation, .. } = raw.last(receiver, Kind::LaneGiven).unwrap();
+    let handed_over = |raw: &mut Raw| {
+        raw.lanes.clear();
+        let fetch = raw.connect();
+        raw.hello(fetch, Role::Lane(LaneHello { lane, ticket }));
+        raw.lanes.iter().any(|action| matches!(action, LaneAction::HandOver(..)))
+    };
+    assert!(handed_over(&mut raw) && handed_over(&mut raw));
+    raw.say(receiver, Kind::Watching, &Watching { lane, generation });
+    assert!(!handed_over(&mut raw), "what is in use is nobody else's");
+}
+
+/// It never got another.
+#[test]
+fn a_sender_that_comes_back_without_its_lane_gets_another_once_that_is_read() {
+    let mut raw = Raw::new(10);
+    let (sender, welcome, offered) = raw.in_lane();
+    let now = raw.now();
+    raw.broker.disconnected(now, sender);
+    raw.turn();
+    raw.lanes.clear();
+    let again = raw.connect();
+    let resume = Some(Resume { sender: welcome.sender, token: welcome.token, next_sequence: 1, last_sequence: 0 });
+    raw.hello(again, Role::Sender(SenderHello { resume, lane: LaneWish::AtOnce, ..sender_hello("jobs") }));
+    let made = |action: &LaneAction| matches!(action, LaneAction::Make(lane, _) if *lane != offered.lane);
+    assert!(raw.lanes.contains(&LaneAction::FreezeData(offered.lane)), "it is to be read to its end");
+    assert!(!raw.lanes.iter().any(made), "{:?}", raw.lanes);
+    let now = raw.now();
+    raw.broker.data_at_rest(now, offered.lane, true);
+    raw.turn();
+    assert!(raw.lanes.iter().any(made), "{:?}", raw.lanes);
+}
+
+/// It stood in line, as if nothing had happened to what it held.
+#[test]
+fn a_receiver_of_lanes_whose_place_another_process_has_is_refused_when_it_comes_back() {
+    let mut raw = Raw::new(10);
+    let _holder = raw.receiver();
+    let returning = Some(Returning { senders: Vec::new(), sender_seen: true, seated: true, lanes: true });
+    let hello = ReceiverHello { returning, reads_lanes: true, ..receiver_hello("jobs") };
+    let now = raw.now();
+    let late = raw.broker.connected(now, Credentials { pid: PID + 1, uid: UID });
+    raw.hello(late, Role::Receiver(hello.clone()));
+    let refused: Refused = raw.last(late, Kind::Refused).unwrap();
+    assert_eq!(refused.code, RefusedCode::ReceiverTaken);
+    assert!(refused.text.contains(&PID.to_string()), "{}", refused.text);
+    // What the daemon takes for another may be its own connection that broke.
+    let own = raw.connect();
+    raw.hello(own, Role::Receiver(hello));
+    assert!(raw.last::<Welcome>(own, Kind::Welcome).is_some());
+}
+
+/// A receiver of lanes that waits for the seat.
+fn standby(raw: &mut Raw) -> PeerId {
+    let id = raw.connect();
+    let hello = ReceiverHello { standby: true, reads_lanes: true, ..receiver_hello("jobs") };
+    raw.hello(id, Role::Receiver(hello));
+    id
+}
+
+/// A receiver that read the lane has left, and may have it mapped still; another is in line.
+pub(crate) fn with_a_receiver_that_leaves() -> (Raw, PeerId, PeerId, LaneId) {
+    let (mut raw, sender, receiver, lane) = with_a_given_lane();
+    let generation = raw.last::<LaneGiven>(receiver, Kind::LaneGiven).unwrap().generation;
+    raw.say(receiver, Kind::Watching, &Watching { lane, generation });
+    let next = standby(&mut raw);
+    let now = raw.now();
+    raw.broker.disconnected(now, receiver);
+    raw.turn();
+    (raw, sender, next, lane)
+}
+
+/// The daemon ended at once, and the receiver in line got nothing of what was left.
+#[test]
+fn a_daemon_that_ends_waits_for_whoever_is_in_line_while_the_last_receiver_leaves_its_lanes() {
+    let (mut raw, _, next, lane) = with_a_receiver_that_leaves();
+    raw.broker.begin_shutdown();
+    assert_eq!(raw.last::<LaneGiven>(next, Kind::LaneGiven), None);
+    assert!(!raw.broker.is_drained(), "it is about to have the seat");
+    let now = raw.now();
+    raw.broker.cursor_at_rest(now, lane, Some(AtRest { start: None, taken: 0, given_back: 0 }));
+    raw.turn();
+    assert!(raw.last::<LaneGiven>(next, Kind::LaneGiven).is_some());
+    assert!(!raw.broker.is_drained(), "and has all of it to read");
+    raw.broker.disconnected(now, next);
+    assert!(raw.broker.is_drained(), "nobody is left who could");
+}
+
+/// The seat stayed free for ever: nobody asks for the cursor of a lane that is gone.
+#[test]
+fn whoever_is_in_line_has_the_seat_when_the_lane_that_kept_it_free_is_given_up() {
+    let (mut raw, sender, next, lane) = with_a_receiver_that_leaves();
+    assert!(!raw.heard(next).iter().any(|(kind, _)| *kind == Kind::Seated));
+    raw.say(sender, Kind::LaneDone, &LaneDone { lane, messages: 0, fault: Some("nonsense in its cursor".into()) });
+    assert!(raw.lanes.contains(&LaneAction::Free(lane)));
+    assert!(raw.heard(next).iter().any(|(kind, _)| *kind == Kind::Seated));
+}
+
+/// It was put in line, and waited for as long as the first one stayed.
+#[test]
+fn a_second_receiver_is_refused_also_while_the_last_one_leaves_its_lanes() {
+    let (mut raw, _, _, _) = with_a_receiver_that_leaves();
+    let late = raw.receiver();
+    let refused: Refused = raw.last(late, Kind::Refused).unwrap();
+    assert_eq!(refused.code, RefusedCode::ReceiverTaken);
+    assert!(refused.text.contains(&format!("(pid {PID})")) && refused.text.contains("--standby"), "{}", refused.text);
+    let waits = standby(&mut raw);
+    let WelcomeRole::Receiver(welcome) = raw.last::<Welcome>(waits, Kind::Welcome).unwrap().role else { panic!() };
+    assert_eq!(welcome.place_in_line, 1);
 }

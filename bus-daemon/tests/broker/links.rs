@@ -1,9 +1,9 @@
 //! Orders about gateways, and how the daemon parts with the ends of one.
 
-use bus_core::wire::{RefusedCode, Reply, Request};
+use bus_core::wire::{ClosingCode, Hello, Kind, ReceiverHello, RefusedCode, Reply, Request, Role};
 use bus_core::{LinkSpec, Pipe, Unlink};
 
-use crate::bench::{Bench, Heard, name, rules};
+use crate::bench::{Bench, Heard, PID, name, receiver_hello, rules};
 
 fn link() -> Request {
     Request::Link(Box::new(LinkSpec::new(name("jobs"), Pipe::FromCommand("id".to_owned()))))
@@ -55,4 +55,20 @@ fn an_end_that_is_parted_with_is_told_and_what_it_had_not_acknowledged_goes_to_t
     receiver.peer.cut();
     sender.peer.cut();
     assert_eq!(bench.receiver("jobs").values(), [2, 3]);
+}
+
+#[test]
+fn of_a_gateway_in_line_only_that_end_is_parted_with_and_not_the_seat_of_another() {
+    let bench = Bench::new();
+    let (sender, holder) = (bench.sender("jobs"), bench.receiver("jobs"));
+    let in_line = bench.connect();
+    let role = Role::Receiver(ReceiverHello { standby: true, ..receiver_hello("jobs") });
+    in_line.say(Kind::Hello, &Hello { name: "gateway".to_owned(), pid: PID, role, clock: 0 });
+    assert!(matches!(in_line.hear(), Heard::Welcome(_)));
+    bench.part_with("gateway");
+    let Heard::Closing(closing) = in_line.hear() else { panic!("it is not told") };
+    assert_eq!(closing.code, ClosingCode::Kicked);
+    sender.send(1);
+    assert_eq!(holder.values(), [1]);
+    assert!(!holder.peer.all_heard().iter().any(|heard| matches!(heard, Heard::Closing(_))));
 }

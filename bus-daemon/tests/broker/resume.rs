@@ -31,7 +31,7 @@ fn a_resumed_sender_goes_on_and_what_is_known_is_not_doubled() {
 fn a_wrong_token_is_denied() {
     let bench = Bench::new();
     let sender = bench.sender("jobs");
-    let resume = |token| Some(Resume { sender: sender.id(), token, next_sequence: 1 });
+    let resume = |token| Some(Resume { sender: sender.id(), token, next_sequence: 1, last_sequence: 0 });
     let mut forged = sender.welcome.token;
     forged[3] ^= 1;
     for (channel, token) in [("jobs", forged), ("other", sender.welcome.token)] {
@@ -249,6 +249,43 @@ fn who_held_the_channel_goes_before_those_who_were_in_line() {
     assert_eq!(waiting.peer.hear(), Heard::Seated);
 }
 
+/// It was put in line, which it had not asked for, and waited there without a word.
+#[test]
+fn a_new_receiver_waits_while_the_seat_is_kept_free_and_is_refused_when_its_holder_is_back() {
+    let bench = Bench::new();
+    let came_first = ReceiverHello { standby: true, returning: returning(false, Vec::new()), ..receiver_hello("jobs") };
+    let _in_line = bench.receiver_hello(came_first);
+    let new = bench.connect();
+    new.hello(Role::Receiver(receiver_hello("jobs")));
+    assert_eq!(new.all_heard(), []);
+    let holder = ReceiverHello { returning: returning(true, Vec::new()), ..receiver_hello("jobs") };
+    assert_eq!(bench.receiver_hello(holder).welcome.place_in_line, 0);
+    bench.wait_ms(1);
+    assert_eq!(new.hear_refusal().code, RefusedCode::ReceiverTaken);
+}
+
+#[test]
+fn a_new_receiver_is_refused_when_the_seat_that_was_kept_free_falls_to_the_line_and_has_it_when_there_is_none() {
+    for is_in_line in [true, false] {
+        let bench = Bench::new();
+        let came_first =
+            ReceiverHello { standby: true, returning: returning(false, Vec::new()), ..receiver_hello("jobs") };
+        let first = bench.receiver_hello(came_first);
+        let new = bench.connect();
+        new.hello(Role::Receiver(receiver_hello("jobs")));
+        let _sender = bench.sender("jobs");
+        if !is_in_line {
+            first.goodbye();
+        }
+        assert_eq!(new.all_heard(), []);
+        bench.wait_ms(1_000);
+        match is_in_line {
+            true => assert_eq!(new.hear_refusal().code, RefusedCode::ReceiverTaken),
+            false => assert!(matches!(new.hear(), Heard::Welcome(_))),
+        }
+    }
+}
+
 /// The seat was kept free only in a channel that the receivers found empty.
 #[test]
 fn who_held_the_channel_goes_before_the_line_also_when_a_sender_is_back_first() {
@@ -326,7 +363,7 @@ fn a_receiver_in_line_is_not_believed_what_it_says_of_the_senders() {
 fn sequences_that_nobody_can_have_reached_are_refused() {
     let bench = Bench::new();
     let sender = bench.sender("jobs");
-    let resume = Resume { sender: sender.id(), token: sender.welcome.token, next_sequence: u64::MAX };
+    let resume = Resume { sender: sender.id(), token: sender.welcome.token, next_sequence: u64::MAX, last_sequence: 0 };
     let peer = bench.connect();
     peer.hello(Role::Sender(SenderHello { resume: Some(resume), ..sender_hello("jobs") }));
     assert_eq!(peer.hear_refusal().code, RefusedCode::Protocol);

@@ -1,10 +1,12 @@
 //! What a peer can make the daemon hold, and what keeps others from being served.
 
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use bus_core::wire::{Kind, Refused, Reply, Request, put_control, read_control};
 use bus_core::{SendTimeoutError, TrySendError};
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::busd::{Running, busd, place};
 use crate::peer::{Peer, name};
@@ -70,7 +72,7 @@ fn tries_with_a_large_message_on_a_full_channel_leave_nothing_behind() {
     let running = Running::start(place.path(), command);
     let bus = bus_core::Bus::connect_to(&bus_core::Address::new(&socket).unwrap()).unwrap();
     let sender = bus.raw_sender("jobs").open().unwrap();
-    sender.try_send(vec![7; 4 << 20]).unwrap();
+    sender.send(vec![7; 4 << 20]).unwrap();
     for _ in 0..50 {
         let refused = sender.try_send(vec![7; 4 << 20]);
         assert!(matches!(refused, Err(TrySendError::Full(_))), "{:?}", refused.map_err(|error| error.to_string()));
@@ -165,4 +167,36 @@ fn senders_leave_descriptors_for_those_who_drain_their_channel() {
     let silent: Vec<Peer> = (0..60).map(|_| Peer::connect(&socket)).collect();
     drop(silent);
     Peer::control(&socket).hear_welcome();
+}
+
+/// Nothing was said of the limit, and nothing when it was reached.
+#[test]
+fn few_descriptors_are_told_at_the_start_and_once_when_they_are_in_use() {
+    let (place, socket) = place();
+    let mut command = Command::new("/bin/sh");
+    let shell = r#"ulimit -n 48; exec "$0" "$@""#;
+    command.env_clear().args(["-c", shell, env!("CARGO_BIN_EXE_busd"), "--socket"]).arg(&socket);
+    command.stdin(Stdio::null()).stderr(Stdio::piped());
+    let mut running = Running::start(place.path(), command);
+    let mut log = BufReader::new(running.child.stderr.take().unwrap());
+    let mut line_with = |what: &str| {
+        let mut line = String::new();
+        while !line.contains(what) {
+            line.clear();
+            assert!(log.read_line(&mut line).unwrap() > 0, "no word of {what:?}");
+        }
+        line
+    };
+    let told = line_with("descriptor limit");
+    assert!(told.contains("WARN") && told.contains("limit of 48 leaves room for 8 connections"), "{told}");
+    assert!(told.contains("raise the limit (ulimit -n, LimitNOFILE of a unit)"), "{told}");
+    let peers: Vec<Peer> = (0..9).map(|_| Peer::connect(&socket)).collect();
+    let told = line_with("all 8 connections are in use");
+    assert!(told.contains("WARN") && told.contains("raise connections_max and the descriptor limit"), "{told}");
+    drop(peers);
+    Peer::control(&socket).hear_welcome();
+    kill_process(Pid::from_child(&running.child), Signal::TERM).unwrap();
+    let mut rest = String::new();
+    log.read_to_string(&mut rest).unwrap();
+    assert!(rest.contains("connections are accepted again") && !rest.contains("in use"), "{rest}");
 }

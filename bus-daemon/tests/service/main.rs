@@ -4,7 +4,10 @@
 
 mod bounds;
 mod busd;
+mod descriptors;
+mod lanes;
 mod leaving;
+mod no_memory_files;
 mod peer;
 mod program;
 mod returning;

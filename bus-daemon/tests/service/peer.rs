@@ -1,16 +1,22 @@
 //! [`Peer`]: a client that says exactly what a test tells it to, and reads only when told.
 
-use std::io::{Read, Write};
+use std::io::{IoSlice, Read, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use bus_core::lane::stamp::clock;
 use bus_core::wire::{
-    Flags, FrameHeader, FrameLimits, HEADER_BYTES, Hello, Kind, KnownSender, LaneWish, ReceiverHello, Reply, Request,
-    Resume, Returning, Role, SenderHello, SenderWelcome, Welcome, WelcomeRole, put_control, read_control,
+    Flags, FrameHeader, FrameLimits, HEADER_BYTES, Hello, Kind, KnownSender, LaneHello, LaneId, LaneWish,
+    ReceiverHello, Reply, Request, Resume, Returning, Role, SenderHello, SenderWelcome, Welcome, WelcomeRole,
+    put_control, read_control,
 };
 use bus_core::{ChannelName, Codec};
 use rustix::event::{PollFd, PollFlags};
+use rustix::io::Errno;
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use rustix::time::Timespec;
 
 pub(crate) struct Peer {
@@ -42,7 +48,7 @@ impl Peer {
     pub(crate) fn resumed(socket: &Path, channel: &str, welcome: &Welcome) -> Self {
         let WelcomeRole::Sender(SenderWelcome { sender, token, .. }) = welcome.role else { panic!("no sender") };
         let mut peer = Self::connect(socket);
-        let (channel, resume) = (name(channel), Some(Resume { sender, token, next_sequence: 1 }));
+        let (channel, resume) = (name(channel), Some(Resume { sender, token, next_sequence: 1, last_sequence: 0 }));
         peer.greet(Role::Sender(SenderHello {
             channel,
             declares: None,
@@ -72,7 +78,7 @@ impl Peer {
     pub(crate) fn returned(socket: &Path, channel: &str, pid: u32) -> Self {
         let mut peer = Self::connect(socket);
         let senders = vec![KnownSender { sender: u64::from(pid), pid, sequence: 1 }];
-        let returning = Some(Returning { senders, sender_seen: true, seated: true });
+        let returning = Some(Returning { senders, sender_seen: true, seated: true, lanes: false });
         let (channel, declares) = (name(channel), None);
         let hello = ReceiverHello {
             channel,
@@ -86,6 +92,50 @@ impl Peer {
         peer
     }
 
+    /// One that asks for a lane at once.
+    pub(crate) fn lane_sender(socket: &Path, channel: &str) -> Self {
+        let mut peer = Self::connect(socket);
+        peer.greet(Role::Sender(SenderHello {
+            channel: name(channel),
+            declares: None,
+            require_receiver: false,
+            resume: None,
+            lane: LaneWish::AtOnce,
+        }));
+        peer
+    }
+
+    /// One that reads lanes.
+    pub(crate) fn lane_receiver(socket: &Path, channel: &str) -> Self {
+        let mut peer = Self::connect(socket);
+        peer.greet(Role::Receiver(ReceiverHello {
+            channel: name(channel),
+            declares: None,
+            standby: false,
+            until_disconnected: false,
+            returning: None,
+            reads_lanes: true,
+        }));
+        peer
+    }
+
+    /// One that fetches the descriptors of a lane.
+    pub(crate) fn fetching(socket: &Path, lane: LaneId, ticket: [u8; 16]) -> Self {
+        let mut peer = Self::connect(socket);
+        peer.greet(Role::Lane(LaneHello { lane, ticket }));
+        peer
+    }
+
+    /// Reads until a frame of this kind comes.
+    pub(crate) fn hear_of<T: serde::de::DeserializeOwned>(&mut self, wanted: Kind) -> T {
+        loop {
+            let (kind, body) = self.hear();
+            if kind == wanted {
+                return read_control(kind, &body).unwrap();
+            }
+        }
+    }
+
     pub(crate) fn control(socket: &Path) -> Self {
         let mut peer = Self::connect(socket);
         peer.greet(Role::Control);
@@ -93,7 +143,7 @@ impl Peer {
     }
 
     fn greet(&mut self, role: Role) {
-        self.say(Kind::Hello, &Hello { name: "tester".to_owned(), pid: std::process::id(), role });
+        self.say(Kind::Hello, &Hello { name: "tester".to_owned(), pid: std::process::id(), role, clock: clock() });
     }
 
     pub(crate) fn say<T: serde::Serialize>(&mut self, kind: Kind, body: &T) {
@@ -104,6 +154,15 @@ impl Peer {
 
     pub(crate) fn say_bytes(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).unwrap();
+    }
+
+    /// Says that, and passes a descriptor with it.
+    pub(crate) fn pass(&self, bytes: &[u8]) -> Result<(), Errno> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        let own = [self.stream.as_fd()];
+        assert!(ancillary.push(SendAncillaryMessage::ScmRights(&own)));
+        sendmsg(&self.stream, &[IoSlice::new(bytes)], &mut ancillary, SendFlags::NOSIGNAL).map(|_| ())
     }
 
     /// Whether something has come that was not read yet.

@@ -206,3 +206,12 @@ fn a_detached_daemon_leaves_its_session_and_outlives_its_stderr() {
     kill_process(pid, Signal::TERM).unwrap();
     assert_eq!(running.child.wait().unwrap().code(), Some(0));
 }
+
+#[test]
+fn help_that_cannot_be_written_is_an_error() {
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_busd"));
+    let output = command.arg("--help").stdin(Stdio::null()).stdout(full).stderr(Stdio::piped()).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(stderr(&output), "busd: cannot write: No space left on device (os error 28)\n");
+}

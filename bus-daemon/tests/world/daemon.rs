@@ -59,7 +59,11 @@ impl Daemon {
         let mut daemon =
             Self { broker, connections: Vec::new(), started_ms: now_ms, auditor, frames: Frames::new(), readings: 0 };
         let mut hello = Vec::new();
-        put_control(Kind::Hello, &Hello { name: "auditor".to_owned(), pid: 1, role: Role::Control }, &mut hello);
+        put_control(
+            Kind::Hello,
+            &Hello { name: "auditor".to_owned(), pid: 1, role: Role::Control, clock: 0 },
+            &mut hello,
+        );
         daemon.tell_auditors_frame(&hello, now_ms);
         daemon
     }

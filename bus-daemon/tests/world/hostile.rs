@@ -65,7 +65,12 @@ impl Hostile {
             Script::Noise => return,
             Script::Sender => Role::Sender(sender),
             Script::Impostor => {
-                let resume = Some(Resume { sender: rng.next(), token: [5; 16], next_sequence: rng.next() });
+                let resume = Some(Resume {
+                    sender: rng.next(),
+                    token: [5; 16],
+                    next_sequence: rng.next(),
+                    last_sequence: rng.next(),
+                });
                 Role::Sender(SenderHello { resume, ..sender })
             }
             Script::Receiver => Role::Receiver(ReceiverHello {
@@ -78,7 +83,7 @@ impl Hostile {
             }),
             Script::Control => Role::Control,
         };
-        put_control(Kind::Hello, &Hello { name: "hostile".repeat(20), pid: 5, role }, &mut self.unwritten);
+        put_control(Kind::Hello, &Hello { name: "hostile".repeat(20), pid: 5, role, clock: 0 }, &mut self.unwritten);
     }
 
     /// Says, writes or reads something.

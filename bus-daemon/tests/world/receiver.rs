@@ -97,7 +97,7 @@ impl Receiver {
         };
         self.greeting.clear();
         self.link = Link::Greeting(wire);
-        let hello = Hello { name: "receiver".to_owned(), pid: 4, role: Role::Receiver(hello) };
+        let hello = Hello { name: "receiver".to_owned(), pid: 4, role: Role::Receiver(hello), clock: 0 };
         let mut bytes = Vec::new();
         put_control(Kind::Hello, &hello, &mut bytes);
         if wires.write_up_whole(wire, &bytes).is_err() {

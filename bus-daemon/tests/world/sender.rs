@@ -116,8 +116,12 @@ impl Sender {
         let wire = wires.open();
         daemon.accept(wire, now_ms);
         let next_sequence = self.last_sequence + 1 - self.outbox.len() as u64;
-        let resume =
-            self.rules.as_ref().map(|rules| Resume { sender: rules.sender, token: rules.token, next_sequence });
+        let resume = self.rules.as_ref().map(|SenderWelcome { sender, token, .. }| Resume {
+            sender: *sender,
+            token: *token,
+            next_sequence,
+            last_sequence: self.last_sequence,
+        });
         let channel = options.channels[self.channel].name.clone();
         let require_receiver = self.receivers.is_some();
         let hello = SenderHello { channel, declares: None, require_receiver, resume, lane: LaneWish::Never };
@@ -125,7 +129,7 @@ impl Sender {
         self.inbox.clear();
         // Not with the welcome: the channel may be deleted before that is read.
         (self.deleted, self.bereaved) = (false, false);
-        self.put(Kind::Hello, &Hello { name: "sender".to_owned(), pid: 3, role: Role::Sender(hello) });
+        self.put(Kind::Hello, &Hello { name: "sender".to_owned(), pid: 3, role: Role::Sender(hello), clock: 0 });
         self.link = Link::Greeting(wire);
     }
 

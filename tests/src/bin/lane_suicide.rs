@@ -33,7 +33,7 @@ fn send(bus: &Bus, journal: Journal, producer: u64, spins: u64, now: bool) {
     let (in_lane, sent) = (Arc::new(AtomicBool::new(now)), Arc::new(AtomicU64::new(0)));
     let counted = Arc::clone(&sent);
     die_after(&in_lane, spins, move || {
-        Sent { number: counted.load(Ordering::SeqCst), called_at_ns: now_ns() }.write(&journal)
+        Sent { number: counted.load(Ordering::SeqCst), called_at_ns: now_ns(), in_lane: true }.write(&journal)
     });
     // Made before, so that most of the time goes into the lane.
     let mut messages: Vec<Vec<u8>> = (0..64).map(|at: usize| vec![at as u8; 16 + at * at * 2]).collect();

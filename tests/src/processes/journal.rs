@@ -48,18 +48,20 @@ pub struct Sent {
     pub number: u64,
     /// When `send` was called.
     pub called_at_ns: u64,
+    /// Whether the sender was in a lane that its receiver had confirmed to watch.
+    pub in_lane: bool,
 }
 
 impl Sent {
     /// Writes it down.
     pub fn write(&self, journal: &Journal) {
-        journal.append(&[self.number, self.called_at_ns]);
+        journal.append(&[self.number, self.called_at_ns, self.in_lane.into()]);
     }
 
     /// All that a sender wrote down; nothing when it did not come that far.
     #[must_use]
     pub fn read_all(path: &Path) -> Vec<Self> {
-        let entry = |[number, called_at_ns]: [u64; 2]| Self { number, called_at_ns };
+        let entry = |[number, called_at_ns, in_lane]: [u64; 3]| Self { number, called_at_ns, in_lane: in_lane == 1 };
         entries(path).map(entry).collect()
     }
 }

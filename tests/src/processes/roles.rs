@@ -28,13 +28,17 @@ pub fn send_parcels(address: &Address, journal: &Path, producer: u64, lane: bool
         if lane { builder.lane() } else { builder.no_lane() }
     };
     let sender = open(address, |bus| builder(bus).open());
+    let mut in_lane = false;
     for number in 1.. {
         if stop.load(Ordering::Relaxed) {
             break;
         }
+        if lane && number % LOOK_PARCELS == 0 {
+            in_lane = sender.is_in_lane();
+        }
         let called_at_ns = now_ns();
         send(&sender, Parcel::new(producer, number));
-        Sent { number, called_at_ns }.write(&journal);
+        Sent { number, called_at_ns, in_lane }.write(&journal);
     }
     sender.flush().expect("everything that was sent is accepted");
 }
@@ -104,3 +108,6 @@ fn when_told_to_end(end: impl FnOnce() + Send + 'static) {
 }
 
 const SHORT: Duration = Duration::from_millis(1);
+
+/// After how many parcels a sender looks whether it is in a lane: the look would be seen in its rhythm.
+const LOOK_PARCELS: u64 = 16;

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use std::{env, thread};
 
-use bus_core::{Address, Bus};
+use bus_core::{Address, Bus, ChannelInfo};
 use tempfile::TempDir;
 
 use super::dice::Dice;
@@ -137,6 +137,7 @@ impl Stage {
     /// Kills the receiver that was started first.
     pub fn kill_receiver(&mut self) {
         drop(self.receivers.pop_front());
+        self.record.receivers_killed += 1;
     }
 
     fn role(&self, name: &str, journal: &str, number: u64) -> Command {
@@ -189,7 +190,42 @@ impl Stage {
                 None => self.fail(&format!("sender {} does not end", sender.number)),
             }
         }
-        self.wait_for_a_verdict()
+        let figures = self.wait_for_a_verdict();
+        self.expect_nothing_left();
+        figures
+    }
+
+    /// The books balance, and of lanes whose ends have left the daemon keeps nothing.
+    fn expect_nothing_left(&mut self) {
+        let bus = self.bus();
+        let mut seen = String::new();
+        let mut at_rest = |is_right: &mut dyn FnMut(&ChannelInfo) -> bool| {
+            let deadline = Instant::now() + PATIENCE;
+            loop {
+                let info = bus.show(CHANNEL);
+                if info.as_ref().is_ok_and(&mut *is_right) {
+                    return true;
+                }
+                seen = format!("{info:?}");
+                if Instant::now() > deadline {
+                    return false;
+                }
+                thread::sleep(Duration::from_millis(1));
+            }
+        };
+        let counted = at_rest(&mut |ChannelInfo { ledger, .. }| {
+            ledger.balances() && ledger.queued == 0 && ledger.in_delivery == 0
+        });
+        let ended = |receiver: &mut Process| receiver.child.try_wait().expect("a child can be waited for");
+        let receivers: Vec<_> = self.receivers.iter_mut().map(ended).collect();
+        self.receivers.clear();
+        let freed = counted && at_rest(&mut |info| info.receiver.is_none() && self.daemon_holds().1 == 0);
+        if !freed {
+            let holds = self.daemon_holds();
+            self.fail(&format!(
+                "something is left: {seen}; the daemon has descriptors and maps {holds:?}, the receivers had ended: {receivers:?}"
+            ));
+        }
     }
 
     fn wait_for_a_verdict(&mut self) -> Figures {
@@ -242,6 +278,24 @@ impl Stage {
     #[must_use]
     pub fn sender_pids(&self) -> Vec<u32> {
         self.senders.iter().map(|sender| sender.child.id()).collect()
+    }
+
+    /// What the receivers have written down, in order.
+    #[must_use]
+    pub fn received(&self) -> Vec<Received> {
+        Received::read_all(&self.path("received"))
+    }
+
+    /// Waits until the receiver that was started first has ended, which it does only for an error. Returns what it said.
+    ///
+    /// # Panics
+    /// When it does not end.
+    pub fn receiver_fails(&mut self) -> String {
+        let mut receiver = self.receivers.pop_front().expect("a receiver");
+        let ended = receiver.wait_until(Instant::now() + PATIENCE);
+        let said = fs::read_to_string(self.path(&format!("kill_receiver-{}.log", receiver.number))).unwrap_or_default();
+        assert_eq!(ended, Some(false), "the receiver does not end with an error: {said}");
+        said
     }
 
     /// Ends the test; the journals stay where they are, for whoever wants to know why.

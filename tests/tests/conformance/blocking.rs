@@ -4,15 +4,16 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bus_core::{ChannelOptions, RecvTimeoutError, SendTimeoutError, TryRecvError, TrySendError, Waiting, WhenFull};
-use bus_tests::{MOMENT, World, eventually};
+use bus_tests::{MOMENT, PATIENCE, World, eventually};
 
 use crate::ends::{JOBS, create, in_time, next, receiver, sender, until_disconnected};
 
 pub(crate) fn a_try_on_a_full_channel_gives_the_value_back_at_once(world: &World) {
     create(world, 2, WhenFull::Block);
     let sender = sender::<u32>(world);
-    sender.try_send(1).unwrap();
-    sender.try_send(2).unwrap();
+    // A try waits for 50 ms for a daemon that answers at once when it is well, and on a busy machine it is not.
+    eventually("there is room for one", || sender.try_send(1).is_ok());
+    eventually("there is room for another", || sender.try_send(2).is_ok());
     assert!(matches!(sender.try_send(3), Err(TrySendError::Full(3))));
     assert_eq!(sender.try_send(4).unwrap_err().into_inner(), 4);
 }
@@ -35,7 +36,7 @@ pub(crate) fn ends_wait_as_they_are_told_to(world: &World) {
         assert!(matches!(receiver.recv_timeout(MOMENT), Err(RecvTimeoutError::Timeout)));
         (0..64).for_each(|number| sender.send(number).unwrap());
         assert!(matches!(sender.send_timeout(64, MOMENT), Err(SendTimeoutError::Timeout(64))));
-        assert!(begin.elapsed() < 10 * MOMENT, "{waiting:?}: {:?}", begin.elapsed());
+        assert!(begin.elapsed() < PATIENCE / 2, "{waiting:?}: {:?}", begin.elapsed());
         world.bus().delete(name).unwrap();
         let sent = sender.send_deadline(65, in_time());
         assert!(matches!(sent, Err(SendTimeoutError::Disconnected(65))), "{waiting:?}: {sent:?}");

@@ -10,7 +10,7 @@ use crate::ends::{JOBS, create, in_time, next, receiver, sender, until_disconnec
 pub(crate) fn a_batch_is_absorbed_before_any_receiver_is_there(world: &World) {
     let sender = sender::<u32>(world);
     for number in 0..10_000 {
-        sender.try_send(number).unwrap();
+        sender.send_deadline(number, in_time()).unwrap();
     }
     assert_eq!(sender.len(), 10_000);
     let receiver = until_disconnected::<u32>(world);
@@ -113,7 +113,7 @@ pub(crate) fn drop_oldest_keeps_the_last_and_counts_the_rest(world: &World) {
     first.send_confirmed(1).unwrap();
     second.send_confirmed(2).unwrap();
     second.send_confirmed(3).unwrap();
-    second.try_send(4).unwrap();
+    second.send_deadline(4, in_time()).unwrap();
     second.flush().unwrap();
     eventually("each sender is told of its own", || (first.dropped(), second.dropped()) == (1, 1));
     let receiver = until_disconnected::<u32>(world);

@@ -1,11 +1,13 @@
 //! Bridges to channels of crossbeam: what passes, how they end, and what becomes of what could not pass.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
 
 use bus_core::bridge::{ExportError, ExportFault, ImportError, export, import};
 use bus_core::{ChannelOptions, Codec, SendError, TryRecvError, WhenFull};
 use bus_tests::{MOMENT, PATIENCE, World, eventually};
 use crossbeam_channel::{RecvTimeoutError, bounded, select, unbounded};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::ends::{JOBS, create, next, receiver, sender, standby, until_disconnected};
 
@@ -140,7 +142,9 @@ pub(crate) fn deletion_ends_an_import_and_says_so(world: &World) {
     let values = receiver::<u32>(world).into_crossbeam(1);
     world.bus().delete(JOBS).unwrap();
     assert_eq!(values.recv_timeout(PATIENCE), Err(RecvTimeoutError::Disconnected));
-    assert!(matches!(values.end(), Err(ImportError::Recv(TryRecvError::Deleted))));
+    let error = values.end().unwrap_err();
+    assert_eq!(error.to_string(), "import from channel jobs: the channel was deleted");
+    assert!(matches!(error, ImportError::Recv { source: TryRecvError::Deleted, .. }));
 }
 
 pub(crate) fn deletion_ends_an_export_that_has_nothing_to_do(world: &World) {
@@ -217,10 +221,77 @@ pub(crate) fn an_import_ends_at_a_message_that_does_not_decode_and_hands_it_over
     [&[7_u8][..], &[], &[8]].into_iter().for_each(|bytes| outgoing.send(bytes.to_vec()).unwrap());
     let values = receiver::<u32>(world).into_crossbeam(8);
     let seen: Vec<u32> = values.iter().collect();
-    let Err(ImportError::Recv(TryRecvError::Undecodable(undecodable))) = values.end() else { panic!("it ended well") };
+    let Err(ImportError::Recv { source: TryRecvError::Undecodable(undecodable), .. }) = values.end() else {
+        panic!("it ended well")
+    };
     assert_eq!((seen, undecodable.message.payload), (vec![7], vec![]));
     let rest = world.bus().raw_receiver(JOBS).standby().open().unwrap();
     assert_eq!(next(&rest), [8]);
+}
+
+/// What had been fed before it lay in the sender's buffer until somebody joined the bridge.
+pub(crate) fn an_export_that_ends_at_a_value_sends_what_came_before_it(world: &World) {
+    let (values, source) = unbounded();
+    [1, 2, Fragile::REFUSES, 4].into_iter().for_each(|number| values.send(Fragile(number)).unwrap());
+    let bridge = export(source, sender::<Fragile>(world));
+    let receiver = receiver::<Fragile>(world);
+    assert_eq!([next(&receiver).0, next(&receiver).0], [1, 2]);
+    let ExportError { fault, taken, values, .. } = *bridge.join().unwrap_err();
+    let ExportFault::Send(SendError::Encode { value: Fragile(refused), .. }) = fault else { panic!("{fault}") };
+    let behind: Vec<u32> = taken.into_iter().chain(values.try_iter()).map(|value| value.0).collect();
+    assert_eq!((refused, behind), (Fragile::REFUSES, vec![4]));
+}
+
+/// What had been encoded together with it was never sent.
+pub(crate) fn an_export_in_which_a_value_panics_sends_what_came_before_it(world: &World) {
+    let (values, source) = unbounded();
+    [1, 2, Fragile::PANICS].into_iter().for_each(|number| values.send(Fragile(number)).unwrap());
+    let bridge = export(source, sender::<Fragile>(world));
+    assert!(catch_unwind(AssertUnwindSafe(|| bridge.join())).is_err());
+    let receiver = receiver::<Fragile>(world);
+    assert_eq!([next(&receiver).0, next(&receiver).0], [1, 2]);
+}
+
+/// What the sink had taken together with the values before it came again.
+pub(crate) fn an_import_in_which_a_value_panics_keeps_acknowledged_what_came_before_it(world: &World) {
+    let raw = world.bus().raw_sender(JOBS).open().unwrap();
+    let outgoing = raw.outgoing().codec(Codec::Bincode);
+    [&[1_u8][..], &[2], &[Fragile::PANICS as u8], &[4]]
+        .into_iter()
+        .for_each(|one| outgoing.send(one.to_vec()).unwrap());
+    let (sink, values) = unbounded();
+    let bridge = import(receiver::<Fragile>(world), sink);
+    assert!(catch_unwind(AssertUnwindSafe(|| bridge.join())).is_err());
+    assert_eq!(values.iter().map(|value| value.0).collect::<Vec<_>>(), [1, 2]);
+    let rest = world.bus().raw_receiver(JOBS).standby().open().unwrap();
+    assert_eq!([next(&rest), next(&rest)], [[Fragile::PANICS as u8], [4]]);
+}
+
+/// A number; two of them are none for its own code.
+#[derive(Debug)]
+struct Fragile(u32);
+
+impl Fragile {
+    const REFUSES: u32 = 66;
+    const PANICS: u32 = 99;
+}
+
+impl Serialize for Fragile {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        assert_ne!(self.0, Self::PANICS, "it is a test that this panics");
+        match self.0 {
+            Self::REFUSES => Err(serde::ser::Error::custom("it is a test that this does not encode")),
+            number => serializer.serialize_u32(number),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Fragile {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let number = u32::deserialize(deserializer)?;
+        assert_ne!(number, Self::PANICS, "it is a test that this panics");
+        Ok(Self(number))
+    }
 }
 
 /// The channel stays, with its ledger.

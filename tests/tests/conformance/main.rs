@@ -12,9 +12,11 @@ mod bridge;
 mod bytes;
 mod delivery;
 mod ends;
+mod in_place;
 mod order;
 mod presence;
 mod readiness;
+mod slots;
 mod types;
 
 use bus_tests::{Route, World};
@@ -48,6 +50,7 @@ over_every_route! {
         clones_share_the_order_of_their_endpoint
         what_was_confirmed_before_another_send_began_arrives_first
         a_new_endpoint_has_an_id_and_a_sequence_of_its_own
+        batches_of_many_senders_come_in_the_order_in_which_they_were_sent
     }
     blocking {
         a_try_on_a_full_channel_gives_the_value_back_at_once
@@ -92,6 +95,22 @@ over_every_route! {
         what_a_busy_receiver_never_took_is_not_marked
         attempts_are_counted_on_from_receiver_to_receiver
     }
+    slots {
+        what_is_written_into_a_slot_arrives_as_any_message_does
+        a_slot_that_is_dropped_sends_nothing
+        a_slot_takes_its_place_in_the_order_when_it_is_committed
+        threads_write_into_slots_of_one_sender_at_the_same_time
+        a_loan_waits_for_the_window_as_a_send_does
+        a_slot_that_is_dropped_gives_its_room_to_who_waits_for_it
+        a_loan_without_the_required_receiver_fails
+        deletion_gives_what_was_written_back
+        a_full_channel_gives_the_bytes_of_a_slot_back
+    }
+    in_place {
+        a_payload_is_read_where_it_lies
+        what_is_read_in_place_comes_again_until_it_is_acknowledged
+        values_of_every_size_are_decoded_whole
+    }
     presence {
         a_second_receiver_is_refused_and_told_who_holds_the_channel
         a_receiver_in_line_takes_over_when_the_seat_is_given_up
@@ -113,6 +132,7 @@ over_every_route! {
         a_deleted_channel_keeps_nothing_and_its_name_is_free
         a_channel_that_nobody_declared_vanishes_when_empty_and_unattached
         a_channel_that_holds_a_message_stays
+        a_channel_is_drained_once_all_is_acknowledged_and_not_before
     }
     bridge {
         what_is_exported_arrives_in_order_and_the_bridge_ends_with_its_source
@@ -162,6 +182,15 @@ over! {
     Stream as stream_only:
     bridge {
         an_import_ends_at_a_message_that_does_not_decode_and_hands_it_over
+        an_export_that_ends_at_a_value_sends_what_came_before_it
+        an_export_in_which_a_value_panics_sends_what_came_before_it
+        an_import_in_which_a_value_panics_keeps_acknowledged_what_came_before_it
+    }
+    in_place {
+        a_large_message_that_does_not_decode_comes_as_an_error_that_carries_it
+    }
+    slots {
+        a_loan_of_more_than_a_message_may_be_is_refused_with_the_limit
     }
     bytes {
         types_of_one_name_meet_whatever_module_they_are_in
@@ -174,5 +203,22 @@ over! {
         capacity_in_bytes_holds_senders_back
         a_receiver_that_was_kicked_says_so_and_the_next_goes_on
         the_ledger_names_where_every_message_is
+    }
+}
+
+// The same in a lane: an end of another kind, with batches of its own.
+over! {
+    Lane as lane_too:
+    bridge {
+        an_import_ends_at_a_message_that_does_not_decode_and_hands_it_over
+        an_export_that_ends_at_a_value_sends_what_came_before_it
+        an_export_in_which_a_value_panics_sends_what_came_before_it
+        an_import_in_which_a_value_panics_keeps_acknowledged_what_came_before_it
+    }
+    in_place {
+        a_large_message_that_does_not_decode_comes_as_an_error_that_carries_it
+    }
+    slots {
+        a_loan_of_more_than_a_message_may_be_is_refused_with_the_limit
     }
 }

@@ -1,11 +1,12 @@
 //! Order: of one sender, of its clones, and across senders.
 
+use std::sync::Mutex;
 use std::thread;
 
 use bus_core::Codec;
-use bus_tests::World;
+use bus_tests::{World, eventually};
 
-use crate::ends::{receiver, sender, until_disconnected};
+use crate::ends::{JOBS, in_time, receiver, sender, until_disconnected};
 
 pub(crate) fn messages_of_one_sender_arrive_in_the_order_sent(world: &World) {
     let (sender, receiver) = (sender::<u32>(world), until_disconnected::<u32>(world));
@@ -82,4 +83,51 @@ pub(crate) fn a_new_endpoint_has_an_id_and_a_sequence_of_its_own(world: &World) 
         assert_eq!((*delivery, delivery.info().sender, delivery.info().sequence), (value, id, 1));
         delivery.ack();
     }
+}
+
+/// Several at once, sent and received: whoever sends next has seen that those before were sent. What is not
+/// acknowledged of a batch comes again first.
+pub(crate) fn batches_of_many_senders_come_in_the_order_in_which_they_were_sent(world: &World) {
+    const SENDERS: u64 = 4;
+    const EACH: u64 = 300;
+    let mut receiver = world.bus().raw_receiver(JOBS).open().unwrap();
+    let senders: Vec<_> = (0..SENDERS)
+        .map(|index| {
+            let builder = world.bus().raw_sender(JOBS);
+            let builder = if index == 0 { builder.no_lane() } else { builder };
+            let sender = builder.open().unwrap();
+            if index > 0 {
+                crate::slots::in_use(world, &sender, &receiver);
+            }
+            sender
+        })
+        .collect();
+    let sent = Mutex::new(0_u64);
+    thread::scope(|scope| {
+        for (index, sender) in (0..).zip(&senders) {
+            let sent = &sent;
+            scope.spawn(move || {
+                for round in 0..EACH {
+                    let numbers = 1 + (round * 7 + index) % 40;
+                    let mut sent = sent.lock().unwrap();
+                    let messages: Vec<_> = (*sent..*sent + numbers).map(|number| number.to_le_bytes()).collect();
+                    *sent += numbers;
+                    sender.outgoing().feed_all_bytes(messages.iter().map(|message| &message[..])).unwrap();
+                    sender.flush().unwrap();
+                }
+            });
+        }
+        let total: u64 = (0..SENDERS).flat_map(|index| (0..EACH).map(move |round| 1 + (round * 7 + index) % 40)).sum();
+        let (mut next, mut round) = (0, 0_usize);
+        while next < total {
+            let batch = receiver.next_batch(1 + round * 13 % 200, Some(in_time())).unwrap();
+            let numbers: Vec<_> = batch.iter().map(|item| u64::from_le_bytes(item[..].try_into().unwrap())).collect();
+            let count = if round.is_multiple_of(3) { batch.len().div_ceil(2) } else { batch.len() };
+            assert!((next..next + batch.len() as u64).eq(numbers.iter().copied()), "{numbers:?} instead of {next}");
+            batch.ack_first(count);
+            next += count as u64;
+            round += 1;
+        }
+    });
+    eventually("everything is acknowledged", || senders.iter().all(bus_core::Sender::is_empty));
 }

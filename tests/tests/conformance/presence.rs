@@ -286,3 +286,22 @@ pub(crate) fn a_channel_that_holds_a_message_stays(world: &World) {
     assert!(matches!(other_type, Err(OpenError::TypeMismatch { .. })));
     assert_eq!(world.bus().delete(JOBS).unwrap().messages, 1);
 }
+
+pub(crate) fn a_channel_is_drained_once_all_is_acknowledged_and_not_before(world: &World) {
+    let sender = sender::<u32>(world);
+    let mut receiver = receiver::<u32>(world);
+    let in_line = standby::<u32>(world);
+    assert!(receiver.is_drained().unwrap());
+    assert!(!in_line.is_drained().unwrap(), "it does not hold the channel");
+    sender.send(1).unwrap();
+    sender.send(2).unwrap();
+    sender.flush().unwrap();
+    assert!(!receiver.is_drained().unwrap());
+    assert_eq!(next(&receiver), 1);
+    assert!(!receiver.is_drained().unwrap(), "one is queued");
+    let held = receiver.next_delivery().unwrap().into_owned();
+    assert!(!receiver.is_drained().unwrap(), "one is held");
+    assert_eq!(held.ack(), 2);
+    // The daemon hears of that by another connection than the question.
+    eventually("all is acknowledged, and the channel drained", || receiver.is_drained().unwrap());
+}

@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 
 use bus_core::{Address, Bus, ConnectError};
 
-pub(crate) use ends::{consume, produce};
+use ends::{FOLDER_PREFIX, socket_in};
+pub(crate) use ends::{consume, produce, serve};
 use process::Process;
 use report::{Progress, Report};
 
@@ -47,10 +48,10 @@ struct Round {
 }
 
 fn show(args: &DemoArgs, around: &Surroundings, work: &Work<'_>) -> Result<Exit, Failure> {
-    let folder = tempfile::Builder::new().prefix("bus-demo-").tempdir();
+    let folder = tempfile::Builder::new().prefix(FOLDER_PREFIX).tempdir();
     let folder = folder.map_err(|error| Failure::io("cannot make a temporary folder", &error))?;
-    let socket = folder.path().join("bus.sock");
-    let mut daemon = start_daemon(&socket)?;
+    let socket = socket_in(folder.path());
+    let mut daemon = start_daemon(folder.path())?;
     say(format_args!("daemon     pid {} at {}", daemon.pid(), socket.display()))?;
 
     let rounds = [
@@ -62,18 +63,16 @@ fn show(args: &DemoArgs, around: &Surroundings, work: &Work<'_>) -> Result<Exit,
         play(&round, &socket, around, work)?;
     }
 
+    // It removes the folder.
     daemon.stop()?;
-    let place = folder.path().display().to_string();
-    folder.close().map_err(|error| Failure::io(format_args!("cannot remove {place}"), &error))?;
     say("\nEvery message came, once and in the order of its producer. Nothing is left behind.")
 }
 
-fn start_daemon(socket: &Path) -> Result<Process, Failure> {
+fn start_daemon(folder: &Path) -> Result<Process, Failure> {
     let mut daemon = Process::start("the daemon", |command| {
-        // Should this process be killed, the daemon does not stay for long.
-        command.arg("daemon").arg("--socket").arg(socket).args(["--idle-exit", "30s", "--log", "warn"]);
+        command.arg("demo-daemon").arg(folder);
     })?;
-    let address = Address::new(socket)?;
+    let address = Address::new(socket_in(folder))?;
     let deadline = Instant::now() + START_PATIENCE;
     loop {
         match Bus::connect_to(&address) {

@@ -1,10 +1,13 @@
 //! [`Process`]: a child of the demonstration, which does not outlive it.
+//!
+//! Its input is a pipe that nobody writes to: its end tells the child that the parent has gone, also when that was
+//! killed and could do nothing more.
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{self, BufRead as _, BufReader, Read as _};
 use std::os::fd::OwnedFd;
-use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::exit::{Exit, Failure};
 
@@ -13,6 +16,8 @@ pub(super) struct Process {
     name: &'static str,
     child: Child,
     output: BufReader<ChildStdout>,
+    /// Apart from the child, of which waiting would close it.
+    lifeline: Option<ChildStdin>,
 }
 
 impl Process {
@@ -21,11 +26,12 @@ impl Process {
         let failed = |error| Failure::io(format_args!("cannot start {name}"), &error);
         let mut command = Command::new(std::env::current_exe().map_err(failed)?);
         arrange(&mut command);
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(failed)?;
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map_err(failed)?;
         let Some(output) = child.stdout.take() else {
             return Err(Failure::new(Exit::Failed, format!("{name} has no output")));
         };
-        Ok(Self { name, child, output: BufReader::new(output) })
+        let lifeline = child.stdin.take();
+        Ok(Self { name, child, output: BufReader::new(output), lifeline })
     }
 
     pub(super) fn pid(&self) -> u32 {
@@ -65,13 +71,9 @@ impl Process {
         }
     }
 
-    /// Asks it to end, and waits until it has.
+    /// Lets go of it, and waits until it has ended.
     pub(super) fn stop(&mut self) -> Result<(), Failure> {
-        if let Some(pid) = self.raw_pid() {
-            // It is not yet waited for, so the number is still its own.
-            kill_process(pid, Signal::TERM)
-                .map_err(|error| Failure::io(format_args!("cannot end {}", self.name), &error.into()))?;
-        }
+        self.lifeline = None;
         self.finish()
     }
 
@@ -90,4 +92,27 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// In a child: returns when its parent lets go of it, or has gone.
+pub(super) fn wait_for_parent() {
+    let mut input = io::stdin().lock();
+    loop {
+        match input.read(&mut [0; 64]) {
+            Ok(0) => return,
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => return,
+        }
+    }
+}
+
+/// In a child: its end is that of its parent, at the latest.
+pub(super) fn end_with_parent() -> Result<(), Failure> {
+    let watch = || {
+        wait_for_parent();
+        std::process::exit(Exit::Failed.code().into());
+    };
+    let watching = std::thread::Builder::new().name("bus-lifeline".into()).spawn(watch);
+    watching.map(drop).map_err(|error| Failure::io("cannot watch the parent", &error))
 }

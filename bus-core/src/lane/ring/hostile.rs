@@ -4,7 +4,8 @@ use proptest::prelude::*;
 
 use super::tests::{Memories, bounds, header};
 use super::*;
-use crate::lane::layout::{cursor, data};
+use crate::codec::Codec;
+use crate::lane::layout::{PAGE_BYTES, RECORD_BYTES, WORD_BYTES, cursor, data};
 use crate::lane::memory::Memory;
 use crate::lane::memory::tests::Heap;
 
@@ -128,4 +129,44 @@ proptest! {
             let _ = next.record(next.head());
         }
     }
+}
+
+/// Values are decoded from memory that their sender writes to all the while: each is a value or an error, and what
+/// stands there now was not there a moment ago.
+#[test]
+fn a_value_that_changes_while_it_is_decoded_is_a_value_or_an_error() {
+    type Value = Vec<(String, Option<Vec<u32>>, (u8, i64, bool))>;
+    let rounds = if cfg!(miri) { 3 } else { 300 };
+    let value: Value = (0..100).map(|at| ("x".repeat(at), Some(vec![at as u32; at]), (1, -2, true))).collect();
+    let mut bytes = Vec::new();
+    Codec::Bincode.encode(&value, &mut bytes).unwrap();
+    assert!(bytes.len() > 2000, "several pieces");
+    let memories = Memories::new(8 * RING_BYTES);
+    let bounds = Bounds { first_bytes: 8 * RING_BYTES, ring_bytes: 8 * RING_BYTES, ..bounds(10) };
+    let (mut writer, mut reader) = (memories.writer(bounds), memories.reader(8 * RING_BYTES));
+    writer.write(&header(1, b"", &bytes), b"", &bytes).unwrap();
+    writer.publish();
+    reader.look().unwrap();
+    let record = reader.record(reader.head()).unwrap().unwrap();
+    let decode = || Codec::Bincode.decode_from::<Value>(reader.payload(&record), bytes.len());
+    assert_eq!(decode().unwrap(), value);
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let first = (PAGE_BYTES + RECORD_BYTES as usize) / WORD_BYTES;
+            let mut dice = 0x9e37_79b9_7f4a_7c15_u64;
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                dice ^= dice << 13;
+                dice ^= dice >> 7;
+                dice ^= dice << 17;
+                memories.data.store(first + (dice >> 32) as usize % bytes.len().div_ceil(WORD_BYTES), dice);
+            }
+        });
+        for _ in 0..rounds {
+            // The limit of bincode holds for what it would take memory for.
+            let _ = decode();
+            let _ = Codec::Postcard.decode_from::<Value>(reader.payload(&record), bytes.len());
+        }
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
 }

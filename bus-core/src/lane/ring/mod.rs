@@ -3,12 +3,15 @@
 //! The sender writes a record, then its tail; the receiver reads up to the tail, then writes its head. Each
 //! keeps its own index to itself and loads the other's once, and checks it before use. Neither ever waits
 //! here: who has nothing to do says so in its own memory ([`Writer::begin_wait`], [`Reader::begin_wait`]),
-//! looks once more, and sleeps; the other rings when it finds an epoch that is new to it.
+//! looks once more, and sleeps; the other wakes it when it finds an epoch that is new to it.
 
 mod places;
 mod reader;
+mod slot;
 mod writer;
 
+#[cfg(test)]
+mod high;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
@@ -20,7 +23,17 @@ use super::layout::{cursor, data};
 use super::memory::{Fence, Memory, Nothing};
 
 pub use self::reader::{Limits, Payload, Position, Reader, Record};
+pub use self::slot::Slot;
 pub use self::writer::{Bounds, NotWritten, Writer};
+
+/// Where a receiver sleeps, and by what it is woken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SleepsAt {
+    /// At its [doorbell](super::doorbell).
+    Bell,
+    /// On the tail of each lane: see [`sleep`](super::sleep).
+    Tail,
+}
 
 /// Where a receiver begins: where the last one ended, as far as the sender has honoured that.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -133,6 +146,8 @@ pub struct Counts {
     pub acknowledged: u64,
     /// Bytes in the ring that are not acknowledged, those between messages included.
     pub bytes: u64,
+    /// Bytes published, those between messages included.
+    pub published_bytes: u64,
     /// Since when its sender waits for room, in nanoseconds of `CLOCK_MONOTONIC`; 0 when it does not.
     pub waits_since_ns: u64,
 }
@@ -144,6 +159,9 @@ const MESSAGES_MAX: u64 = 1 << 52;
 /// How many bytes a lane is believed to hold at most: the longest ring is far shorter.
 const BYTES_MAX: u64 = 1 << 40;
 
+/// How many bytes a lane is believed to have seen at most, for the same reasons.
+const PUBLISHED_BYTES_MAX: u64 = 1 << 58;
+
 /// Reads the counts of a lane from the first pages of its files.
 pub fn counts(data: &impl Memory, cursor: Option<&impl Memory>) -> Counts {
     let head = cursor.map(|cursor| {
@@ -152,12 +170,14 @@ pub fn counts(data: &impl Memory, cursor: Option<&impl Memory>) -> Counts {
         (cursor.load(cursor::SLOTS + 2 * slot + 1), cursor.load(cursor::TAKEN), head & !7)
     });
     let waits_since_ns = if data.load(data::WAITING) == 0 { 0 } else { data.load(data::WAITS_SINCE) };
-    let bytes = data.load(data::TAIL).saturating_sub(head.map_or(0, |(_, _, logical)| logical)).min(BYTES_MAX);
+    let tail = data.load(data::TAIL);
+    let bytes = tail.saturating_sub(head.map_or(0, |(_, _, logical)| logical)).min(BYTES_MAX);
     // Last, and never less than what was seen to come of it.
     let published = data.load(data::MESSAGES).min(MESSAGES_MAX);
     let (acknowledged, taken, _) = head.unwrap_or_default();
     let acknowledged = acknowledged.min(published);
-    Counts { published, taken: taken.clamp(acknowledged, published), acknowledged, bytes, waits_since_ns }
+    let taken = taken.clamp(acknowledged, published);
+    Counts { published, taken, acknowledged, bytes, published_bytes: tail.min(PUBLISHED_BYTES_MAX), waits_since_ns }
 }
 
 /// What the peer wrote cannot be: the lane is of no use any more.

@@ -8,6 +8,7 @@ use loom::thread;
 
 use super::tests::header;
 use super::*;
+use crate::lane::board::{Board, REVOKED};
 use crate::lane::layout::{PAGE_BYTES, WORD_BYTES, cursor, data};
 use crate::lane::memory::{Fence, Memory};
 
@@ -26,7 +27,7 @@ impl Model {
 
     fn cursor() -> Self {
         let slots: Vec<usize> = (cursor::SLOTS..cursor::SLOTS + 4).collect();
-        Self::new(&[&[cursor::HEAD, cursor::TAKEN, cursor::WAITING], &slots[..]].concat(), 0)
+        Self::new(&[&[cursor::HEAD, cursor::TAKEN, cursor::GIVEN_BACK, cursor::WAITING], &slots[..]].concat(), 0)
     }
 
     fn new(named: &[usize], ring: usize) -> Self {
@@ -175,13 +176,13 @@ fn a_receiver_that_sleeps_is_rung_for() {
         let receiver = lane.clone();
         let thread = thread::spawn(move || {
             let mut reader = receiver.reader(0, Start::default());
-            reader.begin_wait();
+            reader.begin_wait(SleepsAt::Tail);
             reader.settle_looks();
             take(&mut reader).is_none()
         });
         let mut writer = lane.writer();
         send(&mut writer, 1).unwrap();
-        let rings = writer.must_ring();
+        let rings = writer.must_wake().is_some();
         let sleeps = thread.join().unwrap();
         assert!(rings || !sleeps, "asleep with work, and nobody rings");
     });
@@ -230,6 +231,101 @@ fn what_a_replaced_receiver_hands_out_is_known_to_be_taken() {
         let handed_out = thread.join().unwrap();
         assert!(!handed_out || start.taken == 1, "handed out, and the next receiver is not told");
         assert!(start.messages <= start.taken);
+    });
+}
+
+/// A cursor, and what the daemon shows of whoever writes there.
+struct Watched {
+    cursor: Arc<Model>,
+    board: Board<Arc<Model>>,
+}
+
+impl Memory for Watched {
+    fn words(&self) -> usize {
+        self.cursor.words()
+    }
+
+    fn load(&self, word: usize) -> u64 {
+        self.cursor.load(word)
+    }
+
+    fn store(&self, _: usize, _: u64) {}
+
+    fn fence(&self, which: Fence) {
+        self.cursor.fence(which);
+    }
+
+    fn is_revoked(&self) -> bool {
+        // As a sender does it.
+        self.fence(Fence::Sequential);
+        self.board.is_revoked()
+    }
+}
+
+impl Memory for Arc<Model> {
+    fn words(&self) -> usize {
+        (**self).words()
+    }
+
+    fn load(&self, word: usize) -> u64 {
+        (**self).load(word)
+    }
+
+    fn store(&self, word: usize, value: u64) {
+        (**self).store(word, value);
+    }
+
+    fn fence(&self, which: Fence) {
+        (**self).fence(which);
+    }
+}
+
+/// The daemon takes the place of a receiver down that it takes for stopped, and that goes on at this moment.
+#[test]
+fn what_a_receiver_hands_out_that_loses_its_place_is_known_to_be_taken() {
+    explore(|| {
+        let (lane, shown) = (Lane::new(), Arc::new(Model::new(&[REVOKED], 0)));
+        send(&mut lane.writer(), 1).unwrap();
+        let (receiver, board) = (lane.clone(), Board::new(Arc::clone(&shown)));
+        let thread = thread::spawn(move || {
+            let mut reader = receiver.reader(0, Start::default());
+            reader.look().unwrap();
+            reader.claim(1) && !board.is_revoked()
+        });
+        Board::new(shown).revoke();
+        let found = at_rest(&*lane.cursor);
+        let handed_out = thread.join().unwrap();
+        assert!(!handed_out || found.taken == 1, "handed out, and the next receiver is not told");
+    });
+}
+
+/// And acknowledges what it held: the next one begins before that, so its sender is not to write over it.
+#[test]
+fn what_a_receiver_lets_go_of_that_has_lost_its_place_is_not_written_over() {
+    explore(|| {
+        let (lane, shown) = (Lane::new(), Arc::new(Model::new(&[REVOKED], 0)));
+        let cursor = Watched { cursor: Arc::clone(&lane.cursor), board: Board::new(Arc::clone(&shown)) };
+        let bounds = Bounds { first_bytes: RING_BYTES, ring_bytes: RING_BYTES, window_messages: 1 };
+        let mut writer = Writer::new(Arc::clone(&lane.data), cursor, bounds);
+        writer.write(&header(1, b"", &[7; 8]), b"", &[7; 8]).unwrap();
+        writer.publish();
+        let receiver = lane.clone();
+        let receives = thread::spawn(move || {
+            let mut reader = receiver.reader(0, Start::default());
+            reader.look().unwrap();
+            let record = reader.record(reader.head()).unwrap().unwrap();
+            reader.acknowledge(record.next);
+        });
+        let sends = thread::spawn(move || {
+            writer.look().unwrap();
+            writer.acknowledged()
+        });
+        Board::new(shown).revoke();
+        let found = at_rest(&*lane.cursor);
+        let believed = sends.join().unwrap();
+        receives.join().unwrap();
+        let begins = found.start.map_or(0, |start| start.messages);
+        assert!(believed <= begins, "there is room for {believed}, and the next receiver begins at {begins}");
     });
 }
 

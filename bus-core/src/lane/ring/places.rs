@@ -3,7 +3,11 @@
 //! What is published and not acknowledged lies in *runs*, one behind the other in logical order, anywhere in
 //! the ring. Between two of them stands a jump. The ring is used up to its soft end, which doubles when it is
 //! full: so a lane whose receiver keeps up stays in the cache, and one whose receiver is away takes what its
-//! window allows.
+//! window allows. Once the receiver has caught up again it is as short as it was at first: the sender looks for that
+//! whenever it has written so much as fits into it.
+//!
+//! A place may be *reserved* for a message that is written before anybody knows when it is sent. Others go around
+//! it; once it is sent, a jump leads there. So there is always room for one where the sender stands.
 
 use std::collections::VecDeque;
 
@@ -21,7 +25,30 @@ pub(super) struct Places {
     /// All from `place` up to here is free.
     limit: u64,
     soft_end: u64,
+    /// Where the soft end was at first.
+    first_end: u64,
     end: u64,
+    /// Reserved for messages that are not sent yet: from and to, with room for the jump behind each.
+    reserved: Vec<(u64, u64)>,
+}
+
+/// Where a message will lie that is written before it is sent.
+#[derive(Debug)]
+pub(super) struct Reserved {
+    place: u64,
+    bytes: u64,
+}
+
+impl Reserved {
+    /// Where its record begins.
+    pub(super) fn place(&self) -> u64 {
+        self.place
+    }
+
+    /// How long its record is.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
 }
 
 /// Records that lie one behind the other.
@@ -49,7 +76,14 @@ impl Places {
     pub(super) fn new(soft_end: u64, end: u64) -> Self {
         let soft_end = soft_end.min(end);
         let runs = VecDeque::from([Run { from: 0, place: 0 }]);
-        Self { runs, tail: 0, place: 0, limit: soft_end, soft_end, end }
+        Self { runs, tail: 0, place: 0, limit: soft_end, soft_end, first_end: soft_end, end, reserved: Vec::new() }
+    }
+
+    /// With nothing in use, and what is written next there.
+    #[cfg(test)]
+    pub(super) fn begin_at(&mut self, logical: u64, place: u64) {
+        self.runs = VecDeque::from([Run { from: logical, place }]);
+        (self.tail, self.place) = (logical, place);
     }
 
     /// Logical position of what is written next.
@@ -76,12 +110,84 @@ impl Places {
         debug_assert!(self.place + RECORD_BYTES <= self.limit);
     }
 
-    /// A jump was written here: the next record lies at `place`.
-    pub(super) fn jumped(&mut self, place: u64) {
+    /// A jump was written here: the next record lies at `place`, and is so long.
+    pub(super) fn jumped(&mut self, place: u64, bytes: u64) {
         self.tail += RECORD_BYTES;
         self.place = place;
         self.runs.push_back(Run { from: self.tail, place });
-        self.limit = self.limit_at(place);
+        self.limit = self.limit_for(bytes + RECORD_BYTES);
+    }
+
+    /// How many messages have a place, and are not sent.
+    #[inline]
+    pub(super) fn reserved(&self) -> usize {
+        self.reserved.len()
+    }
+
+    /// Reserves a place behind where the next record goes, if that is known to be free.
+    #[inline]
+    pub(super) fn reserve_here(&mut self, bytes: u64) -> Option<Reserved> {
+        let place = self.place + RECORD_BYTES;
+        (place + bytes + RECORD_BYTES <= self.limit).then(|| self.keep(place, bytes))
+    }
+
+    /// Reserves a place anywhere. Everything before `head` is acknowledged.
+    pub(super) fn reserve(&mut self, head: u64, bytes: u64) -> Option<Reserved> {
+        let needed = bytes + RECORD_BYTES;
+        self.forget(head);
+        if self.starts_again(head, needed) {
+            return Some(self.keep(0, bytes));
+        }
+        let behind_each = self.reserved.iter().map(|(_, to)| *to);
+        let near = [self.place + RECORD_BYTES].into_iter().chain(behind_each).find(|at| self.free_at(*at) >= needed);
+        let first = self.free_at(0);
+        let first_will_do = first >= needed && (first >= self.soft_end / 2 || head == self.tail);
+        let found = near.or_else(|| first_will_do.then_some(0)).or_else(|| {
+            let last = self.last_in_use().max(self.place + RECORD_BYTES);
+            self.grow(last + needed).then_some(last)
+        });
+        let place = found.or_else(|| {
+            let gaps = self.in_use().map(|(_, to)| to).chain([0]);
+            gaps.max_by_key(|at| self.free_at(*at)).filter(|at| self.free_at(*at) >= needed)
+        })?;
+        Some(self.keep(place, bytes))
+    }
+
+    fn keep(&mut self, place: u64, bytes: u64) -> Reserved {
+        self.reserved.push((place, place + bytes + RECORD_BYTES));
+        self.limit = self.limit_for(0);
+        Reserved { place, bytes }
+    }
+
+    /// The place is free again.
+    pub(super) fn release(&mut self, reserved: Reserved) {
+        self.reserved.retain(|(from, _)| *from != reserved.place);
+        self.limit = self.limit_for(0);
+    }
+
+    /// A jump was written here, to what is reserved: that comes next.
+    pub(super) fn jumped_to(&mut self, reserved: Reserved) {
+        let Reserved { place, bytes } = reserved;
+        self.reserved.retain(|(from, _)| *from != place);
+        if place == self.place + RECORD_BYTES {
+            // It lies as if nothing had been between: no other run begins.
+            self.tail += RECORD_BYTES;
+            self.place = place;
+        } else {
+            self.jumped(place, bytes);
+        }
+        // Its own place it has also beyond the soft end of a ring that is short again.
+        self.limit = self.limit_for(bytes + RECORD_BYTES).max(place + bytes + RECORD_BYTES);
+    }
+
+    /// How much is free from `place` on, beside the room for a jump where the sender stands.
+    fn free_at(&self, place: u64) -> u64 {
+        let taken = || self.in_use().chain([(self.place, self.place + RECORD_BYTES)]);
+        if taken().any(|(from, to)| (from..to).contains(&place)) {
+            return 0;
+        }
+        let next = taken().map(|(from, _)| from).filter(|from| *from >= place).min();
+        next.map_or(self.soft_end, |next| next.min(self.soft_end)).saturating_sub(place)
     }
 
     /// Where `bytes` fit; in an empty ring wherever the sender stands, if they are less than half of it.
@@ -91,7 +197,10 @@ impl Places {
     pub(super) fn find(&mut self, head: u64, bytes: u64) -> Room {
         let needed = bytes + RECORD_BYTES;
         self.forget(head);
-        self.limit = self.limit_at(self.place);
+        if self.starts_again(head, needed) {
+            return Room::At(0);
+        }
+        self.limit = self.limit_for(needed);
         if self.fits(bytes) {
             return Room::Here;
         }
@@ -101,12 +210,17 @@ impl Places {
             return Room::At(0);
         }
         let old_end = self.soft_end;
-        if self.limit == old_end && self.grow(self.place + needed) {
-            self.limit = self.soft_end;
-            return Room::Here;
+        if self.in_use().all(|(from, _)| from < self.place) && self.grow(self.place + needed) {
+            self.limit = self.limit_for(needed);
+            if self.fits(bytes) {
+                return Room::Here;
+            }
         }
-        if self.grow(old_end + needed) {
-            return Room::At(old_end);
+        // What was written before the ring was short again may still lie there.
+        for at in [old_end, self.last_in_use().max(old_end)] {
+            if self.grow(at + needed) && self.free_at(at) >= needed {
+                return Room::At(at);
+            }
         }
         match self.largest_gap() {
             (place, free) if free >= needed => Room::At(place),
@@ -123,6 +237,25 @@ impl Places {
             self.soft_end = (self.soft_end * 2).min(self.end);
         }
         true
+    }
+
+    /// Where the receiver has caught up, a ring that has grown is short again. `true` when that is to be gone on with at
+    /// its beginning.
+    fn starts_again(&mut self, head: u64, needed: u64) -> bool {
+        let half = self.first_end / 2;
+        if self.soft_end == self.first_end || self.tail - head > half {
+            return false;
+        }
+        if self.place + needed <= self.first_end {
+            self.soft_end = self.first_end;
+            return false;
+        }
+        let free = if self.place < self.first_end { 0 } else { self.free_at(0) };
+        if free < needed.max(half) {
+            return false;
+        }
+        self.soft_end = self.first_end;
+        self.grow(needed)
     }
 
     /// Runs that are acknowledged whole are free.
@@ -150,16 +283,27 @@ impl Places {
         self.end
     }
 
-    /// The places in use, from and to.
+    /// The places in use, from and to, and those that are reserved.
     fn in_use(&self) -> impl Iterator<Item = (u64, u64)> {
         let ends = self.runs.iter().skip(1).map(|run| run.from).chain([self.tail]);
         let runs = self.runs.iter().zip(ends).map(|(run, end)| (run.place, run.place + (end - run.from)));
-        runs.filter(|(from, to)| from < to)
+        runs.filter(|(from, to)| from < to).chain(self.reserved.iter().copied())
+    }
+
+    /// Behind everything that is in use.
+    fn last_in_use(&self) -> u64 {
+        self.in_use().map(|(_, to)| to).max().unwrap_or(0)
     }
 
     /// Up to where everything from `place` on is free.
     fn limit_at(&self, place: u64) -> u64 {
-        self.in_use().map(|(from, _)| from).filter(|from| *from >= place).min().unwrap_or(self.soft_end)
+        let next = self.in_use().map(|(from, _)| from).filter(|from| *from >= place).min();
+        next.map_or(self.soft_end, |next| next.min(self.soft_end)).max(place)
+    }
+
+    /// Up to where it is written from here on before it is looked around again: `needed` at least, where that is free.
+    fn limit_for(&self, needed: u64) -> u64 {
+        self.limit_at(self.place).min(self.place + needed.max(self.first_end))
     }
 
     /// The largest free part: its place and its length.
@@ -193,12 +337,16 @@ mod tests {
         /// Records and jumps: logical start, place, length.
         records: VecDeque<(u64, u64, u64)>,
         head: u64,
+        slots: Vec<Reserved>,
     }
+
+    /// Of the place of a message that is not sent.
+    const NOT_SENT: u64 = u64::MAX;
 
     impl Model {
         fn new(soft_end: u64, end: u64) -> Self {
             let ring = vec![None; end as usize];
-            Self { places: Places::new(soft_end, end), ring, records: VecDeque::new(), head: 0 }
+            Self { places: Places::new(soft_end, end), ring, records: VecDeque::new(), head: 0, slots: Vec::new() }
         }
 
         fn occupy(&mut self, bytes: u64) {
@@ -216,7 +364,7 @@ mod tests {
                     Room::Here => assert!(self.places.fits(bytes)),
                     Room::At(place) => {
                         self.occupy(RECORD_BYTES);
-                        self.places.jumped(place);
+                        self.places.jumped(place, bytes);
                         assert!(self.places.fits(bytes), "jumped to where it does not fit");
                     }
                     Room::None => return false,
@@ -225,6 +373,31 @@ mod tests {
             self.occupy(bytes);
             self.places.wrote(bytes);
             true
+        }
+
+        fn loan(&mut self, bytes: u64) -> bool {
+            let reserved = self.places.reserve_here(bytes).or_else(|| self.places.reserve(self.head, bytes));
+            let Some(reserved) = reserved else { return false };
+            for at in reserved.place()..reserved.place() + bytes + RECORD_BYTES {
+                let before = self.ring[at as usize].replace(NOT_SENT);
+                assert_eq!(before, None, "place {at} is in use");
+            }
+            self.slots.push(reserved);
+            true
+        }
+
+        fn end_loan(&mut self, index: usize, sends: bool) {
+            let reserved = self.slots.swap_remove(index);
+            let (place, bytes) = (reserved.place(), reserved.bytes());
+            self.ring[place as usize..(place + bytes + RECORD_BYTES) as usize].fill(None);
+            if !sends {
+                return self.places.release(reserved);
+            }
+            self.occupy(RECORD_BYTES);
+            self.places.jumped_to(reserved);
+            assert_eq!(self.places.place(), place);
+            self.occupy(bytes);
+            self.places.wrote(bytes);
         }
 
         fn acknowledge(&mut self, records: usize) {
@@ -255,6 +428,61 @@ mod tests {
         }
     }
 
+    #[derive(Clone, Debug)]
+    enum Step {
+        Write(u64),
+        Loan(u64),
+        EndLoan(prop::sample::Index, bool),
+        Acknowledge(usize),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let bytes = || (4_u64..80).prop_map(|words| words * 8);
+        prop_oneof![
+            2 => bytes().prop_map(Step::Write),
+            2 => bytes().prop_map(Step::Loan),
+            2 => (any::<prop::sample::Index>(), prop::bool::weighted(0.8)).prop_map(|(at, sends)| Step::EndLoan(at, sends)),
+            1 => (1_usize..10).prop_map(Step::Acknowledge),
+        ]
+    }
+
+    proptest! {
+        /// And what is sent first is sent first, wherever it lies.
+        #[test]
+        fn nothing_reserved_is_written_over_and_no_place_is_lost(steps in prop::collection::vec(step(), 1..400)) {
+            let mut model = Model::new(256, 4096);
+            for step in steps {
+                match step {
+                    Step::Write(bytes) => drop(model.write(bytes)),
+                    Step::Loan(bytes) => drop(model.loan(bytes)),
+                    Step::EndLoan(at, sends) if !model.slots.is_empty() => {
+                        model.end_loan(at.index(model.slots.len()), sends);
+                    }
+                    Step::EndLoan(..) => {}
+                    Step::Acknowledge(records) => model.acknowledge(records),
+                }
+                for (logical, place, _) in &model.records {
+                    prop_assert_eq!(model.places.place_of(*logical), Some(*place));
+                }
+            }
+            while !model.slots.is_empty() {
+                model.end_loan(0, true);
+            }
+            model.acknowledge(usize::MAX);
+            prop_assert!(model.write(4096 / 2 - 2 * RECORD_BYTES), "a message of half the ring");
+        }
+    }
+
+    #[test]
+    fn messages_that_are_written_before_they_are_sent_lie_one_behind_the_other() {
+        let mut model = Model::new(4096, 1 << 20);
+        for _ in 0..20 {
+            assert!(model.loan(96));
+            model.end_loan(0, true);
+        }
+        assert_eq!((model.places.runs.len(), model.places.place()), (1, 20 * (RECORD_BYTES + 96)));
+    }
+
     #[test]
     fn a_ring_whose_receiver_keeps_up_does_not_grow() {
         let mut model = Model::new(4096, 1 << 20);
@@ -263,6 +491,28 @@ mod tests {
             model.acknowledge(model.records.len().saturating_sub(10));
         }
         assert_eq!(model.places.soft_end, 4096);
+    }
+
+    /// However much was sent at once: when that is received, it is the first part again that is written round and
+    /// round, also when there is never nothing.
+    #[test]
+    fn a_ring_is_short_again_once_its_receiver_has_caught_up() {
+        for depth in [0, 10] {
+            let mut model = Model::new(4096, 1 << 20);
+            for _ in 0..8_000 {
+                assert!(model.write(96));
+            }
+            assert!(model.places.soft_end > 512 * 1024);
+            let mut highest = 0;
+            for round in 0..200 {
+                model.acknowledge(model.records.len().saturating_sub(depth));
+                assert!(model.write(96));
+                if round > 100 {
+                    highest = highest.max(model.places.place());
+                }
+            }
+            assert!(model.places.soft_end == 4096 && highest <= 4096, "{} with {highest}", model.places.soft_end);
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! [`Reader`]: the receiver's end of a ring. It believes nothing that it reads.
 
-use super::{Broken, Start};
+use super::{Broken, SleepsAt, Start};
 use crate::lane::layout::{Fixed, MessageHeader, PAGE_BYTES, RECORD_BYTES, WORD_BYTES, cursor, data};
 use crate::lane::memory::{Fence, Memory};
 
@@ -82,6 +82,11 @@ impl<D: Memory, C: Memory> Reader<D, C> {
         Ok(())
     }
 
+    /// The file that it reads.
+    pub fn data(&self) -> &D {
+        &self.data
+    }
+
     /// How far the sender had published when it was last looked at, in logical bytes.
     #[inline]
     pub fn tail(&self) -> u64 {
@@ -148,12 +153,12 @@ impl<D: Memory, C: Memory> Reader<D, C> {
     #[inline]
     pub fn copy_payload(&self, record: &Record, payload: &mut [u8]) {
         assert!(payload.len() <= record.header.payload_bytes as usize);
-        self.data.copy_out(word_of(record.place + record.header.payload_at()), payload);
+        self.data.copy_out(word_of(record.payload_place()), payload);
     }
 
     /// The payload as words, to be read one after the other.
     pub fn payload(&self, record: &Record) -> Payload<'_, D> {
-        let word = word_of(record.place + record.header.payload_at());
+        let word = word_of(record.payload_place());
         Payload { data: &self.data, word, bytes: record.header.payload_bytes as usize, part: [0; 8], in_part: 0 }
     }
 
@@ -188,6 +193,14 @@ impl<D: Memory, C: Memory> Reader<D, C> {
     #[inline]
     pub fn is_honoured(&self) -> bool {
         self.data.load(data::GENERATION) <= self.generation
+    }
+
+    /// Whether the sender honours this receiver also now that something was read: if so, nobody has written over that.
+    #[inline]
+    pub fn is_still_honoured(&self) -> bool {
+        // Pairs with (G) in the writer: whoever has read what was written after a turn sees the turn.
+        self.data.fence(Fence::Acquire);
+        self.is_honoured()
     }
 
     /// Says how often the head was given back.
@@ -226,16 +239,23 @@ impl<D: Memory, C: Memory> Reader<D, C> {
         self.cursor.fence(Fence::Sequential);
     }
 
-    /// Says that the receiver waits. It looks once more, after [`settle_looks`](Self::settle_looks), before it
-    /// sleeps.
-    pub fn begin_wait(&mut self) {
+    /// Says that the receiver waits, and where. It looks once more, after [`settle_looks`](Self::settle_looks),
+    /// before it sleeps.
+    pub fn begin_wait(&mut self, at: SleepsAt) {
         self.waits += 1;
-        self.cursor.store(cursor::WAITING, self.waits);
+        self.cursor.store(cursor::WAITING, self.waits << 1 | u64::from(at == SleepsAt::Tail));
     }
 
     /// It does not wait any more.
     pub fn end_wait(&mut self) {
         self.cursor.store(cursor::WAITING, 0);
+    }
+}
+
+impl Record {
+    /// Where its payload begins, in the ring.
+    pub(in crate::lane) fn payload_place(&self) -> u64 {
+        self.place + self.header.payload_at()
     }
 }
 

@@ -138,6 +138,23 @@ fn another_receiver_goes_on_where_the_last_was_honoured() {
     assert!(second.claim(2));
 }
 
+/// What it copied out just then was half of another message, and it handed that out.
+#[test]
+fn a_receiver_sees_that_what_it_has_read_may_be_written_over() {
+    let memories = Memories::new(RING_BYTES);
+    let second_cursor = Heap::new(PAGE_BYTES);
+    let (mut writer, mut reader) = (memories.writer(bounds(100)), memories.reader(RING_BYTES));
+    write(&mut writer, 1, &[1; 100]).unwrap();
+    writer.publish();
+    reader.look().unwrap();
+    let record = reader.record(reader.head()).unwrap().unwrap();
+    assert!(reader.claim(1));
+    assert_eq!(payload(&reader, &record), vec![1; 100]);
+    assert!(reader.is_still_honoured());
+    writer.turn(&second_cursor, 1);
+    assert!(!reader.is_still_honoured());
+}
+
 /// It gave its place and its count to the next one, who read from anywhere; and one that scribbled over its head
 /// sent its sender back to where it had begun, long written over.
 #[test]
@@ -154,8 +171,9 @@ fn a_receiver_that_lies_of_where_it_stands_costs_the_next_nothing() {
     ];
     for (lie, first) in lies {
         let memories = Memories::new(RING);
-        let (mut writer, mut reader) =
-            (memories.writer(Bounds { ring_bytes: RING, ..bounds(100) }), memories.reader(RING));
+        // So long that the sender looks when it is told to, and not before.
+        let bounds = Bounds { first_bytes: RING, ring_bytes: RING, ..bounds(100) };
+        let (mut writer, mut reader) = (memories.writer(bounds), memories.reader(RING));
         let mut at = reader.head();
         for sequence in 1..=100 {
             write(&mut writer, sequence, &[sequence as u8; 100]).unwrap();
@@ -225,4 +243,60 @@ fn everything_arrives_in_order_while_both_ends_work() {
             std::thread::yield_now();
         }
     });
+}
+
+/// A cursor whose receiver may lose its place.
+struct Revocable<'a> {
+    cursor: &'a Heap,
+    revoked: &'a std::cell::Cell<bool>,
+}
+
+impl crate::lane::memory::Memory for Revocable<'_> {
+    fn words(&self) -> usize {
+        self.cursor.words()
+    }
+
+    fn load(&self, word: usize) -> u64 {
+        self.cursor.load(word)
+    }
+
+    fn store(&self, word: usize, value: u64) {
+        self.cursor.store(word, value);
+    }
+
+    fn fence(&self, fence: crate::lane::memory::Fence) {
+        self.cursor.fence(fence);
+    }
+
+    fn is_revoked(&self) -> bool {
+        self.revoked.get()
+    }
+}
+
+/// The next receiver begins where this one stood when it lost its place: what it let go of when it woke up again would
+/// have been written over.
+#[test]
+fn a_receiver_that_has_lost_its_place_makes_no_room_any_more() {
+    let (memories, next, revoked) = (Memories::new(RING_BYTES), Heap::new(PAGE_BYTES), std::cell::Cell::new(false));
+    let honoured = std::cell::Cell::new(false);
+    let first = Revocable { cursor: &memories.cursor, revoked: &revoked };
+    let mut writer = Writer::new(&memories.data, first, bounds(3));
+    let mut reader = memories.reader(RING_BYTES);
+    let write = |writer: &mut Writer<_, _>, sequence| {
+        let written = writer.write(&header(sequence, b"", b"text"), b"", b"text");
+        writer.publish();
+        written
+    };
+    (1..=3).for_each(|sequence| write(&mut writer, sequence).unwrap());
+    reader.look().unwrap();
+    let one = reader.record(reader.head()).unwrap().unwrap();
+    let two = reader.record(one.next).unwrap().unwrap();
+    assert!(reader.claim(2));
+    reader.acknowledge(one.next);
+    write(&mut writer, 4).unwrap();
+    revoked.set(true);
+    reader.acknowledge(two.next);
+    assert_eq!(write(&mut writer, 5), Err(NotWritten::Full));
+    let start = writer.turn(Revocable { cursor: &next, revoked: &honoured }, 1);
+    assert_eq!((start.messages, start.taken), (1, 2), "the second may have been handed out, and comes again");
 }

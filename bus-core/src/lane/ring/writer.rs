@@ -1,7 +1,7 @@
 //! [`Writer`]: the sender's end of a ring.
 
-use super::places::{Places, Room};
-use super::{Broken, Limits, Start, walk};
+use super::places::{Places, Reserved, Room};
+use super::{Broken, Limits, SleepsAt, Start, walk};
 use crate::lane::layout::{Fixed, MessageHeader, PAGE_BYTES, RECORD_BYTES, WORD_BYTES, cursor, data};
 use crate::lane::memory::{Fence, Memory};
 
@@ -68,6 +68,15 @@ impl<D: Memory, C: Memory> Writer<D, C> {
         }
     }
 
+    /// Goes on where another that was sent for years has come to, with nothing in the ring.
+    #[cfg(test)]
+    pub(super) fn begin_at(&mut self, start: Start) {
+        self.places.begin_at(start.logical, start.place);
+        (self.messages, self.acknowledged, self.head, self.start) =
+            (start.messages, start.messages, start.logical, start);
+        self.publish();
+    }
+
     /// Writes one message. Nobody sees it before it is published.
     ///
     /// # Errors
@@ -88,7 +97,7 @@ impl<D: Memory, C: Memory> Writer<D, C> {
     /// Finds room for a record of so many bytes. Returns its word.
     #[inline]
     pub fn reserve(&mut self, record_bytes: u64) -> Result<usize, NotWritten> {
-        if !self.places.fits(record_bytes) || self.messages - self.acknowledged >= self.window_messages {
+        if !self.places.fits(record_bytes) || self.window_is_used_up() {
             self.make_room(record_bytes)?;
         }
         Ok((PAGE_BYTES + self.places.place() as usize) / WORD_BYTES)
@@ -112,20 +121,69 @@ impl<D: Memory, C: Memory> Writer<D, C> {
     #[cold]
     fn make_room(&mut self, record_bytes: u64) -> Result<(), NotWritten> {
         self.look()?;
-        if self.messages - self.acknowledged >= self.window_messages {
+        if self.window_is_used_up() {
             return Err(NotWritten::Full);
         }
         match self.places.find(self.head, record_bytes) {
             Room::Here => Ok(()),
             Room::At(place) => {
                 self.put(&Fixed::Jump(place));
-                self.places.jumped(place);
+                self.places.jumped(place, record_bytes);
                 Ok(())
             }
             // Also what the other end has not seen yet is in the way.
-            Room::None if self.head == self.places.tail() => Err(NotWritten::TooLarge),
-            Room::None => Err(NotWritten::Full),
+            Room::None => Err(self.no_room()),
         }
+    }
+
+    fn no_room(&self) -> NotWritten {
+        let is_empty = self.head == self.places.tail() && self.places.reserved() == 0;
+        if is_empty { NotWritten::TooLarge } else { NotWritten::Full }
+    }
+
+    #[inline]
+    fn window_is_used_up(&self) -> bool {
+        self.messages + self.places.reserved() as u64 - self.acknowledged >= self.window_messages
+    }
+
+    /// Finds room for a record that is written before it is sent. Others may be sent meanwhile.
+    ///
+    /// # Errors
+    /// See [`NotWritten`]; nothing is reserved then.
+    pub(super) fn reserve_apart(&mut self, record_bytes: u64) -> Result<Reserved, NotWritten> {
+        if !self.window_is_used_up()
+            && let Some(reserved) = self.places.reserve_here(record_bytes)
+        {
+            return Ok(reserved);
+        }
+        self.look()?;
+        if self.window_is_used_up() {
+            return Err(NotWritten::Full);
+        }
+        self.places.reserve(self.head, record_bytes).ok_or_else(|| self.no_room())
+    }
+
+    /// Ends a record whose content lies in a place of its own: it comes behind all that was written until now.
+    pub(super) fn commit_apart(&mut self, reserved: Reserved, header: &MessageHeader) {
+        assert_eq!(reserved.bytes(), header.record_bytes(), "the record is as long as its place");
+        self.put(&Fixed::Jump(reserved.place()));
+        self.places.jumped_to(reserved);
+        self.commit(header);
+    }
+
+    /// Gives a place back in which nothing was sent.
+    pub(super) fn release_apart(&mut self, reserved: Reserved) {
+        self.places.release(reserved);
+    }
+
+    /// Messages that have a place, and are not sent.
+    pub fn reserved(&self) -> u64 {
+        self.places.reserved() as u64
+    }
+
+    /// Whether the sender has said that it waits.
+    pub fn waits(&self) -> bool {
+        self.data.load(data::WAITING) != 0
     }
 
     /// Looks how far the receiver has acknowledged.
@@ -133,7 +191,12 @@ impl<D: Memory, C: Memory> Writer<D, C> {
     /// # Errors
     /// When that is not possible.
     pub fn look(&mut self) -> Result<(), NotWritten> {
-        let Some(seen) = self.cursor_now()? else { return Ok(()) };
+        let seen = self.cursor_now();
+        if self.cursor.is_revoked() {
+            // The next one begins where it stood when it lost its place, and needs what it lets go of since.
+            return Ok(());
+        }
+        let Some(seen) = seen? else { return Ok(()) };
         // One that works meanwhile may have used the slot again, for a later head: the count is that of the
         // head at least.
         self.head = seen.logical;
@@ -163,7 +226,10 @@ impl<D: Memory, C: Memory> Writer<D, C> {
     /// Where the receiver stands, for the next one. Of what it says only its head is taken, and that only if
     /// a record begins there: the rest this end knows by itself.
     fn start_of_next(&self) -> Start {
-        let (head, taken) = match self.cursor_now() {
+        let seen = self.cursor_now();
+        let (head, taken) = match seen {
+            // What it was believed last. It may have been handed more, and has said so before.
+            _ if self.cursor.is_revoked() => (self.head, self.cursor.load(cursor::TAKEN).max(self.start.taken)),
             Ok(None) => return self.start,
             Ok(Some(seen)) => (seen.logical, self.cursor.load(cursor::TAKEN).max(self.start.taken)),
             // It may have been handed everything. What it acknowledged before may be written over.
@@ -197,7 +263,7 @@ impl<D: Memory, C: Memory> Writer<D, C> {
 
     /// Makes everything that was written visible.
     ///
-    /// After this, and only after it, [`must_ring`](Self::must_ring) says whether the receiver sleeps.
+    /// After this, and only after it, [`must_wake`](Self::must_wake) says whether the receiver sleeps.
     #[inline]
     pub fn publish(&mut self) {
         self.data.store(data::MESSAGES, self.messages);
@@ -209,12 +275,14 @@ impl<D: Memory, C: Memory> Writer<D, C> {
         self.data.fence(Fence::Sequential);
     }
 
-    /// Whether the receiver waits, and nobody has rung for that yet. To be asked after something was
-    /// published.
+    /// Where the receiver sleeps, if nobody has woken it yet. To be asked after something was published.
     #[inline]
-    pub fn must_ring(&mut self) -> bool {
-        let epoch = self.cursor.load(cursor::WAITING);
-        epoch != 0 && std::mem::replace(&mut self.rung, epoch) != epoch
+    pub fn must_wake(&mut self) -> Option<SleepsAt> {
+        let waiting = self.cursor.load(cursor::WAITING);
+        if waiting == 0 || std::mem::replace(&mut self.rung, waiting) == waiting {
+            return None;
+        }
+        Some(if waiting & 1 == 1 { SleepsAt::Tail } else { SleepsAt::Bell })
     }
 
     /// Says since when the sender waits, to whoever asks while it does: in nanoseconds of `CLOCK_MONOTONIC`.

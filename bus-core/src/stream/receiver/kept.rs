@@ -9,7 +9,7 @@ use crate::stream::inbox::Fill;
 use crate::stream::keeper::{Kept, Reattached, Standing, Tended};
 use crate::stream::session::{DialError, is_final, lock};
 use crate::transport::Interest;
-use crate::wire::Role;
+use crate::wire::{RefusedCode, Role};
 
 impl Kept for StreamReceiver {
     fn address(&self) -> &Address {
@@ -19,11 +19,21 @@ impl Kept for StreamReceiver {
     fn standing(&self) -> Standing {
         match &*lock(&self.link) {
             Link::Up(connection) => {
-                Standing::Up { connection: Arc::clone(connection), wants_room: false, wants_news: false }
+                // A lane that it has brought may be given to it again only once its sender is back.
+                let wants_news = self.state.try_lock().is_ok_and(|state| state.lanes.are_handed_in());
+                Standing::Up { connection: Arc::clone(connection), wants_room: false, wants_news }
             }
             Link::Away => Standing::Away,
             Link::Over => Standing::Over,
         }
+    }
+
+    fn news(&self) -> bool {
+        let Ok(mut state) = self.state.try_lock() else { return false };
+        self.fill(&mut state);
+        self.take_up_lanes(&mut state);
+        self.show_state(&mut state);
+        true
     }
 
     fn tend(&self) -> Tended {
@@ -79,13 +89,21 @@ impl Kept for StreamReceiver {
         if lock(&self.arrived).is_none() {
             let Ok(mut state) = self.state.try_lock() else { return Reattached::NotNow };
             state.note_lanes();
-            let returning = state.receiving.returning();
+            let mut returning = state.receiving.returning();
+            returning.lanes = state.lost_lanes || !state.lanes.is_empty();
             drop(state);
             match self.options.dialer.dial(&Role::Receiver(hello(&self.options, Some(returning)))) {
                 Ok(session) => *lock(&self.arrived) = Some(session),
                 Err(DialError::Refused(refused)) if is_final(refused.code) => {
                     let Ok(mut state) = self.state.try_lock() else { return Reattached::NotNow };
-                    state.receiving.refuse(refused.text);
+                    match refused.code {
+                        RefusedCode::ReceiverTaken => state.receiving.replace(),
+                        _ => state.receiving.refuse(refused.text),
+                    }
+                    state.note_lanes();
+                    // What a dead sender left in them nobody else may have.
+                    self.bring_lanes(&mut state, false);
+                    state.lanes.clear();
                     *lock(&self.link) = Link::Over;
                     self.show_state(&mut state);
                     self.changed.notify_all();

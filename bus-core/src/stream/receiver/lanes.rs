@@ -6,6 +6,8 @@
 //! board shows how far it goes. What the second look shows is handed out by stamp for as long as something of
 //! the first look is left: whatever was sent before that, the second look cannot have missed.
 
+mod runs;
+
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -13,9 +15,10 @@ use std::sync::Arc;
 use super::skips::Skips;
 use crate::lane::board::Board;
 use crate::lane::doorbell::{Doorbell, Ringer};
-use crate::lane::layout::PAGE_BYTES;
+use crate::lane::layout::{PAGE_BYTES, data};
 use crate::lane::region::{Access, Map, MemoryFile};
-use crate::lane::ring::{Broken, Limits, Position, Reader, Record, Start};
+use crate::lane::ring::{Broken, Limits, Position, Reader, Record, SleepsAt, Start};
+use crate::lane::sleep::{Wakeup, Words};
 use crate::lane::stamp::now_ns;
 use crate::limits::CLAIM_MESSAGES;
 use crate::name::ChannelName;
@@ -52,7 +55,7 @@ pub(super) struct Lane {
     proof: LaneProof,
     /// Of this receiver.
     generation: u64,
-    reader: Reader<Map, Map>,
+    pub(super) reader: Reader<Map, Map>,
     ringer: Ringer,
     sender: u64,
     pid: u32,
@@ -86,6 +89,9 @@ pub(super) struct Lane {
     ring_at: Option<u64>,
 }
 
+/// Where a receiver of lanes waits, and what the daemon shows it.
+pub(super) type Ends = (Doorbell, Board<Map>);
+
 /// What a round has found.
 #[derive(Clone, Copy, Debug, Default)]
 struct Round {
@@ -116,6 +122,8 @@ pub(super) enum Next {
     Lane(usize),
     /// The stream has something that has to be read before that is known.
     ReadStream,
+    /// Not known before a lane is here that the daemon has given.
+    Unknown,
     /// There is nothing.
     Nothing,
 }
@@ -132,16 +140,16 @@ pub(super) struct Lent {
     pub(super) known: bool,
 }
 
+/// For how much room a sender that waits is worth to be rung for, in bytes: less than a quarter of what lies in its
+/// lane, where that is much.
+const WORTH_BYTES: u64 = 64 * 1024;
+
 /// A sleep as short as this would have been spared by looking a little longer, in nanoseconds.
 const HOT_NS: u64 = 100_000;
 
 impl Lane {
     /// Maps what was fetched.
-    pub(super) fn new(
-        given: LaneGiven,
-        message_max_bytes: u32,
-        descriptors: Vec<OwnedFd>,
-    ) -> io::Result<(Self, (Doorbell, Board<Map>))> {
+    pub(super) fn new(given: LaneGiven, message_max_bytes: u32, descriptors: Vec<OwnedFd>) -> io::Result<(Self, Ends)> {
         let [data, cursor, ringer, bell, board] = exactly(descriptors)?;
         let ring = usize::try_from(given.ring_bytes).map_err(io::Error::other)?;
         let file = MemoryFile::open_checked(data, PAGE_BYTES + ring, Access::Read).map_err(io::Error::other)?;
@@ -303,11 +311,19 @@ impl Lane {
 }
 
 impl Lanes {
+    pub(super) fn len(&self) -> usize {
+        self.lanes.len()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.lanes.is_empty()
     }
 
-    pub(super) fn add(&mut self, lane: Lane, ends: (Doorbell, Board<Map>)) {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Lane> {
+        self.lanes.iter()
+    }
+
+    pub(super) fn add(&mut self, lane: Lane, ends: Ends) {
         self.lanes.push(lane);
         // The same for all, and new with each connection.
         self.ends = Some((Arc::new(ends.0), Some(ends.1)));
@@ -513,8 +529,20 @@ impl Lanes {
         Ok(best.filter(|_| of_first_look).map(|(_, next)| next))
     }
 
-    /// Claims the head of a lane, and some of what follows. `None` when its sender honours another receiver.
+    /// Claims the head of a lane, and some of what follows. `None` when its sender honours another receiver, or the
+    /// daemon has taken this one's place down.
     pub(super) fn claim(&mut self, index: usize) -> Option<Lent> {
+        self.claim_head(index).filter(|_| !self.are_revoked())
+    }
+
+    /// Whether this receiver has lost its place: what is in its lanes is another's.
+    #[inline]
+    pub(super) fn are_revoked(&self) -> bool {
+        self.board().is_some_and(Board::is_revoked)
+    }
+
+    #[inline]
+    fn claim_head(&mut self, index: usize) -> Option<Lent> {
         let wall_clock_offset_ns = self.wall_clock_offset_ns;
         let lane = &mut self.lanes[index];
         let record = lane.head?;
@@ -548,6 +576,12 @@ impl Lanes {
             reader.copy_header_block(record, block);
         }
         reader.copy_payload(record, payload);
+    }
+
+    /// Whether what was read of a lane until now is what its sender had written there.
+    #[inline]
+    pub(super) fn is_still_honoured(&self, index: usize) -> bool {
+        self.lanes[index].reader.is_still_honoured()
     }
 
     /// The head of a lane is lent: the message behind it is the next.
@@ -611,9 +645,11 @@ impl Lanes {
     }
 
     /// Says that the receiver waits, and looks once more. `false` when there is something.
-    pub(super) fn begin_wait(&mut self, received: u64, is_up: bool) -> bool {
+    pub(super) fn begin_wait(&mut self, at: SleepsAt, received: u64, is_up: bool) -> bool {
+        // Whoever begins to wait now sees what was acknowledged, or is seen to wait.
+        self.settle_looks();
         for lane in &mut self.lanes {
-            lane.reader.begin_wait();
+            lane.reader.begin_wait(at);
             // Nobody is left waiting for what is acknowledged.
             lane.ring_now();
         }
@@ -621,22 +657,34 @@ impl Lanes {
         self.slept_at_ns = now_ns();
         let waits = !self.has_news(received, is_up);
         if !waits {
-            self.end_wait();
+            self.end_wait(at == SleepsAt::Bell);
         }
         waits
     }
 
+    /// The tails of all lanes, as they were looked at last, to be slept on.
+    pub(super) fn words(&self, wakeup: &Wakeup, seen: u32) -> Words {
+        let mut words = Words::with_capacity(self.lanes.len() + 1);
+        words.add_own(wakeup, seen);
+        for lane in &self.lanes {
+            words.add_shared(lane.reader.data().futex(data::TAIL), lane.reader.tail() as u32);
+        }
+        words
+    }
+
     /// Rings for senders that wait for what is acknowledged.
     pub(super) fn ring_for_those_who_wait(&mut self) {
+        self.settle_looks();
         self.lanes.iter_mut().for_each(Lane::ring_now);
     }
 
-    pub(super) fn end_wait(&mut self) {
+    /// It waits no more; its bell may have rung.
+    pub(super) fn end_wait(&mut self, rung: bool) {
         for lane in &mut self.lanes {
             lane.reader.end_wait();
         }
         self.hot = now_ns() - self.slept_at_ns < HOT_NS;
-        if let Some((bell, _)) = &self.ends {
+        if rung && let Some((bell, _)) = &self.ends {
             bell.take();
         }
     }
@@ -679,15 +727,14 @@ impl Lane {
     /// Rings for a sender that waits for room, once there is so much that it can work for a while.
     fn ring_when_worth_it(&mut self) {
         let head = self.reader.head().logical;
-        match self.ring_at {
-            None if self.reader.must_ring() => {
-                self.ring_at = Some(head + (self.reader.tail() - head) / 4);
-            }
-            Some(at) if head >= at => {
-                self.ring_at = None;
-                self.ringer.ring();
-            }
-            Some(_) | None => {}
+        if self.ring_at.is_none() && self.reader.must_ring() {
+            let quarter = (self.reader.tail() - head) / 4;
+            // What is so little is not worth to be waited for.
+            self.ring_at = Some(if quarter < WORTH_BYTES { head } else { head + quarter });
+        }
+        if self.ring_at.is_some_and(|at| head >= at) {
+            self.ring_at = None;
+            self.ringer.ring();
         }
     }
 

@@ -6,28 +6,30 @@ use std::os::fd::AsFd as _;
 use std::sync::MutexGuard;
 use std::time::{Duration, Instant};
 
-use super::lanes::{Lane, Lent, Next, Stream};
+use super::lanes::{Lent, Next, Stream};
 use crate::error::Ended;
 
-use super::{CoarseTime, LentFrame, NoMessage, State, StreamReceiver, Wait};
-use crate::lane::ring::Broken;
+use super::{CoarseTime, Copied, LentFrame, NoMessage, State, StreamReceiver, Wait};
+use crate::lane::ring::{Broken, SleepsAt};
+use crate::lane::sleep::WORDS_MAX;
 use crate::stream::inbox::Fill;
-use crate::stream::session::{DialError, lock, wall_clock_ns};
+use crate::stream::sentry::Post;
+use crate::stream::session::{DialError, lock};
 use crate::transport::Interest;
 use crate::waiting::Waiting;
-use crate::wire::{Kind, LaneDone, LaneGiven, LaneHello, LaneId, LaneNamed, LaneSkip, Watching, read_control};
+use crate::wire::{Kind, LaneDone, LaneGiven, LaneId, LaneNamed, LaneSkip, read_control};
 
 /// Messages of lanes that are lent, with copies of their content.
 #[derive(Debug, Default)]
 pub(super) struct LaneLoan {
-    lent: Vec<(Lent, Range<usize>)>,
+    pub(super) lent: Vec<(Lent, Range<usize>)>,
     /// Of which the first bytes are used; written over and over, and not cleared for that.
     content: Vec<u8>,
-    used: usize,
+    pub(super) used: usize,
 }
 
 /// How much is copied out of lanes at once, for one batch, in bytes: what a processor keeps at hand.
-const BATCH_BYTES: usize = 128 * 1024;
+pub(super) const BATCH_BYTES: usize = 128 * 1024;
 
 /// What may stay allocated when messages are small again, in bytes.
 const KEPT_BYTES: usize = 2 * 1024 * 1024;
@@ -35,6 +37,10 @@ const KEPT_BYTES: usize = 2 * 1024 * 1024;
 /// How long a receiver whose lanes are busy looks again and again before it sleeps. Waking a processor that
 /// sleeps costs about as much.
 const SPIN: Duration = Duration::from_micros(20);
+
+/// How long a receiver that spins finds nothing before it gives way to others: its sender may wait for this very
+/// processor.
+const ALONE: Duration = Duration::from_micros(100);
 
 /// How often a receiver that spins looks at what the daemon says.
 const DAEMON_HEARD: Duration = Duration::from_millis(1);
@@ -45,8 +51,12 @@ const STREAM_PATIENCE: Duration = Duration::from_millis(50);
 /// How long the keeper has the state to itself, if it wants it.
 const KEEPER_TURN: Duration = Duration::from_micros(100);
 
+/// How often in a row lanes have to have woken it before it sleeps on their tails, where what comes by the socket
+/// takes longer to wake it.
+const WOKEN_BY_LANES: u32 = 4;
+
 /// How often a receiver without a daemon looks whether there is one again.
-const DAEMON_LOOK: Duration = Duration::from_millis(20);
+pub(super) const DAEMON_LOOK: Duration = Duration::from_millis(20);
 
 impl LaneLoan {
     pub(super) fn is_empty(&self) -> bool {
@@ -73,6 +83,14 @@ impl LaneLoan {
         unseen.map(|(lent, _)| lent).collect()
     }
 
+    /// The first, if its payload lies in its lane.
+    pub(super) fn first_in_ring(&self) -> Option<&Lent> {
+        let (lent, content) = self.lent.first()?;
+        let header = &lent.record.header;
+        let bytes = header.header_block_bytes as usize + header.payload_bytes as usize;
+        (content.len() < bytes).then_some(lent)
+    }
+
     pub(super) fn frames(&self) -> impl Iterator<Item = LentFrame<'_>> {
         self.lent.iter().map(|(lent, content)| {
             let (block, payload) =
@@ -95,6 +113,7 @@ impl State {
 
     /// Looks again and again for something. `false` when it is late before that.
     fn looks_until(&mut self, until: Instant) -> bool {
+        let gives_way_at = Instant::now() + ALONE;
         loop {
             for _ in 0..64 {
                 if self.has_news() {
@@ -102,15 +121,46 @@ impl State {
                 }
                 std::hint::spin_loop();
             }
-            if Instant::now() >= until {
+            let now = Instant::now();
+            if now >= until {
                 return false;
+            }
+            if now >= gives_way_at {
+                std::thread::yield_now();
             }
         }
     }
 
+    /// How the stream stands beside the lanes; `None` when it is broken.
+    pub(super) fn stream(&mut self) -> Option<Stream> {
+        let head_ns = self.receiving.head().ok()?.map(|head| head.accepted_at_ns());
+        let (received, waiting) = self.receiving.inbox.received();
+        Some(Stream { head_ns, received, waiting, is_up: self.connection.is_some() })
+    }
+
     /// Says to all lanes that this end waits, and looks once more. `false` when there is something.
-    pub(super) fn begin_wait(&mut self) -> bool {
-        self.lanes.begin_wait(self.receiving.inbox.received().0, self.connection.is_some())
+    pub(super) fn begin_wait(&mut self, at: SleepsAt) -> bool {
+        self.lanes.begin_wait(at, self.receiving.inbox.received().0, self.connection.is_some())
+    }
+
+    /// Sleeps on the tails of all lanes until there is something; `true` when it may be the socket or the bell.
+    fn sleep_on_tails(&mut self, seen: u32, deadline: Option<Instant>) -> io::Result<bool> {
+        let Some(post) = &self.post else { return Ok(true) };
+        if self.lanes.words(post.wakeup(), seen).sleep(deadline).is_err() {
+            // The kernel cannot. The bell is for all.
+            self.woken_by_lanes = 0;
+            return Ok(true);
+        }
+        Ok(post.was_woken())
+    }
+
+    /// What is in lanes from which this receiver was sent away is another's.
+    pub(super) fn forget_revoked_lanes(&mut self) {
+        if self.lanes.are_revoked() {
+            self.lost_lanes = true;
+            self.note_lanes();
+            self.lanes.clear();
+        }
     }
 
     /// Notes what was acknowledged in lanes, for the next daemon.
@@ -122,23 +172,35 @@ impl State {
 
     /// Lends the head of a lane; `false` when it is not to be handed out, and the lane when it has another
     /// receiver.
-    fn lend_head(&mut self, index: usize) -> Result<bool, LaneId> {
+    fn lend_head(&mut self, index: usize, copied: Copied) -> Result<bool, LaneId> {
         let Some(lent) = self.lanes.claim(index) else { return Err(self.lanes.id(index)) };
-        self.lanes.pass(index);
         let sequence = lent.record.header.sequence;
         let is_known = lent.known || lent.origin.attempt > 1 && self.receiving.knows(lent.origin.sender, sequence);
         if is_known {
             // Acknowledged here before the lane was given again.
+            self.lanes.pass(index);
             self.lanes.acknowledge(&lent);
             return Ok(false);
         }
-        let header = &lent.record.header;
-        let block_bytes = header.header_block_bytes as usize;
-        let content = self.lane_loan.take_room(block_bytes + header.payload_bytes as usize);
-        let (block, payload) = self.lane_loan.content[content.clone()].split_at_mut(block_bytes);
-        self.lanes.copy(index, &lent.record, block, payload);
+        let content = self.copy_out(index, &lent, copied);
+        if !self.lanes.is_still_honoured(index) {
+            // What was copied may be half another message.
+            return Err(self.lanes.id(index));
+        }
+        self.lanes.pass(index);
         self.lane_loan.lent.push((lent, content));
         Ok(true)
+    }
+
+    /// Copies what is to be copied of a message. Returns where it is.
+    #[inline]
+    pub(super) fn copy_out(&mut self, index: usize, lent: &Lent, copied: Copied) -> Range<usize> {
+        let header = &lent.record.header;
+        let block_bytes = header.header_block_bytes as usize;
+        let content = self.lane_loan.take_room(block_bytes + copied.of(header.payload_bytes as usize));
+        let (block, payload) = self.lane_loan.content[content.clone()].split_at_mut(block_bytes);
+        self.lanes.copy(index, &lent.record, block, payload);
+        content
     }
 }
 
@@ -156,7 +218,7 @@ impl StreamReceiver {
     }
 
     /// Brings the lanes of an earlier daemon to the present one, which gives them to whoever has the seat.
-    fn bring_lanes(&self, state: &mut State, seated: bool) {
+    pub(super) fn bring_lanes(&self, state: &mut State, seated: bool) {
         let mut answers = true;
         for lane in state.lanes.take_all() {
             let Some(brought) = lane.brought(&self.options.channel) else { continue };
@@ -183,20 +245,16 @@ impl StreamReceiver {
             self.read_what_is_due(state);
         }
         self.take_up_lanes(state);
+        if state.coming.hold_back() && state.receiving.ended().is_none() {
+            return Next::Unknown;
+        }
         match state.receiving.ended() {
             // Of a daemon that knows nothing of lanes that an earlier one gave.
             Some(Ended::Disconnected) => return self.choose_at_the_end(state),
             Some(_) => return Next::Stream,
             None => {}
         }
-        let Ok(head) = state.receiving.head() else { return Next::Stream };
-        let (received, waiting) = state.receiving.inbox.received();
-        let stream = Stream {
-            head_ns: head.map(|head| head.accepted_at_ns()),
-            received,
-            waiting,
-            is_up: state.connection.is_some(),
-        };
+        let Some(stream) = state.stream() else { return Next::Stream };
         let next = state.lanes.next(stream);
         let mut skipped = 0;
         while let Some(told) = state.lanes.skipped() {
@@ -253,16 +311,19 @@ impl StreamReceiver {
             match kind {
                 Kind::LaneGiven => {
                     if let Ok(given) = read_control::<LaneGiven>(kind, &body) {
-                        self.take_up_lane(state, given);
+                        self.expect_lane(state, given);
                     }
                 }
                 Kind::LaneSkip => {
-                    if let Ok(order) = read_control::<LaneSkip>(kind, &body) {
+                    if let Ok(order) = read_control::<LaneSkip>(kind, &body)
+                        && !state.coming.order_skip(order)
+                    {
                         state.lanes.order_skip(order);
                     }
                 }
                 _ => {
                     if let Ok(LaneNamed { lane }) = read_control::<LaneNamed>(kind, &body)
+                        && !state.coming.sender_is_gone(lane)
                         && let Some(lane) = state.lanes.get_mut(lane)
                     {
                         lane.sender_is_gone();
@@ -270,32 +331,11 @@ impl StreamReceiver {
                 }
             }
         }
+        self.take_up_fetched(state);
         let now = CoarseTime::now();
         if std::mem::replace(&mut state.ended_at, now) != now {
             self.finish_lanes(state);
         }
-    }
-
-    fn take_up_lane(&self, state: &mut State, given: LaneGiven) {
-        let LaneGiven { lane, ticket, generation, .. } = given;
-        let fetched = self.options.dialer.fetch(LaneHello { lane, ticket });
-        let limit = state.receiving.message_max_bytes();
-        match fetched.and_then(|descriptors| Lane::new(given, limit, descriptors)) {
-            Ok((mut new, ends)) => {
-                state.receiving.note_sender();
-                if let Some(former) = state.lanes.remove(lane) {
-                    // It was here before, and the daemon has it from elsewhere by now.
-                    state.receiving.note(former.origin(), former.last_sequence());
-                }
-                new.known_through = state.receiving.known_of(new.origin().sender);
-                state.lanes.set_clock(wall_clock_ns());
-                state.lanes.add(new, ends);
-                state.receiving.control.push(Kind::Watching, &Watching { lane, generation });
-            }
-            // It is given again over the next connection: nothing of it is lost, and perhaps it is possible then.
-            Err(_) => return self.lose_link(state),
-        }
-        self.write(state);
     }
 
     /// Lets go of lanes that are at their end. Returns whether there were any.
@@ -334,16 +374,21 @@ impl StreamReceiver {
     }
 
     /// Lends the head of a lane. `false` when there is nothing to lend there after all.
-    pub(super) fn lend_from_lane(&self, state: &mut State, index: usize) -> bool {
+    pub(super) fn lend_from_lane(&self, state: &mut State, index: usize, copied: Copied) -> bool {
         state.lane_loan.used = 0;
         if !self.begin_lane(state, index) {
             return false;
         }
-        match state.lend_head(index) {
+        match state.lend_head(index, copied) {
             Ok(lent) => lent,
             Err(lane) => {
                 // It has another receiver, or none.
-                if let Some(lane) = state.lanes.remove(lane) {
+                state.lost_lanes = true;
+                if state.lanes.are_revoked() {
+                    // The daemon may have said why, and may let this receiver in again.
+                    self.lose_link(state);
+                    state.forget_revoked_lanes();
+                } else if let Some(lane) = state.lanes.remove(lane) {
                     state.receiving.note(lane.origin(), lane.last_sequence());
                 }
                 false
@@ -370,9 +415,10 @@ impl StreamReceiver {
                 return;
             }
             // What is not lent now shows again with the next message.
-            if !matches!(state.lend_head(index), Ok(true)) {
+            if !matches!(state.lend_head(index, Copied::All), Ok(true)) {
                 return;
             }
+            state.lend_run(index, most);
         }
     }
 
@@ -385,11 +431,9 @@ impl StreamReceiver {
     pub(super) fn settle_lanes(&self, state: &mut State, count: usize) {
         let lent = std::mem::take(&mut state.lane_loan.lent);
         let count = count.min(lent.len());
-        for (lent, _) in &lent[..count] {
-            if !state.lanes.acknowledge(lent) {
-                // The lane is gone, and the message comes again by another way.
-                state.receiving.note(lent.origin, lent.record.header.sequence);
-            }
+        for gone in state.lanes.acknowledge_all(&lent[..count]) {
+            // The lane is gone, and the message comes again by another way.
+            state.receiving.note(gone.origin, gone.record.header.sequence);
         }
         let back: Vec<Lent> = lent[count..].iter().map(|(lent, _)| *lent).collect();
         state.lanes.give_back(&back);
@@ -426,7 +470,7 @@ impl StreamReceiver {
     }
 
     /// Reads what has come by the stream. Returns whether anything is new.
-    fn fill(&self, state: &mut State) -> bool {
+    pub(super) fn fill(&self, state: &mut State) -> bool {
         let Some(connection) = state.connection.clone() else { return false };
         match state.receiving.inbox.fill(&connection) {
             Ok(Fill::Bytes) => state.read_at = CoarseTime::now(),
@@ -447,6 +491,7 @@ impl StreamReceiver {
     ) -> Result<MutexGuard<'a, State>, NoMessage> {
         if wait == Wait::Never {
             self.tell(&mut state, false);
+            state.lanes.ring_for_those_who_wait();
             // What is no message is not always announced: an end, or a hang-up. Whoever polls is to find nothing
             // there that was there before.
             let looks = state.read_at != CoarseTime::now() || self.readiness.get().is_some();
@@ -462,27 +507,35 @@ impl StreamReceiver {
             return self.go_on_spinning(state, wait);
         }
         self.tell(&mut state, true);
-        if !state.begin_wait() {
+        // What is seen now, before the last look, is what it sleeps on.
+        let seen = self.set_post(&mut state);
+        let at = if seen.is_some() { SleepsAt::Tail } else { SleepsAt::Bell };
+        if !state.begin_wait(at) {
             return Ok(state);
         }
-        // Nobody tells that the sender of an orphan has turned away.
-        let look_again = state.lanes.are_to_be_watched().then(|| Instant::now() + DAEMON_LOOK);
+        // Nobody tells that the sender of an orphan has turned away, nor that a lane is here.
+        let look_again =
+            (state.lanes.are_to_be_watched() || !state.coming.is_empty()).then(|| Instant::now() + DAEMON_LOOK);
         let until = [wait.deadline(), look_again].into_iter().flatten().min();
         // The keeper is not to look again and again for what it cannot see: the state is locked meanwhile.
         let said = state.receiving.control.is_empty();
         if said {
             self.put_off(&state);
         }
-        let slept = self.sleep(&state, until);
+        let slept = match seen {
+            Some(seen) => state.sleep_on_tails(seen, until),
+            None => self.sleep(&state, until),
+        };
         if said {
             self.take_back(&mut state);
         }
-        state.lanes.end_wait();
+        state.lanes.end_wait(seen.is_none() || matches!(slept, Ok(true)));
         match slept {
             Ok(true) => {
+                state.woken_by_lanes = 0;
                 self.fill(&mut state);
             }
-            Ok(false) => {}
+            Ok(false) => state.woken_by_lanes = state.woken_by_lanes.saturating_add(1),
             Err(_) => self.lose_link(&mut state),
         }
         if is_late(wait) && !state.has_news() {
@@ -504,6 +557,26 @@ impl StreamReceiver {
         found
     }
 
+    /// As [`spin`](Self::spin), for a thread that has nothing else to do than to hand on: others of its process wait
+    /// for a processor, perhaps, and have it between two looks.
+    pub(super) fn gives_way(&self) -> bool {
+        if self.options.waiting != Waiting::Adaptive || !lock(&self.state).lanes.is_hot() {
+            return false;
+        }
+        let until = Instant::now() + SPIN;
+        loop {
+            std::thread::yield_now();
+            let mut state = lock(&self.state);
+            if state.has_news() {
+                return true;
+            }
+            if Instant::now() >= until {
+                state.lanes.cool();
+                return false;
+            }
+        }
+    }
+
     /// Looks until there is something, or it is time to hear the daemon.
     fn go_on_spinning<'a>(
         &'a self,
@@ -523,6 +596,26 @@ impl StreamReceiver {
         Ok(state)
     }
 
+    /// Has its socket and bell watched by the sentry, where it is to sleep on the tails of its lanes: where those
+    /// woke it the last few times. Returns what it has seen on its own word.
+    fn set_post(&self, state: &mut State) -> Option<u32> {
+        let sleeps_at_bell = state.woken_by_lanes < WOKEN_BY_LANES || state.lanes.len() >= WORDS_MAX;
+        // Something may come that nobody wakes it for, or is to be written once the socket takes it.
+        let listens = !state.coming.is_empty() || !state.receiving.control.is_empty();
+        if sleeps_at_bell || listens || self.readiness.get().is_some() {
+            return None;
+        }
+        let (connection, bell) = (state.connection.as_ref()?, state.lanes.bell()?);
+        // Memory has its bell alone.
+        connection.fd()?;
+        if !state.post.as_ref().is_some_and(|post| post.is_of(connection, &bell)) {
+            state.post = Post::new(connection, &bell).ok();
+        }
+        let post = state.post.as_ref()?;
+        let seen = post.wakeup().seen();
+        post.set().is_ok().then_some(seen)
+    }
+
     /// Sleeps until there is something; `true` when the socket is readable.
     fn sleep(&self, state: &State, deadline: Option<Instant>) -> io::Result<bool> {
         let bell = state.lanes.bell();
@@ -534,7 +627,9 @@ impl StreamReceiver {
             return Ok(connection.wait(Interest::Readable, Some(Instant::now()))?.is_some());
         }
         let bell = bell.as_ref().map(|bell| bell.as_fd());
-        let ready = connection.wait_or_ring(Interest::Readable, bell, deadline)?;
+        let unsaid = !state.receiving.control.is_empty();
+        let interest = if unsaid { Interest::Either } else { Interest::Readable };
+        let ready = connection.wait_or_ring(interest, bell, deadline)?;
         Ok(ready.is_some_and(|ready| ready.readable))
     }
 
@@ -544,7 +639,7 @@ impl StreamReceiver {
         mut state: MutexGuard<'a, State>,
         wait: Wait,
     ) -> Result<MutexGuard<'a, State>, NoMessage> {
-        if !state.begin_wait() {
+        if !state.begin_wait(SleepsAt::Bell) {
             return Ok(state);
         }
         let Some(bell) = state.lanes.bell() else { return Ok(state) };
@@ -552,7 +647,7 @@ impl StreamReceiver {
         let until = Instant::now() + DAEMON_LOOK;
         bell.wait(wait.deadline().map_or(until, |deadline| deadline.min(until)));
         let mut state = lock(&self.state);
-        state.lanes.end_wait();
+        state.lanes.end_wait(true);
         if is_late(wait) && !state.has_news() { Err(NoMessage::Timeout) } else { Ok(state) }
     }
 

@@ -1,6 +1,7 @@
 //! [`LentFrame`]: one message that is lent, however it came.
 
 use super::lanes::Lent;
+use crate::codec::Codec;
 use crate::message::MessageInfo;
 use crate::wire::{Flags, FrameHeader, Kind, Origin};
 
@@ -34,6 +35,11 @@ impl<'a> LentFrame<'a> {
 }
 
 impl LentFrame<'_> {
+    /// How its payload is encoded.
+    pub(crate) fn codec(&self) -> Codec {
+        self.header.codec
+    }
+
     /// What the bus knows of it.
     #[must_use]
     pub fn info(&self) -> MessageInfo {

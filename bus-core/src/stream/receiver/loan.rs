@@ -30,21 +30,22 @@ impl<'a> Loan<'a> {
         Self { endpoint, state: Some(state), head: None, held: false }
     }
 
-    fn state(&self) -> &State {
+    pub(super) fn state(&self) -> &State {
         self.state.as_ref().expect("settling takes the loan by value")
     }
 
-    /// The state, of which the keeper has taken its hands. `None` once it is settled.
+    /// The state, of which the keeper has taken its hands. `None` once it is settled, and in a forked child.
     fn release(&mut self) -> Option<MutexGuard<'a, State>> {
         let mut state = self.state.take()?;
+        if !self.endpoint.origin.is_here() {
+            // Of the process that forked this one: what becomes of the messages it says itself.
+            std::mem::forget(state);
+            return None;
+        }
         if self.held {
             self.endpoint.take_back(&mut state);
         }
         Some(state)
-    }
-
-    fn take_state(&mut self) -> MutexGuard<'a, State> {
-        self.release().expect("settling takes the loan by value")
     }
 
     /// The first message.
@@ -92,7 +93,7 @@ impl<'a> Loan<'a> {
 
     /// Acknowledges the first before its user sees it: on return the daemon's socket has that whole.
     pub(crate) fn take(mut self, wait: Wait) -> Result<(), NoMessage> {
-        let mut state = self.take_state();
+        let Some(mut state) = self.release() else { return Err(NoMessage::Forked) };
         let Some(head) = self.head else {
             self.endpoint.settle_in(&mut state, 1);
             return Ok(());
@@ -131,13 +132,14 @@ impl<'a> Loan<'a> {
 
     /// Acknowledges the first `count`, and gives the others back.
     pub(crate) fn settle(mut self, count: usize) {
-        let mut state = self.take_state();
-        self.endpoint.settle_in(&mut state, count);
+        if let Some(mut state) = self.release() {
+            self.endpoint.settle_in(&mut state, count);
+        }
     }
 
     /// Acknowledges the first `count`. Nobody has seen the others: they are not lent any more.
     pub(crate) fn settle_first(mut self, count: usize) {
-        let mut state = self.take_state();
+        let Some(mut state) = self.release() else { return };
         let unseen = state.lane_loan.lend_only(count);
         if self.head.is_some() {
             state.receiving.lend(count);
@@ -164,7 +166,9 @@ impl Drop for Loan<'_> {
 impl StreamReceiver {
     /// Settles a message that was [kept](Loan::keep): acknowledges it, or gives it back.
     pub(crate) fn settle(&self, acknowledge: bool) {
-        self.settle_in(&mut lock(&self.state), usize::from(acknowledge));
+        if self.origin.is_here() {
+            self.settle_in(&mut lock(&self.state), usize::from(acknowledge));
+        }
     }
 
     fn settle_in(&self, state: &mut State, count: usize) {
@@ -179,7 +183,7 @@ impl StreamReceiver {
         } else {
             self.settle_lanes(state, count);
         }
-        if state.waiting {
+        if state.waiting > 0 {
             self.changed.notify_all();
         }
     }

@@ -9,7 +9,10 @@
 //! One thread uses a receiver, and holds the lock of its state also while it waits for messages; the
 //! keeper and owned deliveries come in between.
 
+mod coming;
 mod deferral;
+mod drained;
+mod in_place;
 mod kept;
 mod known;
 mod lanes;
@@ -27,7 +30,9 @@ use std::time::Instant;
 
 use rustix::time::{ClockId, clock_gettime};
 
+use self::coming::{Coming, Errands};
 use self::deferral::Deferral;
+pub(crate) use self::in_place::Copied;
 use self::lanes::{Lanes, Next};
 use self::lending::LaneLoan;
 pub use self::lent_frame::LentFrame;
@@ -36,9 +41,11 @@ use self::put_off::PutOff;
 use self::readiness::Readiness;
 use self::receiving::{Broken, Head, Receiving};
 use super::keeper;
+use super::sentry::Post;
 use super::session::{DialError, Dialer, Session, lock};
 use crate::channel::Peers;
 use crate::error::{Ended, OpenError, PeersError};
+use crate::lane::forked::Origin;
 use crate::name::ChannelName;
 use crate::transport::{Connection, Interest};
 use crate::waiting::Waiting;
@@ -64,12 +71,43 @@ pub(crate) enum NoMessage {
     Timeout,
     Away,
     Ended(Ended),
+    Forked,
+}
+
+/// A receiver in the hands of its user, and of whoever has a delivery of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Held(Arc<StreamReceiver>);
+
+impl std::ops::Deref for Held {
+    type Target = StreamReceiver;
+
+    fn deref(&self) -> &StreamReceiver {
+        &self.0
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if !self.0.origin.is_here() && Arc::strong_count(&self.0) == 1 {
+            // As for a sender in a forked child: nothing is said, but the daemon is to notice when the parent dies.
+            std::mem::forget(Arc::clone(&self.0));
+            if let (Ok(mut state), Ok(mut link)) = (self.0.state.try_lock(), self.0.link.try_lock()) {
+                (state.connection, *link) = (None, Link::Over);
+            }
+        }
+    }
 }
 
 #[derive(Debug)]
 pub(crate) struct StreamReceiver {
+    /// Where it may be used: whoever holds it asks before each call.
+    pub(crate) origin: Origin,
     options: ReceiverOptions,
+    /// For threads that work for it, and do not keep it.
+    me: Weak<Self>,
     state: Mutex<State>,
+    /// Lanes that are fetched for it.
+    errands: Mutex<Errands>,
     /// How the endpoint stands, readable while a thread has the state locked.
     link: Mutex<Link>,
     /// A new connection, until whoever next has the state takes it into use.
@@ -97,11 +135,19 @@ struct State {
     told_at: CoarseTime,
     /// When its socket was read last.
     read_at: CoarseTime,
-    /// A thread waits until what is lent is settled, or the daemon is back.
-    waiting: bool,
+    /// Threads that wait until what is lent is settled, the daemon is back, or a lane is here.
+    waiting: usize,
     lanes: Lanes,
+    /// Lanes that are not here yet.
+    coming: Coming,
+    /// It had lanes when its connection was lost, or has lost them since.
+    lost_lanes: bool,
     /// Messages of lanes that are lent.
     lane_loan: LaneLoan,
+    /// Who watches its socket while it sleeps on the tails of its lanes.
+    post: Option<Post>,
+    /// How often in a row lanes have woken it.
+    woken_by_lanes: u32,
     /// How many frames it was due when its socket was read last.
     filled_due: u64,
     /// The run of the daemon that it was last connected to.
@@ -111,7 +157,7 @@ struct State {
 }
 
 impl StreamReceiver {
-    pub(crate) fn open(options: ReceiverOptions) -> Result<Arc<Self>, OpenError> {
+    pub(crate) fn open(options: ReceiverOptions) -> Result<Held, OpenError> {
         let role = Role::Receiver(hello(&options, None));
         let session = options.dialer.dial_end(&role, &options.channel)?;
         let state = State {
@@ -119,16 +165,23 @@ impl StreamReceiver {
             receiving: Receiving::default(),
             told_at: CoarseTime::default(),
             read_at: CoarseTime::default(),
-            waiting: false,
+            waiting: 0,
             lanes: Lanes::default(),
+            coming: Coming::default(),
+            lost_lanes: false,
             lane_loan: LaneLoan::default(),
+            post: None,
+            woken_by_lanes: 0,
             filled_due: 0,
             daemon: 0,
             ended_at: CoarseTime::default(),
         };
-        let receiver = Arc::new(Self {
+        let receiver = Arc::new_cyclic(|me| Self {
+            origin: Origin::here(),
             options,
+            me: me.clone(),
             state: Mutex::new(state),
+            errands: Mutex::default(),
             link: Mutex::new(Link::Away),
             arrived: Mutex::new(Some(session)),
             deferral: Deferral::default(),
@@ -142,7 +195,7 @@ impl StreamReceiver {
         }
         let weak: Weak<Self> = Arc::downgrade(&receiver);
         keeper::keep(weak);
-        Ok(receiver)
+        Ok(Held(receiver))
     }
 
     /// Takes a new connection into use, if there is one.
@@ -150,8 +203,10 @@ impl StreamReceiver {
         let Some(Session { connection, inbox, welcome }) = lock(&self.arrived).take() else { return false };
         let daemon = welcome.daemon;
         let WelcomeRole::Receiver(welcome) = welcome.role else { return false };
+        self.forget_coming(state);
         self.find_lanes_orphaned(state, daemon, welcome.place_in_line == 0);
         state.receiving.connected(welcome, inbox);
+        state.lost_lanes = false;
         let connection = Arc::new(connection);
         state.connection = Some(Arc::clone(&connection));
         *lock(&self.link) = Link::Up(connection);
@@ -161,7 +216,7 @@ impl StreamReceiver {
     /// Waits for the next message, and lends it: it stays at the head until it is settled.
     ///
     /// A message that is acknowledged before its user sees it need not be claimed first.
-    pub(crate) fn next(&self, wait: Wait, claim: bool) -> Result<Loan<'_>, NoMessage> {
+    pub(crate) fn next(&self, wait: Wait, claim: bool, copied: Copied) -> Result<Loan<'_>, NoMessage> {
         let mut state = lock(&self.state);
         state.receiving.will_lend(claim);
         loop {
@@ -176,12 +231,12 @@ impl StreamReceiver {
             if self.look_for_orders(&mut state).is_err() {
                 self.lose_link(&mut state);
             }
-            if !state.lanes.is_empty() || state.receiving.inbox.has_lane_news() {
+            if !state.lanes.is_empty() || !state.coming.is_empty() || state.receiving.inbox.has_lane_news() {
                 if state.connection.is_none() {
                     state = self.let_the_keeper_in(state);
                 }
                 match self.choose(&mut state) {
-                    Next::Lane(index) if self.lend_from_lane(&mut state, index) => {
+                    Next::Lane(index) if self.lend_from_lane(&mut state, index, copied) => {
                         return Ok(Loan::of_lane(self, state));
                     }
                     Next::Lane(_) => continue,
@@ -189,7 +244,11 @@ impl StreamReceiver {
                         state = self.read_stream(state, wait)?;
                         continue;
                     }
-                    Next::Nothing if !state.lanes.is_empty() => {
+                    Next::Unknown => {
+                        state = self.wait_for_lanes(state, wait)?;
+                        continue;
+                    }
+                    Next::Nothing if !state.lanes.is_empty() || !state.coming.is_empty() => {
                         state = self.wait_beside_lanes(state, wait)?;
                         continue;
                     }
@@ -209,7 +268,7 @@ impl StreamReceiver {
                 Ok(None) => {
                     if let Some(ended) = state.receiving.ended().cloned() {
                         self.lose_link(&mut state);
-                        return Err(NoMessage::Ended(ended));
+                        return Err(NoMessage::Ended(state.receiving.ended().cloned().unwrap_or(ended)));
                     }
                     state = self.read_more(state, wait)?;
                 }
@@ -280,7 +339,7 @@ impl StreamReceiver {
             // A failure shows again where more is read.
             let _ = state.receiving.inbox.fill(&connection);
         }
-        if state.receiving.inbox.has_lane_news() {
+        if state.receiving.inbox.has_lane_news() || !state.coming.is_empty() {
             self.take_up_lanes(&mut state);
         }
         let in_lanes = usize::try_from(state.lanes.waiting()).unwrap_or(usize::MAX);
@@ -345,17 +404,34 @@ impl StreamReceiver {
     }
 }
 
-impl Drop for StreamReceiver {
-    fn drop(&mut self) {
+impl StreamReceiver {
+    /// Its user has let go of it, and may open another at once: the seat is given back before that, although a thread
+    /// that works for this one may hold it for a moment. A message that is held alone keeps it.
+    pub(crate) fn leave(&self) {
         let mut state = lock(&self.state);
+        if state.lent() == 0 {
+            self.say_farewell(&mut state);
+        }
+    }
+
+    fn say_farewell(&self, state: &mut State) {
         // Its memory first: the daemon finds where it stood, and nobody who could change that.
         state.lanes.clear();
+        self.forget_coming(state);
         if let Some(connection) = state.connection.clone() {
             state.receiving.say_goodbye();
-            self.write(&mut state);
+            self.write(state);
             connection.hang_up();
         }
+        state.connection = None;
+        *lock(&self.link) = Link::Over;
         keeper::wake();
+    }
+}
+
+impl Drop for StreamReceiver {
+    fn drop(&mut self) {
+        self.say_farewell(&mut lock(&self.state));
     }
 }
 

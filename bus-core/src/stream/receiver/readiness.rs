@@ -19,8 +19,9 @@ use rustix::time::{
 };
 
 use super::receiving::Broken;
-use super::{Loan, NoMessage, State, StreamReceiver, Wait};
+use super::{Copied, Loan, NoMessage, State, StreamReceiver, Wait};
 use crate::lane::doorbell::Doorbell;
+use crate::lane::ring::SleepsAt;
 use crate::signal::Signal;
 use crate::stream::session::lock;
 use crate::transport::{Connection, timespec};
@@ -139,12 +140,27 @@ impl StreamReceiver {
     }
 
     /// As [`next`](Self::next), and shows what there is when nothing came.
-    pub(crate) fn lend_next(&self, wait: Wait, claim: bool) -> Result<Loan<'_>, NoMessage> {
-        let Some(readiness) = self.readiness.get() else { return self.next(wait, claim) };
+    pub(crate) fn lend_next(&self, wait: Wait, claim: bool, copied: Copied) -> Result<Loan<'_>, NoMessage> {
+        let Some(readiness) = self.readiness.get() else { return self.next(wait, claim, copied) };
         if std::mem::take(&mut lock(&readiness.watched).waits_in_lanes) {
-            lock(&self.state).lanes.end_wait();
+            lock(&self.state).lanes.end_wait(true);
         }
-        self.next(wait, claim).inspect_err(|_| self.show())
+        self.next(wait, claim, copied).inspect_err(|_| self.show())
+    }
+
+    /// As [`lend_next`](Self::lend_next) of a try, for who sleeps on the descriptor otherwise: looks for a moment
+    /// first, as who waits in a call does, where it pays.
+    pub(crate) fn lend_soon(&self) -> Result<Loan<'_>, NoMessage> {
+        if let Some(readiness) = self.readiness.get() {
+            if std::mem::take(&mut lock(&readiness.watched).waits_in_lanes) {
+                lock(&self.state).lanes.end_wait(true);
+            }
+            match self.next(Wait::Never, true, Copied::All) {
+                Err(NoMessage::Empty) if self.gives_way() => {}
+                outcome => return outcome.inspect_err(|_| self.show()),
+            }
+        }
+        self.lend_next(Wait::Never, true, Copied::All)
     }
 
     /// Shows whether something is here.
@@ -188,6 +204,12 @@ impl StreamReceiver {
             let socket = socket.map(|socket| (socket, EventFlags::OUT));
             return (false, Sources { socket, ..Sources::default() });
         }
+        if state.coming.hold_back() {
+            // Who brings what it waits for shows it.
+            let socket = socket.map(|socket| (socket, EventFlags::IN));
+            let here = state.receiving.ended().is_some() || state.receiving.inbox.has_lane_news();
+            return (here, Sources { socket, ..Sources::default() });
+        }
         let interest = if unsaid { EventFlags::IN | EventFlags::OUT } else { EventFlags::IN };
         let mut sources = Sources { socket: socket.map(|socket| (socket, interest)), ..Sources::default() };
         if head.is_some() || state.receiving.ended().is_some() || state.receiving.inbox.has_lane_news() {
@@ -196,7 +218,7 @@ impl StreamReceiver {
         if state.lanes.is_empty() {
             return (false, sources);
         }
-        if !state.begin_wait() {
+        if !state.begin_wait(SleepsAt::Bell) {
             return (true, sources);
         }
         sources.bell = state.lanes.bell();

@@ -6,7 +6,7 @@
 //! told. A connection that is gone is told by [`disconnected`](Receiving::disconnected), the next one
 //! by [`connected`](Receiving::connected).
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use super::known::KnownSenders;
 use super::lent_frame::LentFrame;
@@ -16,8 +16,8 @@ use crate::limits::{CLAIM_MESSAGES, MESSAGE_MAX_BYTES_MAX, REPLY_MAX_BYTES};
 use crate::stream::control_queue::ControlQueue;
 use crate::stream::inbox::Inbox;
 use crate::wire::{
-    Closing, ClosingCode, Flags, FrameHeader, FrameLimits, HEADER_BYTES, Kind, ORIGIN_BYTES, Origin, Progress,
-    ReceiverWelcome, Returning, read_control,
+    Closing, ClosingCode, Flags, FrameHeader, FrameLimits, HEADER_BYTES, Kind, KnownSender, ORIGIN_BYTES, Origin,
+    Progress, ReceiverWelcome, Returning, read_control,
 };
 
 /// One receiving endpoint.
@@ -126,7 +126,15 @@ impl Receiving {
 
     /// What to tell the next daemon.
     pub fn returning(&self) -> Returning {
-        Returning { senders: self.known.all(), sender_seen: self.sender_seen, seated: self.seated }
+        let mut senders = self.known.all();
+        // Also those of whom it has acknowledged nothing, and holds something: they may hold more.
+        let mut named: HashSet<u64> = senders.iter().map(|known| known.sender).collect();
+        for Origin { sender, pid, .. } in self.orphans.iter().map(|frame| origin(frame)) {
+            if named.insert(sender) {
+                senders.push(KnownSender { sender, pid, sequence: 0 });
+            }
+        }
+        Returning { senders, sender_seen: self.sender_seen, seated: self.seated, lanes: false }
     }
 
     /// The connection is gone. What it had brought whole stays, to be handed out first; unless the daemon
@@ -144,7 +152,7 @@ impl Receiving {
             }
         }
         let kept = match self.ended {
-            Some(Ended::Kicked | Ended::Refused(_)) => self.lent,
+            Some(Ended::Kicked | Ended::Replaced | Ended::Refused(_)) => self.lent,
             Some(Ended::Deleted) => (self.progress.taken - self.progress.acked) as usize,
             Some(Ended::Disconnected) | None => usize::MAX,
         };
@@ -171,6 +179,18 @@ impl Receiving {
     /// The daemon does not let this receiver in again.
     pub fn refuse(&mut self, text: String) {
         self.ended = Some(Ended::Refused(text));
+    }
+
+    /// Others have gone on without this receiver, which was told to go.
+    pub(crate) fn is_replaced(&mut self) {
+        if self.ended == Some(Ended::Kicked) {
+            self.ended = Some(Ended::Replaced);
+        }
+    }
+
+    /// Another receiver has the seat that this one had.
+    pub(crate) fn replace(&mut self) {
+        self.ended = Some(Ended::Replaced);
     }
 
     /// Says that this end leaves, and how far it came.

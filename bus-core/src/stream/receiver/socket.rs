@@ -141,25 +141,23 @@ impl StreamReceiver {
         if wait == Wait::Never {
             return Err(NoMessage::Empty);
         }
-        state.waiting = true;
-        let mut state = match wait.deadline() {
-            None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+        state.waiting += 1;
+        let (mut state, late) = match wait.deadline() {
+            None => (self.changed.wait(state).unwrap_or_else(PoisonError::into_inner), false),
             Some(deadline) => {
                 let rest = deadline.saturating_duration_since(Instant::now());
-                if rest.is_zero() {
-                    return Err(NoMessage::Timeout);
-                }
-                self.changed.wait_timeout(state, rest).unwrap_or_else(PoisonError::into_inner).0
+                (self.changed.wait_timeout(state, rest).unwrap_or_else(PoisonError::into_inner).0, rest.is_zero())
             }
         };
-        state.waiting = false;
-        Ok(state)
+        state.waiting -= 1;
+        if late { Err(NoMessage::Timeout) } else { Ok(state) }
     }
 
     /// The connection is gone. What it had brought whole stays, to be handed out first; unless the
     /// daemon had said that it goes to another.
     pub(super) fn lose_link(&self, state: &mut State) {
         let Some(connection) = state.connection.take() else { return };
+        state.post = None;
         while !state.receiving.inbox.is_broken() && matches!(state.receiving.inbox.fill(&connection), Ok(Fill::Bytes)) {
         }
         if state.receiving.ended().is_some() {
@@ -168,11 +166,18 @@ impl StreamReceiver {
             let _ = connection.send(&[IoSlice::new(state.receiving.control.unwritten())]);
         }
         connection.hang_up();
+        self.forget_coming(state);
         state.receiving.disconnected();
         state.note_lanes();
+        state.lost_lanes |= !state.lanes.is_empty();
+        if state.lanes.are_revoked() {
+            // It was told to go, and did not in time: others have gone on without it.
+            state.receiving.is_replaced();
+        }
+        state.forget_revoked_lanes();
         match state.receiving.ended() {
             // What is in them is another's, or nobody's.
-            Some(Ended::Kicked | Ended::Deleted | Ended::Refused(_)) => state.lanes.clear(),
+            Some(Ended::Kicked | Ended::Replaced | Ended::Deleted | Ended::Refused(_)) => state.lanes.clear(),
             Some(Ended::Disconnected) | None => state.lanes.disconnected(),
         }
         *lock(&self.link) = if state.receiving.ended().is_some() { Link::Over } else { Link::Away };

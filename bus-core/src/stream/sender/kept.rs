@@ -20,7 +20,7 @@ impl Kept for StreamSender {
             Link::Up(connection) => {
                 let wants_room = state.sending.has_output_of_its_own();
                 // What the daemon says of lanes is not for later: somebody else waits for it.
-                let wants_news = state.lane.is_some();
+                let wants_news = state.lane.is_some() || state.mapped.is_some();
                 Standing::Up { connection: Arc::clone(connection), wants_room, wants_news }
             }
             Link::Away => Standing::Away,
@@ -36,7 +36,7 @@ impl Kept for StreamSender {
 
     fn news(&self) -> bool {
         let state = lock(&self.state);
-        let free = !state.reading && !state.tending;
+        let free = !state.reading;
         if free {
             let state = self.look_around(state);
             self.wake_others(&state);

@@ -9,22 +9,22 @@ use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
 use super::{Encoded, LOOK_INTERVAL_NS, Link, PushError, State, StreamSender, Wait, Written};
+use crate::lane::board::Board;
 use crate::lane::doorbell::{Doorbell, Ringer};
-use crate::lane::layout::{MessageHeader, NOBODY, PAGE_BYTES};
+use crate::lane::layout::{MessageHeader, NOBODY, PAGE_BYTES, data};
 use crate::lane::memory::{Fence, Memory};
 use crate::lane::region::{Access, Map, MemoryFile};
-use crate::lane::ring::{Bounds, Limits, NotWritten, Reader, Start, Writer};
+use crate::lane::ring::{Bounds, Limits, NotWritten, Reader, SleepsAt, Start, Writer};
 use crate::lane::stamp::now_ns;
 use crate::name::ChannelName;
 use crate::stream::handover::exactly;
 use crate::stream::keeper;
 use crate::stream::outbox::Outgoing;
 use crate::stream::session::{DialError, wall_clock_ns};
-use crate::transport::Connection;
 use crate::waiting::Waiting;
 use crate::wire::{
-    CursorGiven, Flags, Kind, LaneBrought, LaneDone, LaneEnd, LaneHello, LaneId, LaneNamed, LaneOffered, LaneProof,
-    LaneStart, Turned,
+    CursorGiven, Flags, Kind, LaneBrought, LaneDone, LaneEnd, LaneId, LaneNamed, LaneOffered, LaneProof, LaneStart,
+    Turned,
 };
 
 /// How much of a ring is used at first, in bytes: it stays in the cache of a processor.
@@ -32,6 +32,13 @@ const FIRST_BYTES: u64 = 256 * 1024;
 
 /// How often a sender that waits for its receiver looks whether the daemon is back.
 const DAEMON_LOOK: Duration = Duration::from_millis(20);
+
+/// How long a call waits until everything before is accepted, when it could go on in a lane: a daemon that serves says
+/// so at once.
+const MOVE_PATIENCE: Duration = Duration::from_millis(50);
+
+/// How long the stream is used before that is tried again.
+const MOVE_PAUSE: Duration = Duration::from_millis(500);
 
 /// For how long a sender that spins leaves its state to others: a fraction of a microsecond.
 const SPINS: u32 = 16;
@@ -42,11 +49,12 @@ pub(super) struct LaneNews {
     pub(super) offered: Option<LaneOffered>,
     pub(super) kept: Option<LaneId>,
     pub(super) cursor: Option<CursorGiven>,
+    pub(super) recalled: Option<LaneNamed>,
 }
 
 impl LaneNews {
     pub(super) fn is_empty(&self) -> bool {
-        self.offered.is_none() && self.kept.is_none() && self.cursor.is_none()
+        self.offered.is_none() && self.kept.is_none() && self.cursor.is_none() && self.recalled.is_none()
     }
 }
 
@@ -57,38 +65,39 @@ pub(super) struct SenderLane {
     /// Where it lies, for the next daemon.
     file: MemoryFile,
     proof: LaneProof,
-    writer: Writer<Map, Cursor>,
+    pub(super) writer: Writer<Map, Cursor>,
     /// The receiver that it honours, or has honoured last.
     generation: u64,
     ring_bytes: u64,
-    window_messages: u64,
+    pub(super) window_messages: u64,
     bell: Arc<Doorbell>,
-    /// What rings that, for the next daemon.
-    bell_ringer: OwnedFd,
-    ringer: Option<Ringer>,
+    /// What rings that: for the next daemon, and for who gives room back that another waits for.
+    pub(super) bell_ringer: Ringer,
+    pub(super) ringer: Option<Ringer>,
     /// Of the message that was sent last.
-    sequence: u64,
-    /// The daemon keeps what is sent here.
+    pub(super) sequence: u64,
+    /// It may be sent to, and the daemon keeps what is sent.
     kept: bool,
     /// Something that was sent before by the stream is not acknowledged.
     owes_stream: bool,
-    looked_at_ns: u64,
+    pub(super) looked_at_ns: u64,
     /// The daemon was told that its receiver writes what no receiver writes.
     given_up: bool,
 }
 
 /// What a receiver writes; nothing, while there is none.
 #[derive(Debug)]
-enum Cursor {
+pub(super) enum Cursor {
     Nobody,
-    Map(Map),
+    /// With what the daemon shows of it, where that can be.
+    Map(Map, Option<Board<Map>>),
 }
 
 impl Memory for Cursor {
     fn words(&self) -> usize {
         match self {
             Self::Nobody => 0,
-            Self::Map(map) => map.words(),
+            Self::Map(map, _) => map.words(),
         }
     }
 
@@ -96,7 +105,7 @@ impl Memory for Cursor {
     fn load(&self, word: usize) -> u64 {
         match self {
             Self::Nobody => 0,
-            Self::Map(map) => map.load(word),
+            Self::Map(map, _) => map.load(word),
         }
     }
 
@@ -104,14 +113,22 @@ impl Memory for Cursor {
 
     #[inline]
     fn fence(&self, fence: Fence) {
-        if let Self::Map(map) = self {
+        if let Self::Map(map, _) = self {
             map.fence(fence);
         }
+    }
+
+    fn is_revoked(&self) -> bool {
+        let Self::Map(map, Some(board)) = self else { return false };
+        // Pairs with (V) in the board.
+        map.fence(Fence::Sequential);
+        board.is_revoked()
     }
 }
 
 impl SenderLane {
-    fn new(offered: &LaneOffered, descriptors: Vec<OwnedFd>, sequence: u64) -> io::Result<Self> {
+    /// Maps what was fetched.
+    pub(super) fn new(offered: &LaneOffered, descriptors: Vec<OwnedFd>) -> io::Result<Self> {
         let bytes = PAGE_BYTES + usize::try_from(offered.ring_bytes).map_err(io::Error::other)?;
         let [data, bell, bell_ringer] = exactly(descriptors)?;
         let file = MemoryFile::open_checked(data, bytes, Access::Write).map_err(io::Error::other)?;
@@ -129,9 +146,9 @@ impl SenderLane {
             ring_bytes,
             window_messages,
             bell: Arc::new(Doorbell::new(bell)),
-            bell_ringer,
+            bell_ringer: Ringer::new(bell_ringer),
             ringer: None,
-            sequence,
+            sequence: 0,
             kept: false,
             owes_stream: true,
             looked_at_ns: 0,
@@ -166,12 +183,18 @@ impl SenderLane {
         self.writer.messages() - self.writer.acknowledged()
     }
 
+    /// All that was sent in it is acknowledged, and nobody has a place to write to.
+    pub(super) fn is_at_rest(&mut self) -> bool {
+        self.unacknowledged() == 0 && self.writer.reserved() == 0
+    }
+
     pub(super) fn bell(&self) -> Arc<Doorbell> {
         Arc::clone(&self.bell)
     }
 
+    /// Writes a message. Nobody sees it before it is [shown](Self::show).
     #[inline]
-    fn write(&mut self, message: Encoded<'_>, stamp_ns: u64) -> Result<u64, NotWritten> {
+    pub(super) fn put(&mut self, message: Encoded<'_>, stamp_ns: u64) -> Result<u64, NotWritten> {
         let header = MessageHeader {
             flags: Flags::default(),
             codec: message.codec,
@@ -181,10 +204,15 @@ impl SenderLane {
             header_block_bytes: message.header_block.len() as u32,
         };
         self.writer.write(&header, message.header_block, message.payload)?;
-        self.writer.publish();
         self.sequence += 1;
-        self.ring();
         Ok(self.sequence)
+    }
+
+    /// Makes everything that was written visible, and wakes a receiver that sleeps.
+    #[inline]
+    pub(super) fn show(&mut self) {
+        self.writer.publish();
+        self.ring();
     }
 
     /// Writes a message if the window has room for it beside those that are not acknowledged on the stream.
@@ -193,23 +221,37 @@ impl SenderLane {
         if on_stream > 0 && on_stream + self.unacknowledged() >= self.window_messages {
             return Err(NotWritten::Full);
         }
-        self.write(message, stamp_ns)
+        let sequence = self.put(message, stamp_ns)?;
+        self.show();
+        Ok(sequence)
     }
 
     #[inline]
-    fn ring(&mut self) {
-        if self.writer.must_ring()
-            && let Some(ringer) = &self.ringer
-        {
-            ringer.ring();
+    pub(super) fn ring(&mut self) {
+        match (self.writer.must_wake(), &self.ringer) {
+            (None, _) | (Some(SleepsAt::Bell), None) => {}
+            (Some(SleepsAt::Tail), _) => self.writer.data().wake(data::TAIL),
+            (Some(SleepsAt::Bell), Some(ringer)) => ringer.ring(),
         }
     }
 
+    /// Wakes whoever waits for room.
+    pub(super) fn ring_own_bell(&self) {
+        self.bell_ringer.ring();
+    }
+
+    /// It is of no use any more, and the daemon is to be told so. Returns how many messages were acknowledged.
+    pub(super) fn give_up(&mut self) -> u64 {
+        self.given_up = true;
+        self.turn_to_nobody().messages
+    }
+
     /// Turns to another receiver, or to nobody.
-    fn turn(&mut self, cursor: Cursor, ringer: Option<Ringer>, generation: u64) {
+    pub(super) fn turn(&mut self, cursor: Cursor, ringer: Option<Ringer>, generation: u64) {
         self.writer.turn(cursor, generation);
         (self.generation, self.ringer) = (generation, ringer);
-        // What was published before this receiver could say that it sleeps.
+        // What was published before this receiver could say that it sleeps, and where.
+        self.writer.data().wake(data::TAIL);
         if let Some(ringer) = &self.ringer {
             ringer.ring();
         }
@@ -274,20 +316,41 @@ impl SenderLane {
 }
 
 /// What came of a message that was to go through the lane.
-pub(super) enum InLane<'a> {
-    Sent(u64),
+pub(super) enum InLane<'a, P> {
+    Sent(P),
     /// There is no lane any more: it goes by the stream.
     Gone(MutexGuard<'a, State>),
+}
+
+impl State {
+    /// The lane of that name, whether it is used or about to be.
+    pub(super) fn lane_of(&mut self, id: LaneId) -> Option<&mut SenderLane> {
+        self.lane.as_mut().into_iter().chain(&mut self.mapped).find(|lane| lane.id == id)
+    }
 }
 
 impl StreamSender {
     /// Sends a message through the lane, and waits for room there.
     pub(super) fn push_in_lane<'a>(
         &'a self,
-        mut state: MutexGuard<'a, State>,
+        state: MutexGuard<'a, State>,
         message: Encoded<'_>,
         wait: Wait,
-    ) -> Result<InLane<'a>, PushError> {
+    ) -> Result<InLane<'a, u64>, PushError> {
+        let put = |lane: &mut SenderLane, stamp_ns, on_stream| lane.write_within(message, stamp_ns, on_stream);
+        let bytes = (message.header_block.len() + message.payload.len()) as u64;
+        self.put_in_lane(state, bytes, put, wait)
+    }
+
+    /// Does for a message of so many bytes what `put` does with the lane, a stamp, and the number of messages on the
+    /// stream, and waits for room.
+    pub(super) fn put_in_lane<'a, P>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        bytes: u64,
+        put: impl Fn(&mut SenderLane, u64, u64) -> Result<P, NotWritten>,
+        wait: Wait,
+    ) -> Result<InLane<'a, P>, PushError> {
         let (mut waits, mut looked) = (false, false);
         let outcome = loop {
             if matches!(state.link, Link::Closed) || self.lacks_receiver(&state) {
@@ -298,28 +361,20 @@ impl StreamSender {
             // While this thread waited all of it was folded back.
             let Some(lane) = &mut state.lane else { return Ok(InLane::Gone(state)) };
             let stamp_ns = now_ns();
-            match lane.write_within(message, stamp_ns, on_stream) {
-                Ok(sequence) => {
-                    let named = LaneNamed { lane: lane.id };
-                    if lane.ringer.is_none() {
-                        // Whoever reads it may sleep, and only the daemon can wake it, if there is one.
-                        if matches!(state.link, Link::Up(_)) {
-                            state.sending.say(Kind::Nudge, &named);
-                            if self.write(&mut state) == Written::SocketFull {
-                                keeper::wake();
-                            }
-                        }
-                        state = self.look_around(state);
-                    } else if stamp_ns.abs_diff(lane.looked_at_ns) >= LOOK_INTERVAL_NS {
-                        lane.looked_at_ns = stamp_ns;
-                        state = self.look_around(state);
-                    }
-                    break Ok(InLane::Sent(sequence));
+            match put(lane, stamp_ns, on_stream) {
+                Ok(done) => {
+                    state = self.after_sending(state, stamp_ns);
+                    break Ok(InLane::Sent(done));
                 }
-                Err(NotWritten::Broken(broken)) if is_up && !lane.given_up => {
-                    lane.given_up = true;
+                Err(not @ (NotWritten::Broken(_) | NotWritten::TooLarge)) if is_up && !lane.given_up => {
                     // The daemon ends it, and what is in it goes by the stream.
-                    let (messages, fault) = (lane.turn_to_nobody().messages, Some(broken.to_string()));
+                    let fault = match not {
+                        NotWritten::Broken(broken) => broken.to_string(),
+                        NotWritten::TooLarge | NotWritten::Full => {
+                            format!("a message of {bytes} bytes does not fit into its ring of {}", lane.ring_bytes)
+                        }
+                    };
+                    let (messages, fault) = (lane.give_up(), Some(fault));
                     let done = LaneDone { lane: lane.id, messages, fault };
                     state.sending.say(Kind::LaneDone, &done);
                     if self.write(&mut state) == Written::SocketFull {
@@ -369,6 +424,31 @@ impl StreamSender {
         outcome
     }
 
+    /// Wakes a receiver of which only the daemon knows, and hears the daemon once in a while.
+    #[inline]
+    pub(super) fn after_sending<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        stamp_ns: u64,
+    ) -> MutexGuard<'a, State> {
+        let Some(lane) = &mut state.lane else { return state };
+        let named = LaneNamed { lane: lane.id };
+        if lane.ringer.is_none() {
+            // Whoever reads it may sleep, and only the daemon can wake it, if there is one.
+            if matches!(state.link, Link::Up(_)) {
+                state.sending.say(Kind::Nudge, &named);
+                if self.write(&mut state) == Written::SocketFull {
+                    keeper::wake();
+                }
+            }
+            state = self.look_around(state);
+        } else if stamp_ns.abs_diff(lane.looked_at_ns) >= LOOK_INTERVAL_NS {
+            lane.looked_at_ns = stamp_ns;
+            state = self.look_around(state);
+        }
+        state
+    }
+
     /// Lets a moment pass, or hears what the daemon says once in a while.
     fn spin<'a>(&'a self, mut state: MutexGuard<'a, State>, now_ns: u64) -> MutexGuard<'a, State> {
         let lane = state.lane.as_mut().filter(|lane| now_ns.abs_diff(lane.looked_at_ns) >= LOOK_INTERVAL_NS);
@@ -400,108 +480,78 @@ impl StreamSender {
             lane.owes_stream = false;
             lane.writer.settle_stream();
         }
-        if state.sending.lanes.is_empty() {
-            return state;
-        }
-        self.tend_lane(state)
+        self.tend_lane(&mut state);
+        state
     }
 
-    /// Does what the daemon says of lanes. Descriptors are fetched without the lock.
-    pub(super) fn tend_lane<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+    /// Does what the daemon says of lanes. What has to be fetched for that a thread fetches.
+    pub(super) fn tend_lane(&self, state: &mut State) {
+        if state.sending.lanes.is_empty() {
+            return;
+        }
         if let Some(kept) = state.sending.lanes.kept.take()
-            && let Some(lane) = state.lane.as_mut().filter(|lane| lane.id == kept)
+            && let Some(lane) = state.lane_of(kept)
         {
             lane.kept = true;
         }
-        if state.tending {
+        if let Some(CursorGiven { lane: id, generation, .. }) =
+            state.sending.lanes.cursor.take_if(|given| given.ticket.is_none())
+            && let Some(lane) = state.lane_of(id)
+        {
+            lane.turn(Cursor::Nobody, None, generation);
+            state.sending.say(Kind::Turned, &Turned { lane: id, generation });
+            self.write_or_leave(state);
+        }
+        if let Some(recalled) = state.sending.lanes.recalled.take() {
+            self.leave_lane(state, recalled.lane);
+        }
+        self.fetch_what_is_announced(state);
+    }
+
+    /// Goes on in the lane that is mapped and open, once everything before is accepted: what others send later by other
+    /// ways is then handed out later. Where that takes long this end stays on the stream for a while.
+    pub(super) fn move_to_lane<'a>(&'a self, mut state: MutexGuard<'a, State>, wait: Wait) -> MutexGuard<'a, State> {
+        if state.move_again_at.is_some_and(|at| Instant::now() < at) {
             return state;
         }
-        if let Some(offered) = state.sending.lanes.offered.take() {
-            state = self.take_lane(state, offered);
-        }
-        if let Some(given) = state.sending.lanes.cursor.take() {
-            state = self.take_cursor(state, given);
-        }
-        state
-    }
-
-    fn fetch<'a>(
-        &'a self,
-        mut state: MutexGuard<'a, State>,
-        hello: LaneHello,
-    ) -> (MutexGuard<'a, State>, io::Result<Vec<OwnedFd>>) {
-        state.tending = true;
-        let connection = |state: &State| match &state.link {
-            Link::Up(connection) => Some(Arc::as_ptr(connection)),
-            Link::Away | Link::Closed => None,
-        };
-        let (before, deaths) = (connection(&state), state.deaths);
-        drop(state);
-        let fetched = self.options.dialer.fetch(hello);
-        let mut state = crate::stream::session::lock(&self.state);
-        state.tending = false;
-        // What a daemon gave that is gone is nothing to another.
-        let same = before.is_some() && connection(&state) == before && state.deaths == deaths;
-        (state, if same { fetched } else { Err(io::ErrorKind::ConnectionReset.into()) })
-    }
-
-    fn take_lane<'a>(&'a self, state: MutexGuard<'a, State>, offered: LaneOffered) -> MutexGuard<'a, State> {
-        let LaneOffered { lane, ticket, .. } = offered;
-        let (mut state, fetched) = self.fetch(state, LaneHello { lane, ticket });
-        // Whoever cannot have it stays on the stream.
-        let sequence = state.sending.last_sequence();
-        if let Ok(new) = fetched.and_then(|descriptors| SenderLane::new(&offered, descriptors, sequence))
-            && state.lane.is_none()
-        {
-            state.mapped = Some(new);
-        }
-        state
-    }
-
-    /// Goes on in the lane that is mapped, once the stream has taken everything before it, and that.
-    pub(super) fn move_to_lane(&self, state: &mut State) {
-        let Link::Up(_) = &state.link else {
-            // The next daemon offers another.
-            state.mapped = None;
-            return;
-        };
-        if state.writing || state.sending.wants_room() {
-            return;
-        }
-        if self.write(state) != Written::All {
-            return;
-        }
-        let Link::Up(connection) = &state.link else { return };
-        let Some(mut lane) = state.mapped.take() else { return };
-        if named(connection, lane.id) {
-            lane.sequence = state.sending.last_sequence();
-            state.sending.is_in_lane(true);
-            state.lane = Some(lane);
-            // From now on it listens for this end.
-            keeper::wake();
-        } else {
-            state.mapped = Some(lane);
-        }
-    }
-
-    fn take_cursor<'a>(&'a self, mut state: MutexGuard<'a, State>, given: CursorGiven) -> MutexGuard<'a, State> {
-        let CursorGiven { lane: id, generation, ticket } = given;
-        let fetched = match ticket {
-            None => Ok(None),
-            Some(ticket) => {
-                let fetched;
-                (state, fetched) = self.fetch(state, LaneHello { lane: id, ticket });
-                fetched.and_then(cursor_of).map(Some)
+        let patience = Instant::now() + MOVE_PATIENCE;
+        let until = wait.deadline().map_or(patience, |deadline| deadline.min(patience));
+        loop {
+            let is_open = state.mapped.as_ref().is_some_and(SenderLane::is_kept);
+            if !is_open || !matches!(state.link, Link::Up(_)) || state.writing || state.sending.wants_room() {
+                return state;
             }
-        };
-        // A receiver that is gone again is followed by another.
-        let Ok(fetched) = fetched else { return state };
-        let Some(lane) = state.lane.as_mut().filter(|lane| lane.id == id) else { return state };
-        let (cursor, ringer) = fetched.map_or((Cursor::Nobody, None), |(map, ringer)| (Cursor::Map(map), Some(ringer)));
-        lane.turn(cursor, ringer, generation);
-        state.sending.say(Kind::Turned, &Turned { lane: id, generation });
-        self.write(&mut state);
-        state
+            let sequence = state.sending.last_sequence();
+            if state.sending.unwritten() == 0 && state.sending.settled().accepted >= sequence {
+                self.go_on_in_lane(&mut state);
+                return state;
+            }
+            state.sending.ask_to_confirm(sequence);
+            self.write(&mut state);
+            if wait == Wait::Never {
+                // The answer is here with a later call.
+                return state;
+            }
+            let now = Instant::now();
+            if now >= until {
+                // A call with a short deadline says nothing of the daemon.
+                state.move_again_at = (now >= patience).then(|| now + MOVE_PAUSE);
+                return state;
+            }
+            state = self.wait_for_news(state, Some(until));
+        }
+    }
+
+    fn go_on_in_lane(&self, state: &mut State) {
+        let Some(mut lane) = state.mapped.take() else { return };
+        lane.sequence = state.sending.last_sequence();
+        state.sending.is_in_lane(true);
+        state.lane = Some(lane);
+        state.move_again_at = None;
+        // Those who waited for room on the stream.
+        self.wake_others(state);
+        // From now on it listens for this end.
+        keeper::wake();
     }
 
     /// Brings the lane to a daemon that does not know it.
@@ -551,20 +601,16 @@ impl StreamSender {
         sending.accept_through(before + ended.clamp(start.taken.min(messages), messages));
     }
 
-    fn lacks_receiver(&self, state: &State) -> bool {
+    pub(super) fn lacks_receiver(&self, state: &State) -> bool {
         self.options.require_receiver && state.sending.receivers() == 0
     }
 }
 
-fn cursor_of(descriptors: Vec<OwnedFd>) -> io::Result<(Map, Ringer)> {
+/// Maps what was fetched of a receiver.
+pub(super) fn cursor_of(mut descriptors: Vec<OwnedFd>) -> io::Result<(Cursor, Ringer)> {
+    let map = |page| MemoryFile::open_checked(page, PAGE_BYTES, Access::Read).map_err(io::Error::other)?.map_readable();
+    // Where the daemon stands in for a receiver there is nothing to show of that.
+    let board = if descriptors.len() > 2 { descriptors.pop().map(map).transpose()? } else { None };
     let [cursor, ringer] = exactly(descriptors)?;
-    let cursor = MemoryFile::open_checked(cursor, PAGE_BYTES, Access::Read).map_err(io::Error::other)?;
-    Ok((cursor.map_readable()?, Ringer::new(ringer)))
-}
-
-/// Tells the daemon that the sender goes on in its lane; whole, or not at all.
-fn named(connection: &Arc<Connection>, lane: LaneId) -> bool {
-    let mut frame = Vec::new();
-    crate::wire::put_control(Kind::Moved, &LaneNamed { lane }, &mut frame);
-    matches!(connection.send(&[io::IoSlice::new(&frame)]), Ok(sent) if sent == frame.len())
+    Ok((Cursor::Map(map(cursor)?, board.map(Board::new)), Ringer::new(ringer)))
 }

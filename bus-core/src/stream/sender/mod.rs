@@ -5,11 +5,14 @@
 //! socket (`reading`), and wakes the others by the condition variable. The message that is being
 //! written belongs to one thread (`writing`), so that it can be taken back when its time is up.
 
+mod fetching;
 mod kept;
 mod lane;
+mod leaving;
 mod news;
 mod room;
 mod sending;
+mod slot;
 
 use std::convert::Infallible;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
@@ -18,6 +21,7 @@ use std::time::{Duration, Instant};
 use self::lane::{InLane, SenderLane};
 use self::room::{Entering, Room};
 use self::sending::{Sending, Withdrawn};
+pub(crate) use self::slot::{LaneSlot, Loaned};
 use super::inbox::Inbox;
 use super::keeper;
 use super::session::{DialError, Dialer, Session, lock, wall_clock_ns};
@@ -25,6 +29,7 @@ use crate::channel::Peers;
 use crate::closing::Closing;
 use crate::codec::Codec;
 use crate::error::{FlushError, OpenError, PeersError};
+use crate::lane::forked::Origin;
 use crate::limits::{DROP_FLUSH_MS, FEED_BUFFER_BYTES};
 use crate::message::{Message, SenderId};
 use crate::name::ChannelName;
@@ -83,7 +88,11 @@ pub(crate) struct SenderOptions {
 
 #[derive(Debug)]
 pub(crate) struct StreamSender {
+    /// Where it may be used: whoever holds it asks before each call.
+    pub(crate) origin: Origin,
     options: SenderOptions,
+    /// For threads that work for it, and do not keep it.
+    me: Weak<Self>,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -100,14 +109,14 @@ struct State {
     /// The link was lost, with the last words of the daemon, and nobody has looked at that yet.
     lost: bool,
     looked_at_ns: u64,
-    /// A lane that it may move to.
+    /// A lane that it moves to once that is open, and everything before is accepted.
     mapped: Option<SenderLane>,
+    /// When that is tried again, after it took too long.
+    move_again_at: Option<Instant>,
     /// The lane that it sends through.
     lane: Option<SenderLane>,
-    /// A thread fetches descriptors.
-    tending: bool,
-    /// Connections that were lost.
-    deaths: u64,
+    /// A thread fetches what the daemon has announced.
+    fetching: bool,
     closing: Closing,
 }
 
@@ -146,12 +155,18 @@ impl StreamSender {
             lost: false,
             looked_at_ns: 0,
             mapped: None,
+            move_again_at: None,
             lane: None,
-            tending: false,
-            deaths: 0,
+            fetching: false,
             closing: Closing::default(),
         };
-        let sender = Arc::new(Self { options, state: Mutex::new(state), changed: Condvar::new() });
+        let sender = Arc::new_cyclic(|me| Self {
+            origin: Origin::here(),
+            options,
+            me: me.clone(),
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+        });
         let weak: Weak<Self> = Arc::downgrade(&sender);
         keeper::keep(weak);
         Ok(sender)
@@ -181,13 +196,7 @@ impl StreamSender {
             };
         }
         let sent_at_ns = wall_clock_ns();
-        if sent_at_ns.abs_diff(state.looked_at_ns) >= LOOK_INTERVAL_NS || self.options.require_receiver {
-            state.looked_at_ns = sent_at_ns;
-            state = self.look_around(state);
-        }
-        if state.mapped.is_some() {
-            self.move_to_lane(&mut state);
-        }
+        state = self.look_for_lane(state, sent_at_ns, wait);
         if state.lane.is_none() {
             state = match self.await_room(state, Entering { bytes, wait, until })? {
                 Room::Here(state) => state,
@@ -212,6 +221,19 @@ impl StreamSender {
         self.write_out(state, wait).map(|()| sequence)
     }
 
+    /// Hears the daemon once in a while, and moves to a lane that it has given.
+    #[inline]
+    fn look_for_lane<'a>(&'a self, mut state: MutexGuard<'a, State>, now_ns: u64, wait: Wait) -> MutexGuard<'a, State> {
+        if now_ns.abs_diff(state.looked_at_ns) >= LOOK_INTERVAL_NS || self.options.require_receiver {
+            state.looked_at_ns = now_ns;
+            state = self.look_around(state);
+        }
+        if state.mapped.as_ref().is_some_and(SenderLane::is_kept) {
+            state = self.move_to_lane(state, wait);
+        }
+        state
+    }
+
     /// Buffers messages one after the other, and writes them when the buffer is full. `Err` says how many
     /// were taken before the one that was not.
     pub(crate) fn feed_all<'p>(
@@ -234,7 +256,10 @@ impl StreamSender {
             while let Some((first, others)) = rest.split_first() {
                 let message = Encoded { codec, header_block, payload: first };
                 self.push(message, Wait::Forever, Until::Buffered).map_err(|error| (fed, error))?;
-                let together = self.feed_together(codec, header_block, others);
+                let together = match self.has_lane() {
+                    true => self.feed_lane(codec, header_block, others),
+                    false => self.feed_together(codec, header_block, others),
+                };
                 rest = &others[together..];
                 fed += 1 + together as u64;
             }
@@ -257,7 +282,7 @@ impl StreamSender {
     /// Whether a message may go into the buffer as it is.
     fn may_feed(&self, state: &State, bytes: u64) -> bool {
         let rules = state.sending.rules();
-        let on_stream = state.lane.is_none() && state.mapped.is_none();
+        let on_stream = state.lane.is_none() && !state.mapped.as_ref().is_some_and(SenderLane::is_kept);
         let is_free = matches!(state.link, Link::Up(_)) && !state.writing && !state.sending.wants_room() && on_stream;
         is_free
             && !rules.exact
@@ -357,9 +382,18 @@ impl StreamSender {
         }
     }
 
-    /// Writes what is buffered, without waiting for anything. Returns whether the socket took all of it.
-    pub(crate) fn write_buffered(&self) -> bool {
-        self.write(&mut lock(&self.state)) == Written::All
+    /// Writes what is buffered, without waiting for anything.
+    pub(crate) fn write_buffered(&self) {
+        self.write(&mut lock(&self.state));
+    }
+
+    /// Writes what is buffered, and waits until the daemon's socket has all of it, or the channel is closed.
+    pub(crate) fn see_buffered_written(&self) {
+        let mut state = lock(&self.state);
+        // What goes into a lane is there at once, whether or not there is a daemon.
+        while state.lane.is_none() && self.write(&mut state) != Written::All && !matches!(state.link, Link::Closed) {
+            state = self.wait_for_news(state, None);
+        }
     }
 
     /// The messages that were sent and never accepted, once the channel is closed.
@@ -441,8 +475,22 @@ pub(crate) struct FlushOnDrop(pub(crate) Arc<StreamSender>);
 
 impl Drop for FlushOnDrop {
     fn drop(&mut self) {
+        if !self.0.origin.is_here() {
+            return self.abandon();
+        }
         // The bound is the promise; whoever needs the outcome calls flush.
         let _ = self.0.wait(self.0.ticket(), Some(Instant::now() + Duration::from_millis(DROP_FLUSH_MS)));
+    }
+}
+
+impl FlushOnDrop {
+    /// In a forked child: nothing is said, and nothing let go that another thread of the parent may have been changing
+    /// when it was copied. But the daemon is to notice when the parent dies.
+    fn abandon(&self) {
+        std::mem::forget(Arc::clone(&self.0));
+        if let Ok(mut state) = self.0.state.try_lock() {
+            state.link = Link::Closed;
+        }
     }
 }
 

@@ -96,7 +96,8 @@ impl StreamSender {
             state = self.wait_for_others(state, Some(deadline.map_or(soon, |deadline| deadline.min(soon))));
         }
         self.wake_others(&state);
-        if state.sending.lanes.is_empty() { state } else { self.tend_lane(state) }
+        self.tend_lane(&mut state);
+        state
     }
 
     /// Lets those look who wait for what this thread has changed.
@@ -175,7 +176,6 @@ impl StreamSender {
             connection.hang_up();
             state.link = Link::Away;
             state.lost = true;
-            state.deaths += 1;
             state.inbox.clear();
             state.sending.disconnected();
             // A daemon that did not hear of it knows nothing of what is mapped only.

@@ -69,7 +69,7 @@ impl StreamSender {
 
     /// Waits until the window has room for a message, nobody is in the middle of one, and nothing is
     /// before it that would be in its way.
-    fn await_window<'a>(
+    pub(super) fn await_window<'a>(
         &'a self,
         mut state: MutexGuard<'a, State>,
         entering: Entering,

@@ -17,8 +17,8 @@ use crate::message::{Message, MessageInfo};
 use crate::stream::control_queue::ControlQueue;
 use crate::stream::outbox::{Outbox, Outgoing, SLICES_MAX};
 use crate::wire::{
-    Closing, ClosingCode, FrameHeader, FrameLimits, HEADER_BYTES, Kind, LaneEnded, LaneId, LaneNamed, Receivers,
-    Resume, SenderWelcome, Settled, Want, decode_headers, read_control,
+    Closing, ClosingCode, FrameHeader, FrameLimits, HEADER_BYTES, Kind, LaneEnded, LaneId, LaneLeft, LaneNamed,
+    Receivers, Resume, SenderWelcome, Settled, Want, decode_headers, read_control,
 };
 
 #[derive(Debug)]
@@ -43,6 +43,8 @@ pub(super) struct Sending {
     closed: bool,
     /// What follows goes through a lane.
     in_lane: bool,
+    /// All up to here were acknowledged in lanes that it left: a daemon may say less, from before it heard of that.
+    left_through: u64,
     /// How many messages of its lane went with the channel.
     lane_ended: Option<LaneEnded>,
     /// What the daemon said of lanes, and nobody has looked at.
@@ -97,6 +99,7 @@ impl Sending {
             resending: false,
             closed: false,
             in_lane: false,
+            left_through: 0,
             lane_ended: None,
             lanes: LaneNews::default(),
             rules,
@@ -166,6 +169,14 @@ impl Sending {
         self.last_sequence = sequence;
         self.earlier_written_through = sequence;
         self.settled = Settled { accepted: sequence, acked: sequence, ..self.settled };
+    }
+
+    /// Goes on by the stream, behind messages of which all are acknowledged.
+    pub(super) fn leave_lane(&mut self, lane: LaneId, sequence: u64) {
+        self.in_lane = false;
+        self.settle_through(sequence);
+        self.left_through = sequence;
+        self.control.push(Kind::LaneLeft, &LaneLeft { lane, sequence });
     }
 
     /// How many messages of a lane went with the channel, by the daemon's word.
@@ -363,6 +374,7 @@ impl Sending {
                 let LaneNamed { lane } = read_control(kind, body).map_err(|_| Broken)?;
                 self.lanes.kept = Some(lane);
             }
+            Kind::LaneRecalled => self.lanes.recalled = Some(read_control(kind, body).map_err(|_| Broken)?),
             Kind::LaneEnded => self.lane_ended = Some(read_control(kind, body).map_err(|_| Broken)?),
             Kind::CursorGiven => self.lanes.cursor = Some(read_control(kind, body).map_err(|_| Broken)?),
             Kind::Closing => {
@@ -389,6 +401,8 @@ impl Sending {
             told.accepted = told.accepted.min(self.last_sequence);
             told.acked = told.acked.min(self.last_sequence);
         }
+        told.accepted = told.accepted.max(self.left_through);
+        told.acked = told.acked.max(self.left_through);
         if told.acked > told.accepted || told.accepted > self.last_sequence || told.acked < self.settled.acked {
             return Err(Broken);
         }
@@ -432,7 +446,8 @@ impl Sending {
     /// What makes the next daemon know this sender. What is named here has to come next.
     pub(super) fn resume(&self) -> Resume {
         let next_sequence = self.last_sequence + 1 - self.outbox.len() as u64;
-        Resume { sender: self.rules.sender, token: self.rules.token, next_sequence }
+        let (sender, token) = (self.rules.sender, self.rules.token);
+        Resume { sender, token, next_sequence, last_sequence: self.last_sequence }
     }
 
     /// A new connection is there, with its rules: everything is written again.

@@ -53,6 +53,12 @@ impl Broker {
         self.channel(channel_id).lanes.iter().map(|lane| held(self.counts(lane))).sum()
     }
 
+    /// How many bytes have come in the lanes of a channel, to this daemon.
+    pub(in crate::broker) fn published_bytes(&self, channel_id: ChannelId) -> u64 {
+        let lanes = self.channel(channel_id).lanes.iter();
+        lanes.map(|lane| self.counts(lane).published_bytes.saturating_sub(lane.counted_from_bytes)).sum()
+    }
+
     pub(super) fn counts(&self, lane: &Lane) -> Counts {
         let counts = self.lane_books.as_ref().map(|books| books.counts(lane.id)).unwrap_or_default();
         // A receiver that has not begun says nothing yet.

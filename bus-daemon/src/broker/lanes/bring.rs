@@ -11,8 +11,9 @@ use bus_core::wire::{
     Kind, LaneAttempts, LaneBrought, LaneEnd, LaneId, LaneNamed, LaneProof, RefusedCode, WelcomeRole,
 };
 
+use super::idle::Idle;
 use super::shell::Doomed;
-use super::{LANES_MAX, Lane, LaneAction, LaneSize, RING_BYTES_MAX, State, USER_LANES_MAX};
+use super::{Lane, LaneAction, LaneSize, RING_BYTES_MAX, State};
 use crate::broker::channel::ChannelId;
 use crate::broker::peer::{Peer, PeerId, PeerRole};
 use crate::broker::{Action, Broker, Fault, Refusal, millis};
@@ -106,7 +107,7 @@ impl Broker {
         }
         let channel_id = self.enter_channel(id, &brought.channel, None)?;
         let published = self.lane_books.as_ref().map_or(0, |books| books.counts(lane).published);
-        if let Err(refusal) = self.check_takes_lanes(channel_id, proof.uid) {
+        if let Err(refusal) = self.check_takes_lane(channel_id, proof.uid, brought.ring_bytes) {
             self.vanish_if_idle(channel_id);
             return Err(refusal);
         }
@@ -118,7 +119,7 @@ impl Broker {
             ));
         }
         let by_sender = brought.by == LaneEnd::Sender;
-        let now_ns = self.now_ns;
+        let (now_ms, now_ns) = (self.now_ms, self.now_ns);
         let channel = self.channel_mut(channel_id);
         channel.sender_seen = true;
         let mut new = Lane {
@@ -135,23 +136,25 @@ impl Broker {
             generation: brought.generation.max(now_ns).saturating_add(1),
             start: brought.start,
             counted_from: brought.start.messages,
+            counted_from_bytes: brought.start.logical,
             purged: 0,
             doomed: Doomed::default(),
             skips_ordered: 0,
             stands_in: false,
+            // Whether it was asked for its sender knows.
+            idle: Idle::since(now_ms),
             attempts: believable(&brought.attempts),
             size: LaneSize { ring_bytes: brought.ring_bytes, message_max_bytes: 0 },
             not_before_ns: brought.not_before_ns,
             brought: true,
+            open: true,
             proof,
+            honoured: 0,
         };
         if !by_sender {
             new.mark(published);
         }
-        channel.lanes.push(new);
-        if !self.laned.contains(&channel_id) {
-            self.laned.push(channel_id);
-        }
+        self.add_lane(channel_id, new);
         self.actions.push_back(Action::Lane(LaneAction::FreezeData(lane)));
         self.give_lanes(channel_id);
         Ok(())
@@ -179,23 +182,6 @@ impl Broker {
             peer.credentials.pid == lane.pid && !peer.closing && matches!(peer.role, PeerRole::Greeting { .. })
         };
         lane.brought && lane.account.is_none() && self.peers.iter().any(|(_, peer)| greets(peer))
-    }
-
-    fn check_takes_lanes(&self, channel_id: ChannelId, uid: u32) -> Result<(), Refusal> {
-        let channel = self.channel(channel_id);
-        if channel.lanes.len() >= LANES_MAX {
-            let text = format!("channel {} has {LANES_MAX} lanes: its other senders use the stream", channel.name);
-            return Err(Refusal::new(RefusedCode::Limit, text));
-        }
-        if self.lanes_of(uid) >= USER_LANES_MAX {
-            let text = format!("user {uid} has {USER_LANES_MAX} lanes: its other senders use the stream");
-            return Err(Refusal::new(RefusedCode::Limit, text));
-        }
-        if !self.may_have_lanes(channel_id) {
-            let text = format!("channel {} has no lanes: its senders use the stream", channel.name);
-            return Err(Refusal::new(RefusedCode::Limit, text));
-        }
-        Ok(())
     }
 
     /// What proves to a later daemon that this one, or an earlier one, made a lane.

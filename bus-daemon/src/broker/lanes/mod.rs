@@ -6,7 +6,11 @@
 
 mod books;
 mod bring;
+mod condemned;
+mod idle;
+mod missed;
 mod orders;
+mod quota;
 mod shell;
 mod tickets;
 
@@ -23,6 +27,8 @@ use super::channel::{Channel, ChannelId, Tally};
 use super::peer::PeerId;
 use super::{Action, Broker, Fault, Refusal, millis};
 
+use self::idle::Idle;
+use self::quota::ring_bytes;
 use self::shell::Doomed;
 pub(super) use self::shell::{InLanes, accepted_at_ns};
 
@@ -56,6 +62,7 @@ pub(super) struct Lane {
     proof: LaneProof,
     /// Messages before this one the ledger of an earlier daemon has.
     counted_from: u64,
+    counted_from_bytes: u64,
     /// Messages that an order has removed.
     purged: u64,
     doomed: Doomed,
@@ -63,15 +70,20 @@ pub(super) struct Lane {
     skips_ordered: u64,
     /// The daemon stands in for a receiver.
     stands_in: bool,
+    /// Its sender was told that it may send there: whoever reads the channel reads the lane.
+    open: bool,
+    idle: Idle,
+    /// The last receiver that its sender has said it honours.
+    honoured: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// Its sender may move to it.
+    /// Its sender may map it.
     Offered,
     /// It brought it from an earlier daemon, and may honour a receiver of that.
     Brought,
-    /// It has moved to it, and nobody reads.
+    /// It has it mapped, and nobody reads.
     Unread,
     /// Given to the receiver that has the seat; `true` when that has it mapped.
     Given(bool),
@@ -79,20 +91,8 @@ enum State {
     Leaving,
 }
 
-/// How long the ring of a lane is at least, in bytes: the window of a sender.
-const RING_BYTES: u64 = 64 * 1024 * 1024;
-
-/// How long it is at most: that for the largest message of all.
+/// How long the ring of a lane is at most, in bytes: that for the largest message of all.
 const RING_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
-
-/// What a record and the jump behind it take besides the message, in bytes, and some to spare.
-const RECORD_SPARE_BYTES: u64 = 256;
-
-/// How many lanes a receiver reads at most: looking costs time for each (64 of them half a microsecond).
-const LANES_MAX: usize = 64;
-
-/// How many lanes the senders of one user have at most: each is a few descriptors of the daemon.
-const USER_LANES_MAX: usize = 256;
 
 /// How many broken lanes are remembered: their senders come back within moments.
 const BROKEN_LANES_MAX: usize = 1_024;
@@ -118,18 +118,27 @@ impl Broker {
 
     /// A sender is let in that wishes a lane, or had one before its connection broke.
     pub(super) fn consider_lane(&mut self, channel_id: ChannelId, account_id: AccountId, wish: LaneWish) {
+        if !matches!(wish, LaneWish::Has(_)) {
+            self.retire_lanes(channel_id, account_id);
+        }
+        let now_ms = self.now_ms;
         let channel = self.channel_mut(channel_id);
         let sender = channel.account(account_id).sender;
-        let had = channel.lanes.iter_mut().find(|lane| lane.sender == sender);
-        match (wish, had) {
-            (LaneWish::Has(id), Some(lane)) if lane.id == id => {
+        match wish {
+            LaneWish::Has(id) => {
+                // Else it was refused.
+                let Some(lane) = channel.lanes.iter_mut().find(|lane| lane.sender == sender && lane.id == id) else {
+                    return;
+                };
                 // It says that it moved again, should that not have been heard; and what it was told over the
                 // earlier connection it may not have heard.
                 lane.sender_leaving = false;
                 lane.account = Some(account_id);
+                lane.idle.begin_again(now_ms);
                 let (state, generation, stands_in) = (lane.state, lane.generation, lane.stands_in);
                 let turning = lane.turning;
                 let peer = channel.account(account_id).peer;
+                self.due(now_ms + self.lane_looks_ms());
                 match (state, peer) {
                     (State::Given(true), _) => self.give_cursor(channel_id, id),
                     (State::Unread, _) if stands_in => self.give_stand_in(channel_id, id),
@@ -143,20 +152,30 @@ impl Broker {
                     _ => {}
                 }
             }
-            // Was refused.
-            (LaneWish::Has(_), _) | (LaneWish::Never, None) => {}
-            // Somebody reads it to its end.
-            (_, Some(lane)) if lane.state != State::Offered => {}
-            (wish, Some(lane)) => {
-                let lane = lane.id;
-                self.free_lane(channel_id, lane);
-                self.consider_lane(channel_id, account_id, wish);
-            }
-            (LaneWish::AtOnce, None) => self.make_lane(channel_id, account_id),
-            (LaneWish::WhenBusy, None) => {
-                self.channel_mut(channel_id).account_mut(account_id).busy = Some(Busy::default());
-            }
+            LaneWish::Never => {}
+            LaneWish::AtOnce => self.make_lane(channel_id, account_id, true),
+            LaneWish::WhenBusy => channel.account_mut(account_id).busy = Some(Busy::default()),
         }
+    }
+
+    /// A sender comes without the lanes that it had: it has left them, with or without something in them, or never
+    /// sent anything there. Whoever reads one reads it to its end.
+    fn retire_lanes(&mut self, channel_id: ChannelId, account_id: AccountId) {
+        let channel = self.channel_mut(channel_id);
+        let sender = channel.account(account_id).sender;
+        let offered = |lane: &&Lane| lane.sender == sender && lane.state == State::Offered;
+        let unused: Vec<LaneId> = channel.lanes.iter().filter(offered).map(|lane| lane.id).collect();
+        let left = channel.lanes.iter_mut().filter(|lane| lane.sender == sender && lane.state != State::Offered);
+        let left: Vec<LaneId> = left
+            .map(|lane| {
+                (lane.sender_leaving, lane.account) = (true, None);
+                lane.id
+            })
+            .collect();
+        for lane in unused {
+            self.free_lane(channel_id, lane);
+        }
+        self.actions.extend(left.into_iter().map(|lane| Action::Lane(LaneAction::FreezeData(lane))));
     }
 
     /// Senders that are busy get a lane.
@@ -165,28 +184,40 @@ impl Broker {
             let channel = self.channels.get(channel_id.0 as usize);
             // It may have left meanwhile, and another may have its place.
             if channel.and_then(|channel| channel.accounts.get(account_id.0 as usize)).is_some_and(|it| it.is_busy()) {
-                self.channel_mut(channel_id).account_mut(account_id).busy = None;
-                self.make_lane(channel_id, account_id);
+                let busy = self.channel_mut(channel_id).account_mut(account_id).busy.take();
+                self.make_lane(channel_id, account_id, busy.is_some_and(|busy| busy.asked));
             }
         }
     }
 
-    fn make_lane(&mut self, channel_id: ChannelId, account_id: AccountId) {
+    fn make_lane(&mut self, channel_id: ChannelId, account_id: AccountId, asked: bool) {
+        let now_ms = self.now_ms;
         let message_max_bytes = self.channel(channel_id).bounds.message_max_bytes;
         let channel = self.channel(channel_id);
-        let uid = channel.account(account_id).peer.and_then(|id| self.peer(id)).map_or(0, |peer| peer.credentials.uid);
-        let full = channel.lanes.len() >= LANES_MAX || self.lanes_of(uid) >= USER_LANES_MAX;
-        if !self.may_have_lanes(channel_id) || full || !self.lanes_possible {
+        let sender = channel.account(account_id).sender;
+        if channel.lanes.iter().any(|lane| lane.sender == sender) {
+            // It has left it, and it is read to its end before there is another.
+            self.channel_mut(channel_id).account_mut(account_id).busy = Some(Busy::wishing(asked));
             return;
         }
-        let ring_bytes = RING_BYTES.max(2 * (u64::from(message_max_bytes) + RECORD_SPARE_BYTES)).next_multiple_of(4096);
+        let uid = channel.account(account_id).peer.and_then(|id| self.peer(id)).map_or(0, |peer| peer.credentials.uid);
+        if !self.lanes_possible {
+            return;
+        }
+        let ring_bytes = ring_bytes(message_max_bytes);
+        if self.check_takes_lane(channel_id, uid, ring_bytes).is_err() {
+            // A receiver may leave that reads none, or another give one back, before this one is busy again.
+            self.may_have_another(channel_id, account_id, asked);
+            return;
+        }
+        let channel = self.channel(channel_id);
         let account = channel.account(account_id);
         let (sender, pid) = (account.sender, account.pid);
         // Ends that have lanes of an earlier daemon tell them apart.
         self.lanes_made += 1;
         let (lane, size) =
             (LaneId(self.rules.seed.wrapping_add(self.lanes_made)), LaneSize { ring_bytes, message_max_bytes });
-        self.channel_mut(channel_id).lanes.push(Lane {
+        let new = Lane {
             id: lane,
             sender,
             pid,
@@ -203,21 +234,17 @@ impl Broker {
             brought: false,
             proof: LaneProof { uid, token: [0; 16] },
             counted_from: 0,
+            counted_from_bytes: 0,
             purged: 0,
             doomed: Doomed::default(),
             skips_ordered: 0,
             stands_in: false,
-        });
-        if !self.laned.contains(&channel_id) {
-            self.laned.push(channel_id);
-        }
+            open: false,
+            idle: if asked { Idle::Stays } else { Idle::since(now_ms) },
+            honoured: 0,
+        };
+        self.add_lane(channel_id, new);
         self.actions.push_back(Action::Lane(LaneAction::Make(lane, size)));
-    }
-
-    /// How many lanes the senders of a user have.
-    fn lanes_of(&self, uid: u32) -> usize {
-        let lanes = self.laned.iter().flat_map(|channel_id| &self.channel(*channel_id).lanes);
-        lanes.filter(|lane| lane.proof.uid == uid).count()
     }
 
     /// Where messages are counted, and where not everybody reads lanes, all go by the stream.
@@ -241,7 +268,7 @@ impl Broker {
             lanes => Err(Refusal::new(
                 RefusedCode::Limit,
                 format!(
-                    "channel {} has {lanes} lanes, which a receiver in the daemon's process cannot read: open its senders without",
+                    "channel {} has {lanes} lanes, which a receiver in the daemon's process, or with a clock of its own, cannot read: open its senders without",
                     channel.name
                 ),
             )),
@@ -266,36 +293,67 @@ impl Broker {
                 self.put(id, Kind::LaneOffered, &LaneOffered { lane, ticket, ring_bytes, window_messages, proof });
             }
             (_, made) => {
+                let asked = channel.lanes[index].was_asked_for();
                 self.lanes_possible &= made != Err(NoLane::Ever);
                 self.free_lane(channel_id, lane);
+                if let Some(account_id) = account.filter(|_| self.lanes_possible) {
+                    self.may_have_another(channel_id, account_id, asked);
+                }
             }
         }
     }
 
-    /// A sender goes on in its lane.
-    pub(super) fn moved(
-        &mut self,
-        id: PeerId,
-        channel_id: ChannelId,
-        account: AccountId,
-        lane: LaneId,
-    ) -> Result<(), Fault> {
-        let now_ns = self.now_ns;
+    /// A sender has its lane mapped. It goes on by the stream until it is told that the lane is open.
+    pub(super) fn moved(&mut self, id: PeerId, channel_id: ChannelId, account: AccountId, lane: LaneId) {
+        let (now_ms, now_ns) = (self.now_ms, self.now_ns);
         let ours = |it: &&mut Lane| it.id == lane && it.account == Some(account);
         let Some(found) = self.channel_mut(channel_id).lanes.iter_mut().find(ours) else {
-            return Err(Fault(format!("lane {} was not offered to this sender", lane.0)));
+            // It was taken back while its sender mapped it.
+            if self.channel(channel_id).account(account).peer == Some(id) {
+                self.recall_gone(channel_id, account, lane);
+            }
+            return;
         };
         if found.state != State::Offered {
-            // Said again over another connection.
-            self.put(id, Kind::LaneKept, &LaneNamed { lane });
-            return Ok(());
+            // Said again over another connection, or because it stays.
+            found.idle.begin_again(now_ms);
+            let is_open = found.open;
+            self.due(now_ms + self.lane_looks_ms());
+            if is_open {
+                self.put(id, Kind::LaneKept, &LaneNamed { lane });
+            }
+            return;
         }
         (found.state, found.not_before_ns) = (State::Unread, now_ns);
+        self.forget_data_tickets(lane);
+        self.due(self.now_ms + self.lane_looks_ms());
         self.actions.push_back(Action::Lane(LaneAction::SealData(lane)));
-        // First the receiver is given it: what is sent in the lane once that is told is looked for there.
         self.give_lanes(channel_id);
-        self.put(id, Kind::LaneKept, &LaneNamed { lane });
-        Ok(())
+        self.open_unread_lanes(channel_id);
+    }
+
+    /// Senders may send in their lanes where nobody reads the channel: whoever comes is given all of them first.
+    /// A receiver that does read it, or is about to leave, would hand out what others send later.
+    pub(super) fn open_unread_lanes(&mut self, channel_id: ChannelId) {
+        let channel = self.channel(channel_id);
+        if channel.seat.is_some() || !self.lanes_at_rest(channel_id) {
+            return;
+        }
+        let unread = channel.lanes.iter().filter(|lane| lane.state == State::Unread && !lane.open);
+        let unread: Vec<LaneId> = unread.map(|lane| lane.id).collect();
+        for lane in unread {
+            self.open_lane(channel_id, lane);
+        }
+    }
+
+    /// Tells a sender that it may send in its lane.
+    fn open_lane(&mut self, channel_id: ChannelId, id: LaneId) {
+        let Some(lane) = self.channel_mut(channel_id).lanes.iter_mut().find(|lane| lane.id == id) else { return };
+        let (opened, account) = (!std::mem::replace(&mut lane.open, true), lane.account);
+        let sender = account.and_then(|account| self.channel(channel_id).account(account).peer);
+        if let Some(sender) = sender.filter(|_| opened) {
+            self.put(sender, Kind::LaneKept, &LaneNamed { lane: id });
+        }
     }
 
     /// Gives all lanes that nobody reads to the receiver that has the seat.
@@ -329,6 +387,7 @@ impl Broker {
                 sender_gone: lane.sender_gone,
                 brought: lane.brought,
                 proof: lane.proof,
+                in_use: lane.open,
             };
             self.forget_cursor_tickets(id);
             self.actions.push_back(Action::Lane(LaneAction::NewCursor(id)));
@@ -351,8 +410,11 @@ impl Broker {
             found.filter(|lane| lane.generation == watching.generation && lane.state == State::Given(false))
         {
             lane.state = State::Given(true);
+            self.forget_receiver_tickets(watching.lane);
             self.actions.push_back(Action::Lane(LaneAction::SealCursor(watching.lane)));
+            // Before its sender may send there, it is to know whom it sends to.
             self.give_cursor(channel_id, watching.lane);
+            self.open_lane(channel_id, watching.lane);
         }
     }
 
@@ -382,10 +444,17 @@ impl Broker {
     /// A sender honours the receiver that it was told of.
     pub(super) fn turned(&mut self, channel_id: ChannelId, account: AccountId, turned: Turned) {
         let channel = self.channel_mut(channel_id);
-        let ours = |lane: &&Lane| {
+        let ours = |lane: &Lane| {
             lane.id == turned.lane && lane.account == Some(account) && lane.generation == turned.generation
         };
-        if channel.lanes.iter().any(|lane| ours(&lane) && lane.state == State::Brought) {
+        if let Some(lane) = channel.lanes.iter_mut().find(|lane| ours(lane)) {
+            if !lane.turning {
+                lane.honoured = turned.generation;
+            }
+            self.forget_cursor_tickets(turned.lane);
+        }
+        let channel = self.channel(channel_id);
+        if channel.lanes.iter().any(|lane| ours(lane) && lane.state == State::Brought) {
             return self.brought_lane_rests(channel_id, turned.lane);
         }
         let ours =
@@ -456,6 +525,9 @@ impl Broker {
             _ => at_rest,
         };
         let start = at_rest.start.unwrap_or(found.start);
+        // What the receiver acknowledged its sender knows if it honoured it, by whichever of its words.
+        let receiver = found.generation - u64::from(found.turning);
+        let unseen = start.messages > found.start.messages && found.honoured < receiver;
         found.start = start;
         found.attempts.push(LaneAttempts { before: at_rest.taken, times: 1 });
         found.attempts.push(LaneAttempts { before: start.messages + 1, times: at_rest.given_back });
@@ -467,8 +539,36 @@ impl Broker {
             self.remove_doomed(channel_id, index);
         }
         self.free_finished(channel_id);
+        self.go_on_when_at_rest(channel_id);
+        if unseen {
+            self.show_start(channel_id, lane);
+        }
+    }
+
+    /// A receiver has left before its sender had its cursor, and with that what it had acknowledged. That is shown by
+    /// the daemon, or by the next receiver, which begins there.
+    fn show_start(&mut self, channel_id: ChannelId, id: LaneId) {
+        let channel = self.channel_mut(channel_id);
+        let Some(lane) = channel.lanes.iter_mut().find(|lane| lane.id == id) else { return };
+        match lane.state {
+            State::Unread if !lane.stands_in => self.stand_in(channel_id, id),
+            State::Given(_) => {
+                // The last cursor is gone, and to ask for it ends in giving up the lane.
+                let (generation, account) = (lane.generation - 1, lane.account);
+                let sender = account.and_then(|account| channel.account(account).peer);
+                if let Some(sender) = sender {
+                    self.put(sender, Kind::CursorGiven, &CursorGiven { lane: id, generation, ticket: None });
+                }
+            }
+            State::Offered | State::Brought | State::Unread | State::Leaving => {}
+        }
+    }
+
+    /// The last lane that kept the seat free may be at rest, or gone.
+    fn go_on_when_at_rest(&mut self, channel_id: ChannelId) {
         if self.lanes_at_rest(channel_id) {
             self.seat_next(channel_id, false);
+            self.open_unread_lanes(channel_id);
         }
     }
 
@@ -524,11 +624,15 @@ impl Broker {
                 State::Given(true) => counts.published == counts.acknowledged,
                 State::Given(false) | State::Offered | State::Brought | State::Leaving => false,
             };
-            (lane.sender_gone && read).then_some((lane.id, counts.published))
+            let by_seated = if lane.state == State::Given(true) { counts.published - lane.start.messages } else { 0 };
+            (lane.sender_gone && read).then_some((lane.id, counts.published, by_seated))
         });
-        let finished: Vec<(LaneId, u64)> = finished.collect();
-        for (id, published) in finished {
+        let finished: Vec<(LaneId, u64, u64)> = finished.collect();
+        for (id, published, by_seated) in finished {
             let channel = self.channel_mut(channel_id);
+            if let Some(seat) = &mut channel.seat {
+                seat.messages += by_seated;
+            }
             let Some(lane) = channel.lanes.iter().find(|lane| lane.id == id) else { continue };
             let (messages, purged) = (published - lane.counted_from, lane.purged);
             let before = lane.counted_from;
@@ -548,6 +652,7 @@ impl Broker {
                 self.actions.push_back(Action::Lane(LaneAction::FreezeData(lane.id)));
             }
         }
+        self.recall_idle_lanes(channel_id);
     }
 
     /// A receiver has read a lane to its end, or gives it up.
@@ -556,7 +661,17 @@ impl Broker {
             return Ok(());
         }
         let channel = self.channel_mut(channel_id);
-        let Some(lane) = channel.lanes.iter().find(|lane| lane.id == done.lane) else { return Ok(()) };
+        let Some(lane) = channel.lanes.iter().find(|lane| lane.id == done.lane) else {
+            if done.fault.is_some() {
+                // Its sender was faster, and sends what was in there by the stream.
+                self.put(id, Kind::SenderGone, &LaneNamed { lane: done.lane });
+            }
+            return Ok(());
+        };
+        if let (State::Given(false), Some(fault)) = (lane.state, &done.fault) {
+            self.lane_missed(id, channel_id, done.lane, fault);
+            return Ok(());
+        }
         let (account, gone) = (lane.account, lane.sender_gone);
         let sender = account.and_then(|account| channel.account(account).peer);
         if !gone && done.fault.is_none() {
@@ -589,6 +704,9 @@ impl Broker {
         let channel = self.channel_mut(channel_id);
         let ours = |lane: &&Lane| lane.id == done.lane && lane.account == Some(account);
         let (Some(lane), Some(fault)) = (channel.lanes.iter().find(ours), done.fault) else { return };
+        if !lane.open {
+            return self.take_unused_lane_back(channel_id, done.lane);
+        }
         let (counted_from, purged, given) = (lane.counted_from, lane.purged, matches!(lane.state, State::Given(_)));
         let published = self.published(channel_id, done.lane) - counted_from;
         let acknowledged = done.messages.saturating_sub(counted_from).clamp(purged, published);
@@ -603,6 +721,7 @@ impl Broker {
         self.free_lane(channel_id, done.lane);
         self.remember_broken(done.lane);
         self.end_peer(id, format!("its lane is broken: {fault} (pid {pid})"));
+        self.go_on_when_at_rest(channel_id);
     }
 
     fn remember_broken(&mut self, lane: LaneId) {
@@ -612,11 +731,30 @@ impl Broker {
     }
 
     fn free_lane(&mut self, channel_id: ChannelId, lane: LaneId) {
-        self.channel_mut(channel_id).lanes.retain(|other| other.id != lane);
+        let channel = self.channel(channel_id);
+        if let Some(index) = channel.lanes.iter().position(|other| other.id == lane) {
+            let bytes = self.counts(&channel.lanes[index]).published_bytes;
+            let channel = self.channel_mut(channel_id);
+            let gone = channel.lanes.remove(index);
+            channel.former_lane_bytes += bytes.saturating_sub(gone.counted_from_bytes);
+            self.discharge_lane(&gone);
+            self.offer_again(channel_id, gone.sender);
+        }
         self.forget_tickets_of(lane);
         self.actions.push_back(Action::Lane(LaneAction::Free(lane)));
         if self.channel(channel_id).lanes.is_empty() {
             self.laned.retain(|other| *other != channel_id);
+        }
+    }
+
+    /// A sender that has asked for a lane may have been waiting for its last one to be read.
+    fn offer_again(&mut self, channel_id: ChannelId, sender: u64) {
+        let channel = self.channel(channel_id);
+        let account_id = channel.by_sender.get(&sender).copied();
+        if let Some(account_id) = account_id
+            && channel.account(account_id).busy.is_some_and(|busy| busy.asked)
+        {
+            self.busy.push((channel_id, account_id));
         }
     }
 

@@ -176,12 +176,19 @@ impl Broker {
         let removed = to.messages - start.messages;
         lane.start = to;
         lane.purged += removed;
+        self.stand_in(channel_id, id);
+        removed
+    }
+
+    /// The daemon stands in for a receiver, where the lane begins now.
+    pub(super) fn stand_in(&mut self, channel_id: ChannelId, id: LaneId) {
+        let Some(lane) = self.channel_mut(channel_id).lanes.iter_mut().find(|lane| lane.id == id) else { return };
         lane.generation += 1;
         lane.stands_in = true;
+        let start = lane.start;
         self.forget_cursor_tickets(id);
-        self.actions.push_back(Action::Lane(LaneAction::StandIn(id, to)));
+        self.actions.push_back(Action::Lane(LaneAction::StandIn(id, start)));
         self.give_stand_in(channel_id, id);
-        removed
     }
 
     /// Tells the sender of a lane that the daemon stands in for a receiver.
@@ -290,11 +297,12 @@ impl Broker {
 
     /// How a sender stands that is in a lane.
     pub(in crate::broker) fn in_lane(&self, channel_id: ChannelId, account: AccountId) -> Option<InLane> {
-        let lane = self.channel(channel_id).lanes.iter().find(|lane| lane.account == Some(account))?;
-        if lane.state == State::Offered {
+        let lane = self.channel(channel_id).lanes.iter().find(|lane| lane.account == Some(account) && lane.open)?;
+        let counts = self.counts(lane);
+        // It is on the stream until it has sent something there, or has come with it from an earlier daemon.
+        if counts.published == 0 && !lane.brought {
             return None;
         }
-        let counts = self.counts(lane);
         Some(InLane {
             messages: counts.published - lane.counted_from,
             outstanding: counts.published - counts.acknowledged,

@@ -1,4 +1,5 @@
-//! Tickets: descriptors that wait to be fetched, each once, by the user that they are for.
+//! Tickets: descriptors that wait to be fetched by the user that they are for, until they are in use: an answer may be
+//! lost, or come too late for whoever asked.
 
 use bus_core::wire::{LaneHello, LaneId, RefusedCode};
 
@@ -23,8 +24,7 @@ impl Broker {
     pub(in crate::broker) fn fetch_lane(&mut self, id: PeerId, hello: LaneHello) -> Result<(), Refusal> {
         let uid = self.peer(id).map_or(0, |peer| peer.credentials.uid);
         let fits = |ticket: &Ticket| ticket.key == hello.ticket && ticket.lane == hello.lane && ticket.uid == uid;
-        let found = self.tickets.iter().position(fits).and_then(|index| self.tickets.remove(index));
-        let Some(Ticket { lane, part, .. }) = found else {
+        let Some(Ticket { lane, part, .. }) = self.tickets.iter().copied().find(fits) else {
             let text = format!("no descriptors of lane {} wait for this ticket", hello.lane.0);
             return Err(Refusal::new(RefusedCode::Denied, text));
         };
@@ -52,6 +52,16 @@ impl Broker {
             LanePart::ForReceiver(receiver) | LanePart::Cursor(receiver) => receiver != id,
             LanePart::ForSender | LanePart::StandIn => true,
         });
+    }
+
+    /// What its sender was to have, it has.
+    pub(super) fn forget_data_tickets(&mut self, lane: LaneId) {
+        self.tickets.retain(|ticket| ticket.lane != lane || ticket.part != LanePart::ForSender);
+    }
+
+    /// What its receiver was to have, it has.
+    pub(super) fn forget_receiver_tickets(&mut self, lane: LaneId) {
+        self.tickets.retain(|ticket| ticket.lane != lane || !matches!(ticket.part, LanePart::ForReceiver(_)));
     }
 
     /// Another cursor is made: what was kept of the last one is nothing for whoever honoured it.

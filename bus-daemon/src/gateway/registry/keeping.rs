@@ -69,7 +69,7 @@ impl Links {
             let mut state = links.lock();
             match forgotten {
                 Ok(()) => links.end_these(&mut state, peer, meant),
-                Err(NotUp { code, text }) => {
+                Err(NotUp { code, text, .. }) => {
                     state.news.answers.push((peer, Reply::Refused(Refused { code, text })));
                     links.ring();
                 }
@@ -78,7 +78,7 @@ impl Links {
             links.0.ended.notify_all();
         };
         if let Err(error) = std::thread::Builder::new().name("unlink".to_owned()).spawn(edit) {
-            let NotUp { code, text } = error.into();
+            let NotUp { code, text, .. } = error.into();
             self.lock().edits -= 1;
             self.answer(peer, Reply::Refused(Refused { code, text }));
         }
@@ -92,7 +92,7 @@ impl Links {
         let specs: Vec<LinkSpec> = kept.iter().map(|link| link.spec.clone()).collect();
         self.0.kept.remove(&specs).map_err(|error| {
             kept.iter().for_each(|link| link.is_forgotten.store(false, Ordering::SeqCst));
-            let NotUp { code, text } = error.into();
+            let NotUp { code, text, .. } = error.into();
             NotUp::new(code, format!("nothing is unlinked, as it would come back with the daemon: {text}; or unlink it for now with --keep"))
         })
     }

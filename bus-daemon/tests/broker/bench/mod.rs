@@ -17,7 +17,7 @@ use bus_core::wire::{
     ReceiverHello, ReceiverWelcome, Receivers, Refused, Reply, Request, Resume, Returning, Role, SenderHello,
     SenderWelcome, Settled, TypeDeclaration, Want, Welcome, WelcomeRole, put_control, read_control,
 };
-use bus_core::{ChannelName, ChannelOptions, Codec, Ledger, Peers};
+use bus_core::{ChannelInfo, ChannelName, ChannelOptions, Codec, Ledger, Peers};
 use bus_daemon::Credentials;
 use bus_daemon::broker::{
     Action, Announced, Broker, Content, Handled, LARGE_BYTES, Leftover, PREFIX_BYTES, PeerId, Rules,
@@ -161,8 +161,13 @@ impl Bench {
     }
 
     pub(crate) fn resume(&self, channel: &str, sender: &Sender, next_sequence: u64) -> Sender {
+        self.resume_with(channel, sender, next_sequence, next_sequence - 1)
+    }
+
+    /// Comes back, and says that it will send again up to `last_sequence`.
+    pub(crate) fn resume_with(&self, channel: &str, sender: &Sender, next_sequence: u64, last_sequence: u64) -> Sender {
         let SenderWelcome { sender, token, .. } = sender.welcome;
-        let resume = Some(Resume { sender, token, next_sequence });
+        let resume = Some(Resume { sender, token, next_sequence, last_sequence });
         let mut resumed = self.sender_hello(SenderHello { resume, ..sender_hello(channel) });
         resumed.next = next_sequence.into();
         resumed
@@ -209,12 +214,16 @@ impl Bench {
     }
 
     pub(crate) fn ledger(&self, channel: &str) -> Ledger {
+        self.show(channel).ledger
+    }
+
+    pub(crate) fn show(&self, channel: &str) -> ChannelInfo {
         let control = self.control();
         let reply = control.ask(Request::Show(name(channel)));
         control.peer.cut();
         let Reply::Channel(info) = reply else { panic!("no channel, but {reply:?}") };
         assert!(info.ledger.balances(), "{:?}", info.ledger);
-        info.ledger
+        *info
     }
 
     pub(crate) fn channels(&self) -> Vec<String> {

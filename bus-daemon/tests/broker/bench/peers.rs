@@ -13,7 +13,7 @@ pub(crate) struct Peer {
 
 impl Peer {
     pub(crate) fn hello(&self, role: Role) {
-        self.say(Kind::Hello, &Hello { name: "tester".to_owned(), pid: PID, role });
+        self.say(Kind::Hello, &Hello { name: "tester".to_owned(), pid: PID, role, clock: 0 });
     }
 
     pub(crate) fn say<T: serde::Serialize>(&self, kind: Kind, body: &T) {
@@ -306,7 +306,7 @@ impl Control {
 
 /// A receiver that has had another daemon comes back.
 pub(crate) fn returning(seated: bool, senders: Vec<KnownSender>) -> Option<Returning> {
-    Some(Returning { senders, sender_seen: true, seated })
+    Some(Returning { senders, sender_seen: true, seated, lanes: false })
 }
 
 pub(crate) fn known(sender: u64, sequence: u64) -> KnownSender {

@@ -1,4 +1,5 @@
-//! A message as one line of JSON: what `consume --jsonl` writes and `publish --jsonl` takes.
+//! A message as one line of JSON: what `consume --jsonl` writes and `publish --jsonl` takes, and gateways with
+//! [`Framing::JsonLines`](super::Framing).
 //!
 //! ```json
 //! {"channel":"jobs","sender":{"id":"00000000000000ff","pid":7},"sequence":1,
@@ -11,25 +12,59 @@
 //! because the bus assigns it anew.
 
 use std::fmt;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use bus_core::{Codec, Headers, MessageInfo, limits};
 use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
+use crate::codec::Codec;
+use crate::limits;
+use crate::message::{Headers, MessageInfo};
+
 /// A message read from a line.
+///
+/// ```
+/// use bus_core::framing::jsonl::parse;
+///
+/// let message = parse(br#"{"payload":"hello","headers":{"trace":"7f"}}"#)?;
+/// assert_eq!(message.payload, b"hello");
+/// assert_eq!(message.headers.value("trace"), Some("7f"));
+/// # Ok::<(), bus_core::framing::jsonl::NoMessage>(())
+/// ```
 #[derive(Debug, PartialEq)]
-pub(crate) struct Incoming {
-    pub(crate) headers: Headers,
-    /// `None` leaves it to `--codec`.
-    pub(crate) codec: Option<Codec>,
-    pub(crate) payload: Vec<u8>,
+pub struct Incoming {
+    /// Its headers, in their order.
+    pub headers: Headers,
+    /// `None` when the line does not say.
+    pub codec: Option<Codec>,
+    /// Its bytes.
+    pub payload: Vec<u8>,
 }
 
+/// Why a line is no message, for people.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct NoMessage(String);
+
 /// Reads one line.
-pub(crate) fn parse(line: &[u8]) -> Result<Incoming, String> {
+///
+/// ```
+/// use bus_core::framing::jsonl::parse;
+///
+/// assert_eq!(parse(br#"{"payload_base64":"/wA="}"#)?.payload, [0xff, 0]);
+/// assert_eq!(parse(b"{}").unwrap_err().to_string(), "the object has neither payload nor payload_base64");
+/// # Ok::<(), bus_core::framing::jsonl::NoMessage>(())
+/// ```
+///
+/// # Errors
+/// [`NoMessage`], with the column where there is one.
+pub fn parse(line: &[u8]) -> Result<Incoming, NoMessage> {
+    parsed(line).map_err(NoMessage)
+}
+
+fn parsed(line: &[u8]) -> Result<Incoming, String> {
     match line.trim_ascii_start().first() {
         Some(b'{') => {}
         // Seen here, because the parser would take a list for an object without its keys.
@@ -47,7 +82,21 @@ pub(crate) fn parse(line: &[u8]) -> Result<Incoming, String> {
 }
 
 /// Appends the object, without a newline.
-pub(crate) fn write(channel: &str, info: &MessageInfo, headers: &Headers, payload: &[u8], out: &mut Vec<u8>) {
+///
+/// ```
+/// # let bus = bus_core::Bus::in_process();
+/// # let mut receiver = bus.raw_receiver("jobs").open()?;
+/// # bus.raw_sender("jobs").open()?.send(b"hello".to_vec())?;
+/// use bus_core::framing::jsonl;
+///
+/// let delivery = receiver.next_delivery()?;
+/// let mut line = Vec::new();
+/// jsonl::write("jobs", delivery.info(), delivery.headers(), &delivery, &mut line);
+/// assert_eq!(jsonl::parse(&line)?.payload, b"hello");
+/// # delivery.ack();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn write(channel: &str, info: &MessageInfo, headers: &Headers, payload: &[u8], out: &mut Vec<u8>) {
     let (text, base64) = match std::str::from_utf8(payload) {
         Ok(text) => (Some(text), None),
         Err(_) => (None, Some(STANDARD.encode(payload))),
@@ -69,14 +118,51 @@ pub(crate) fn write(channel: &str, info: &MessageInfo, headers: &Headers, payloa
 }
 
 /// Appends the headers alone, as an object.
-pub(crate) fn write_headers(headers: &Headers, out: &mut Vec<u8>) {
+///
+/// ```
+/// use bus_core::Headers;
+/// use bus_core::framing::jsonl::write_headers;
+///
+/// let mut out = Vec::new();
+/// write_headers(&Headers::new().with("trace", "7f"), &mut out);
+/// assert_eq!(out, br#"{"trace":"7f"}"#);
+/// ```
+pub fn write_headers(headers: &Headers, out: &mut Vec<u8>) {
     let _ = serde_json::to_writer(out, &Pairs(headers));
 }
 
-/// A time by RFC 3339, with nanoseconds.
-pub(crate) fn time(at: SystemTime) -> String {
-    let timestamp = jiff::Timestamp::try_from(at).unwrap_or(jiff::Timestamp::MAX);
-    format!("{timestamp:.9}")
+/// A time by RFC 3339, in UTC with nanoseconds; one before 1970 as the first of that year.
+///
+/// ```
+/// use std::time::{Duration, SystemTime};
+///
+/// use bus_core::framing::jsonl::time;
+///
+/// let at = SystemTime::UNIX_EPOCH + Duration::new(1_700_000_000, 1);
+/// assert_eq!(time(at), "2023-11-14T22:13:20.000000001Z");
+/// ```
+#[must_use]
+pub fn time(at: SystemTime) -> String {
+    let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    let (days, second) = (since.as_secs() / DAY_SECONDS, since.as_secs() % DAY_SECONDS);
+    let (year, month, day) = civil(days);
+    let (hour, minute, second, nanosecond) = (second / 3_600, second / 60 % 60, second % 60, since.subsec_nanos());
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{nanosecond:09}Z")
+}
+
+const DAY_SECONDS: u64 = 86_400;
+
+/// The year, month and day so many days after the first of January 1970. Years are counted from the first of March,
+/// so that the day of leap years is their last (Howard Hinnant, "chrono-compatible low-level date algorithms").
+fn civil(days: u64) -> (u64, u64, u64) {
+    let days = days + 719_468;
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * from_march + 2) / 5 + 1;
+    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
+    (era * 400 + year_of_era + u64::from(month <= 2), month, day)
 }
 
 #[derive(serde::Serialize)]
@@ -189,7 +275,7 @@ mod tests {
 
     /// A message that has passed through a bus in this process.
     fn received(payload: &[u8], headers: &Headers) -> String {
-        let bus = bus_core::Bus::in_process();
+        let bus = crate::Bus::in_process();
         let sender = bus.raw_sender("c").open().unwrap();
         let mut receiver = bus.raw_receiver("c").open().unwrap();
         sender.outgoing().headers(headers).send(payload.to_vec()).unwrap();
@@ -215,6 +301,22 @@ mod tests {
         let at = SystemTime::UNIX_EPOCH + std::time::Duration::from_nanos(1_700_000_000_000_000_001);
         assert_eq!(time(at), "2023-11-14T22:13:20.000000001Z");
         assert_eq!(time(SystemTime::UNIX_EPOCH), "1970-01-01T00:00:00.000000000Z");
+        // Around the ends of years and of February, leap or not, as `date -u -d @N` has them.
+        for (seconds, day) in [
+            (951_782_399, "2000-02-28T23:59:59"),
+            (951_868_799, "2000-02-29T23:59:59"),
+            (951_868_800, "2000-03-01T00:00:00"),
+            (1_677_628_799, "2023-02-28T23:59:59"),
+            (1_677_628_800, "2023-03-01T00:00:00"),
+            (1_704_067_199, "2023-12-31T23:59:59"),
+            (1_709_164_800, "2024-02-29T00:00:00"),
+            (1_735_689_600, "2025-01-01T00:00:00"),
+            (4_107_542_400, "2100-03-01T00:00:00"),
+            (253_402_300_799, "9999-12-31T23:59:59"),
+        ] {
+            let at = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+            assert_eq!(time(at), format!("{day}.000000000Z"));
+        }
     }
 
     #[test]
@@ -225,7 +327,7 @@ mod tests {
 
     #[test]
     fn a_bad_line_is_told_apart() {
-        let error = |line: &str| parse(line.as_bytes()).unwrap_err();
+        let error = |line: &str| parse(line.as_bytes()).unwrap_err().to_string();
         assert_eq!(error("{}"), "the object has neither payload nor payload_base64");
         assert_eq!(
             error(r#"{"payload":"a","payload_base64":""}"#),

@@ -1,0 +1,42 @@
+//! Whether a channel has come to its end for now.
+
+use super::StreamReceiver;
+use crate::admin::ControlConnection;
+use crate::error::AdminError;
+use crate::stream::session::lock;
+use crate::wire::{Reply, Request};
+
+impl StreamReceiver {
+    /// Whether nothing is here and nothing is at the daemon, nor with anybody who is to bring it there.
+    ///
+    /// What the daemon says counts when it had heard of this receiver before: a new one learns from its receivers
+    /// which senders to wait for.
+    pub(crate) fn is_drained(&self) -> Result<bool, AdminError> {
+        let Some(daemon) = self.rests_at() else { return Ok(false) };
+        let control = ControlConnection::open(&self.options.dialer)?;
+        if control.daemon() != daemon {
+            return Ok(false);
+        }
+        match control.ask(&Request::Show(self.options.channel.clone()))?.1 {
+            Reply::Channel(info) => {
+                let ledger = info.ledger;
+                Ok(ledger.queued + ledger.in_delivery == 0 && info.awaited == 0)
+            }
+            // Deleted, say. The next call tells of it.
+            _ => Ok(false),
+        }
+    }
+
+    /// The run of the daemon that it is connected to, if it holds the channel and nothing is here.
+    fn rests_at(&self) -> Option<u64> {
+        if self.len() > 0 || !self.is_seated() {
+            return None;
+        }
+        let mut state = lock(&self.state);
+        if state.connection.is_some() {
+            // What is acknowledged counts as in delivery until that is told.
+            self.tell(&mut state, true);
+        }
+        (state.connection.is_some() && state.lent() == 0).then_some(state.daemon)
+    }
+}
