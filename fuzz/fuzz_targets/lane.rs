@@ -256,8 +256,15 @@ struct Page<'a> {
 
 impl<'a> Page<'a> {
     fn data(script: &'a Script) -> Self {
-        const OWNED: [usize; 6] =
-            [data::TAIL, data::MESSAGES, data::GENERATION, data::SETTLED, data::WAITING, data::WAITS_SINCE];
+        const OWNED: [usize; 7] = [
+            data::TAIL,
+            data::MESSAGES,
+            data::GENERATION,
+            data::SETTLED,
+            data::READER,
+            data::WAITING,
+            data::WAITS_SINCE,
+        ];
         Self::new(script, PAGE_BYTES + RING_BYTES as usize, &OWNED)
     }
 

@@ -33,20 +33,7 @@ over_both_routes! {
     a_receiver_that_is_killed_loses_nothing_to_the_next
     a_receiver_that_is_killed_loses_nothing_to_its_standby
     a_daemon_that_is_killed_loses_nothing_that_living_senders_sent
-}
-
-over! {
-    Stream as together_by_stream:
     whoever_is_killed_nothing_is_lost_that_anybody_held
-}
-
-/// Not in the ordinary run: it fails in about one of ten, and for a reason in the code. Messages of one sender are
-/// missing or out of order after sender or receiver have died together with the daemon.
-/// `cargo test -p bus-tests --test kill -- --ignored` shows it.
-#[test]
-#[ignore = "a known fault: lanes of several who die together with the daemon"]
-fn whoever_is_killed_nothing_is_lost_that_anybody_held_in_a_lane() {
-    whoever_is_killed_nothing_is_lost_that_anybody_held(Route::Lane);
 }
 
 fn senders_that_are_killed_lose_nothing_that_they_had_sent(route: Route) {

@@ -92,13 +92,15 @@ fn a_forged_cursor_does_not_stop_its_sender_from_coming_back() {
     });
 }
 
+const WORDS: [usize; 6] = [data::TAIL, data::MESSAGES, data::GENERATION, data::SETTLED, data::READER, data::WAITING];
+
 /// Any word of a sender's pages, any value, while both ends work: the receiver goes on or says what is wrong, and
 /// so does its next one.
 #[test]
 fn a_sender_that_scribbles_harms_its_lane_alone() {
     scribble("data", |data, _, dice| {
         let word = match dice.roll(3) {
-            0 => [data::TAIL, data::MESSAGES, data::GENERATION, data::SETTLED, data::WAITING][dice.roll(5) as usize],
+            0 => WORDS[dice.roll(WORDS.len() as u64) as usize],
             _ => PAGE_BYTES / WORD_BYTES + dice.roll(4096) as usize,
         };
         data.store(word, value(data.load(word), dice));

@@ -69,6 +69,8 @@ pub mod data {
     pub const GENERATION: usize = 16;
     /// Whether everything that the sender sent before on its stream is acknowledged: 1, and never 0 again.
     pub const SETTLED: usize = 17;
+    /// The last receiver whose cursor the sender has honoured: what that lets go of is written over.
+    pub const READER: usize = 18;
     /// Where the sender waits: see [`doorbell`](super::super::doorbell).
     pub const WAITING: usize = 32;
     /// Since when, while it does, in nanoseconds of `CLOCK_MONOTONIC`.

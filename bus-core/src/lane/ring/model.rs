@@ -22,7 +22,7 @@ struct Model {
 
 impl Model {
     fn data() -> Self {
-        Self::new(&[data::TAIL, data::MESSAGES, data::GENERATION, data::WAITING], RING_WORDS)
+        Self::new(&[data::TAIL, data::MESSAGES, data::GENERATION, data::READER, data::WAITING], RING_WORDS)
     }
 
     fn cursor() -> Self {

@@ -1,7 +1,7 @@
 //! [`Reader`]: the receiver's end of a ring. It believes nothing that it reads.
 
 use super::{Broken, SleepsAt, Start};
-use crate::lane::layout::{Fixed, MessageHeader, PAGE_BYTES, RECORD_BYTES, WORD_BYTES, cursor, data};
+use crate::lane::layout::{Fixed, MessageHeader, NOBODY, PAGE_BYTES, RECORD_BYTES, WORD_BYTES, cursor, data};
 use crate::lane::memory::{Fence, Memory};
 
 /// The receiver's end.
@@ -193,6 +193,12 @@ impl<D: Memory, C: Memory> Reader<D, C> {
     #[inline]
     pub fn is_honoured(&self) -> bool {
         self.data.load(data::GENERATION) <= self.generation
+    }
+
+    /// Whether others have gone on from where this receiver stands: another one reads, and what lay there may be
+    /// written over, or the sender sends it by other ways.
+    pub fn is_anothers(&self) -> bool {
+        self.data.load(data::READER) > self.generation || self.data.load(data::GENERATION) == NOBODY
     }
 
     /// Whether the sender honours this receiver also now that something was read: if so, nobody has written over that.

@@ -2,8 +2,7 @@
 
 use super::*;
 use crate::codec::Codec;
-use crate::lane::layout::{Fixed, MessageHeader, PAGE_BYTES, RECORD_BYTES, WORD_BYTES, cursor, data};
-use crate::lane::memory::Memory as _;
+use crate::lane::layout::{Fixed, MessageHeader, NOBODY, PAGE_BYTES, RECORD_BYTES, WORD_BYTES, cursor, data};
 use crate::lane::memory::tests::Heap;
 use crate::wire::Flags;
 
@@ -157,6 +156,32 @@ fn a_receiver_sees_that_what_it_has_read_may_be_written_over() {
 
 /// It gave its place and its count to the next one, who read from anywhere; and one that scribbled over its head
 /// sent its sender back to where it had begun, long written over.
+/// What was in the lane was lost with the daemon that had it from its sender: the receiver had let go of it.
+#[test]
+fn a_receiver_has_a_lane_to_itself_until_its_sender_honours_the_next() {
+    let memories = Memories::new(RING_BYTES);
+    let mut writer: Writer<_, &dyn Memory> = Writer::new(&memories.data, &memories.cursor, bounds(10));
+    let mut reader = memories.reader(RING_BYTES);
+    writer.write(&header(1, b"", b"payload"), b"", b"payload").unwrap();
+    writer.publish();
+    assert!(reader.claim(1) && !reader.is_anothers());
+    writer.turn(&Nothing, 1);
+    assert!(!reader.is_honoured(), "it takes nothing more by itself");
+    assert!(!reader.is_anothers(), "and nobody else does");
+    let next = Heap::new(PAGE_BYTES);
+    writer.turn(&next, 2);
+    assert!(reader.is_anothers());
+}
+
+#[test]
+fn what_a_sender_takes_back_is_nothing_to_its_receiver() {
+    let memories = Memories::new(RING_BYTES);
+    let mut writer: Writer<_, &dyn Memory> = Writer::new(&memories.data, &memories.cursor, bounds(10));
+    writer.turn(&Nothing, NOBODY);
+    let reader = memories.reader(RING_BYTES);
+    assert!(reader.is_anothers());
+}
+
 #[test]
 fn a_receiver_that_lies_of_where_it_stands_costs_the_next_nothing() {
     const RING: u64 = 16 * 1024;

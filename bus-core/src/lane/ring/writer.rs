@@ -314,6 +314,11 @@ impl<D: Memory, C: Memory> Writer<D, C> {
         let start = self.start_of_next();
         (self.head, self.acknowledged) = (start.logical, start.messages);
         (self.cursor, self.start, self.rung) = (cursor, start, 0);
+        if self.cursor.words() > 0 {
+            // Before anything is written over that this one has let go of: until then the receiver before it has the
+            // lane to itself, should all others die.
+            self.data.store(data::READER, generation);
+        }
         start
     }
 

@@ -75,6 +75,8 @@ pub(super) struct Lane {
     head: Option<Record>,
     /// How far it went at the first look.
     first_tail: u64,
+    /// How far it went at the second: what is behind that is for the next round.
+    second_tail: u64,
     /// Something of it was handed out.
     begun: bool,
     /// What is not to be handed out.
@@ -165,7 +167,8 @@ impl Lane {
             proof: given.proof,
             generation: given.generation,
             next: reader.head(),
-            first_tail: reader.tail(),
+            first_tail: 0,
+            second_tail: 0,
             reader,
             ringer: Ringer::new(ringer),
             sender: given.sender,
@@ -220,10 +223,10 @@ impl Lane {
         self.reader.look()
     }
 
-    /// The first message that is not handed out, if it was seen at the last look.
+    /// The first message that is not handed out, if it was seen at the second look.
     #[inline]
     fn head(&mut self) -> Result<Option<Record>, Broken> {
-        while self.head.is_none() && self.next.logical < self.reader.tail() {
+        while self.head.is_none() && self.next.logical < self.second_tail {
             if let Some(behind) = self.skips.behind(self.next) {
                 self.next = behind;
                 continue;
@@ -273,13 +276,16 @@ impl Lane {
     }
 
     /// What the next daemon has to know; nothing when another receiver has it. This one takes nothing more.
+    ///
+    /// A sender that has turned away from this one, and to nobody else yet, has brought the lane to a daemon that may
+    /// have died since, and may be dead itself: then nobody else has what is in it.
     pub(super) fn brought(&self, channel: &ChannelName) -> Option<LaneBrought> {
         let head = self.reader.head();
         let mut attempts = self.attempts.clone();
         // The claim counts one attempt.
         let given_back = self.given_back.first().map_or(0, |times| times.saturating_sub(1));
         attempts.push(LaneAttempts { before: head.messages + 1, times: given_back });
-        self.reader.is_honoured().then(|| LaneBrought {
+        (!self.reader.is_anothers()).then(|| LaneBrought {
             lane: self.id,
             proof: self.proof,
             channel: channel.clone(),
@@ -334,14 +340,28 @@ impl Lanes {
     /// a stream that is another.
     fn end_round(&mut self) {
         self.round = Round::default();
-        self.lanes.iter_mut().for_each(|lane| lane.first_tail = 0);
+        for lane in &mut self.lanes {
+            (lane.first_tail, lane.second_tail, lane.head) = (0, 0, None);
+        }
     }
 
     pub(super) fn get_mut(&mut self, id: LaneId) -> Option<&mut Lane> {
         self.lanes.iter_mut().find(|lane| lane.id == id)
     }
 
-    /// Lets a lane go. Returns its sender, its process and the last sequence that was acknowledged.
+    /// Lets a lane go that this receiver may not read from any more. Unless another has read on, this one has it for
+    /// the next daemon until it is given the lane again. Returns its sender, and the last sequence that was
+    /// acknowledged.
+    pub(super) fn lose(&mut self, id: LaneId) -> Option<(Origin, u64)> {
+        let lane = self.remove(id)?;
+        let known = (lane.origin(), lane.last_sequence());
+        if !lane.reader.is_anothers() {
+            self.handed_in.push(lane);
+        }
+        Some(known)
+    }
+
+    /// Lets a lane go.
     pub(super) fn remove(&mut self, id: LaneId) -> Option<Lane> {
         self.handed_in.retain(|lane| lane.id != id);
         let index = self.lanes.iter().position(|lane| lane.id == id)?;
@@ -481,6 +501,7 @@ impl Lanes {
         for lane in &mut self.lanes {
             lane.look().map_err(|broken| (lane.id, broken))?;
             lane.first_tail = lane.reader.tail();
+            lane.second_tail = lane.first_tail;
         }
         if alone {
             // One after the other, as they lie: there is nothing to put them in order with, unless the stream
@@ -496,6 +517,7 @@ impl Lanes {
         let clock_ns = now_ns();
         for lane in &mut self.lanes {
             lane.look().map_err(|broken| (lane.id, broken))?;
+            lane.second_tail = lane.reader.tail();
         }
         self.round = Round { first_due, due: self.due(), clock_ns };
         Ok(())
@@ -509,6 +531,10 @@ impl Lanes {
 
     fn next_of_round(&mut self, stream: Stream) -> Result<Option<Next>, (LaneId, Broken)> {
         let clock_ns = self.round.clock_ns;
+        if clock_ns == 0 {
+            // Nobody has looked yet.
+            return Ok(None);
+        }
         let mut best = stream.head_ns.map(|stamp_ns| (stamp_ns.min(clock_ns), Next::Stream));
         let begins_at = stream.received.saturating_sub(stream.waiting);
         // Where nobody shows how far the stream goes, no lane is of this daemon, and there is no order to keep.

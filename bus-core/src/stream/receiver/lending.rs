@@ -388,8 +388,8 @@ impl StreamReceiver {
                     // The daemon may have said why, and may let this receiver in again.
                     self.lose_link(state);
                     state.forget_revoked_lanes();
-                } else if let Some(lane) = state.lanes.remove(lane) {
-                    state.receiving.note(lane.origin(), lane.last_sequence());
+                } else if let Some((origin, sequence)) = state.lanes.lose(lane) {
+                    state.receiving.note(origin, sequence);
                 }
                 false
             }

@@ -60,7 +60,8 @@ impl Kept for StreamSender {
 
     fn reattach(&self) -> Reattached {
         let (resume, had_lane) = {
-            let state = lock(&self.state);
+            let mut state = lock(&self.state);
+            self.settle_stream(&mut state);
             (state.sending.resume(), state.lane.as_ref().map(SenderLane::id))
         };
         let wish = had_lane.map_or(self.options.lane, LaneWish::Has);

@@ -177,6 +177,11 @@ impl SenderLane {
         (self.kept, self.given_up) = (false, false);
     }
 
+    fn has_acknowledgements(&mut self) -> bool {
+        let _ = self.writer.look();
+        self.writer.acknowledged() > 0
+    }
+
     pub(super) fn unacknowledged(&mut self) -> u64 {
         // A receiver that lies about that lies to nobody else.
         let _ = self.writer.look();
@@ -475,13 +480,26 @@ impl StreamSender {
     /// Reads what the daemon says, and does what it says of lanes.
     pub(super) fn look_around<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
         self.pump(&mut state);
-        let owes = state.sending.unacknowledged() > 0;
-        if let Some(lane) = state.lane.as_mut().filter(|lane| lane.owes_stream && !owes) {
+        self.settle_stream(&mut state);
+        self.tend_lane(&mut state);
+        state
+    }
+
+    /// Shows the receiver that all is acknowledged which was sent before the lane by the stream, once it is. Who
+    /// acknowledges something in the lane has acknowledged all before it, whether or not a daemon had the time to
+    /// say so.
+    pub(super) fn settle_stream(&self, state: &mut State) {
+        let State { lane: Some(lane), sending, link, .. } = state else { return };
+        if !lane.owes_stream {
+            return;
+        }
+        if sending.unacknowledged() > 0 && lane.has_acknowledgements() {
+            sending.settle_before_lane(lane.sequence - lane.writer.messages(), matches!(link, Link::Up(_)));
+        }
+        if sending.unacknowledged() == 0 {
             lane.owes_stream = false;
             lane.writer.settle_stream();
         }
-        self.tend_lane(&mut state);
-        state
     }
 
     /// Does what the daemon says of lanes. What has to be fetched for that a thread fetches.

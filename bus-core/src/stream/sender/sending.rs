@@ -171,6 +171,14 @@ impl Sending {
         self.settled = Settled { accepted: sequence, acked: sequence, ..self.settled };
     }
 
+    /// All up to here that was sent by the stream is acknowledged, by what was acknowledged behind it in a lane. What
+    /// the socket has begun is finished all the same.
+    pub(super) fn settle_before_lane(&mut self, sequence: u64, is_up: bool) {
+        debug_assert_eq!(sequence, self.last_sequence);
+        self.settled = Settled { accepted: sequence, acked: sequence, ..self.settled };
+        self.release(if is_up { self.outbox.written_frames() } else { usize::MAX });
+    }
+
     /// Goes on by the stream, behind messages of which all are acknowledged.
     pub(super) fn leave_lane(&mut self, lane: LaneId, sequence: u64) {
         self.in_lane = false;
@@ -526,6 +534,28 @@ mod tests {
         assert_eq!(push(&mut sending), 3);
         assert_eq!(sending.withdraw(), Withdrawn::Whole);
         assert_eq!(sending.withdraw(), Withdrawn::Sent);
+    }
+
+    /// The daemon died before it could tell, and what the lane's receiver had acknowledged came again, for itself, behind
+    /// what it had acknowledged later.
+    #[test]
+    fn what_is_acknowledged_in_the_lane_behind_it_is_not_sent_again() {
+        let mut sending = sending();
+        (0..3).for_each(|_| _ = push(&mut sending));
+        write(&mut sending, usize::MAX);
+        sending.disconnected();
+        assert_eq!(sending.resume().next_sequence, 1);
+        sending.settle_before_lane(3, false);
+        assert_eq!((sending.resume().next_sequence, sending.unacknowledged()), (4, 0));
+    }
+
+    #[test]
+    fn what_the_socket_has_begun_is_finished_although_it_is_acknowledged_in_the_lane_behind_it() {
+        let mut sending = sending();
+        (0..2).for_each(|_| _ = push(&mut sending));
+        write(&mut sending, HEADER_BYTES + 8 + 10);
+        sending.settle_before_lane(2, true);
+        assert_eq!((sending.unacknowledged(), sending.unwritten()), (1, HEADER_BYTES + 8 - 10));
     }
 
     #[test]

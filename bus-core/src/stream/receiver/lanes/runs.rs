@@ -63,6 +63,7 @@ impl Lanes {
         }
         let record = match lane.head {
             Some(record) => record,
+            None if lane.next.logical >= lane.second_tail => return None,
             // What is no record shows at the next choice.
             None => lane.reader.record(lane.next).ok()??,
         };
