@@ -10,7 +10,8 @@ use super::session::{DialError, Dialer};
 use crate::lane::stamp::clock;
 use crate::transport::{Connection, Interest};
 use crate::wire::{
-    FrameHeader, FrameLimits, HEADER_BYTES, Hello, Kind, LaneBrought, LaneHello, Role, put_control, read_control,
+    FrameHeader, FrameLimits, HEADER_BYTES, Hello, Kind, LaneBrought, LaneHello, Refused, Role, put_control,
+    read_control,
 };
 
 /// How long handing over one lane may take: a daemon that serves answers at once.
@@ -25,6 +26,10 @@ impl Dialer {
         let mut desk = Desk::open(self, Role::Lane(hello))?;
         match desk.next_frame()? {
             (Kind::Welcome, _) => Ok(desk.descriptors),
+            (Kind::Refused, body) => match read_control::<Refused>(Kind::Refused, &body) {
+                Ok(refused) => Err(io::Error::other(NoneWait(refused.text))),
+                Err(error) => Err(io::Error::other(error)),
+            },
             _ => Err(io::Error::other("the daemon hands the lane to nobody")),
         }
     }
@@ -50,6 +55,16 @@ impl Dialer {
             _ => Err(DialError::Unreachable(io::ErrorKind::ConnectionReset.into())),
         }
     }
+}
+
+/// The daemon has nothing that waits for this ticket, and will not have.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct NoneWait(String);
+
+/// Whether asking again is of no use: what the ticket stood for is gone.
+pub(super) fn is_gone_for_good(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| inner.is::<NoneWait>())
 }
 
 /// Whether nothing but time is wrong: the daemon has not answered yet, or is not there at the moment.

@@ -158,7 +158,7 @@ pub struct Broker {
     /// Senders that have become busy.
     busy: Vec<(ChannelId, AccountId)>,
     /// Descriptors that wait to be fetched.
-    tickets: VecDeque<Ticket>,
+    tickets: Vec<Ticket>,
     tickets_made: u64,
     /// New receivers that wait for former ones.
     early: Vec<(PeerId, Hello)>,
@@ -218,7 +218,7 @@ impl Broker {
             records: Records::default(),
             laned: Vec::new(),
             busy: Vec::new(),
-            tickets: VecDeque::new(),
+            tickets: Vec::new(),
             tickets_made: 0,
             early: Vec::new(),
             brought: Vec::new(),

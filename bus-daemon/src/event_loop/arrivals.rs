@@ -109,8 +109,11 @@ impl<O: Outside> EventLoop<O> {
             closing: None,
         });
         self.by_peer.insert(peer, key);
-        // It may have spoken before it was watched.
-        self.queue(key);
+        if number.is_some() {
+            // It may have spoken before. What a socket has said the next poll tells, behind those that spoke earlier:
+            // who leaves and comes again at once has left first.
+            self.queue(key);
+        }
         Some(key)
     }
 
@@ -118,12 +121,7 @@ impl<O: Outside> EventLoop<O> {
     pub(super) fn look_into_memory(&mut self) {
         let (arrived, ready) = self.memory.take();
         let credentials = Credentials { pid: std::process::id(), uid: rustix::process::geteuid().as_raw() };
-        for (number, end) in arrived {
-            let connection = Connection::new(connection::Stream::Memory(end));
-            if let Some(key) = self.admit(connection, credentials, Some(number)) {
-                self.by_number.insert(number, key);
-            }
-        }
+        // Those first that were here: who leaves and comes again at once has left first.
         for number in ready {
             let Some(key) = self.by_number.get(&number).copied() else { continue };
             let connection = &mut self.connections[key].connection;
@@ -131,6 +129,12 @@ impl<O: Outside> EventLoop<O> {
             let deserted = connection.deserted;
             // No further word comes after this one: whoever reads later must know that the end is there.
             self.ready(key, Readiness { readable: true, read_closed: deserted, writable: true, deserted });
+        }
+        for (number, end) in arrived {
+            let connection = Connection::new(connection::Stream::Memory(end));
+            if let Some(key) = self.admit(connection, credentials, Some(number)) {
+                self.by_number.insert(number, key);
+            }
         }
     }
 

@@ -311,6 +311,35 @@ fn the_ticket_of_a_stand_in_does_not_give_out_the_next_receivers_cursor() {
     assert!(handed.is_none() || new.is_none() || handed < new, "handed over is what the receiver is about to map");
 }
 
+/// The oldest were forgotten, and after a restart beside many lanes their ends fetched in vain.
+#[test]
+fn what_waits_for_one_end_is_kept_however_many_others_have_lanes() {
+    let mut raw = Raw::with(5, |rules| {
+        (rules.user_lanes_max, rules.user_lane_bytes_max, rules.user_channels_max) = (10_000, u64::MAX, 10_000);
+        rules.user_connections_max = 10_000;
+    });
+    let senders: Vec<PeerId> = (0..1_500)
+        .map(|number| {
+            let sender = raw.connect();
+            let hello = sender_hello(&format!("jobs.{number}"));
+            raw.hello(sender, Role::Sender(SenderHello { lane: LaneWish::AtOnce, ..hello }));
+            sender
+        })
+        .collect();
+    for action in std::mem::take(&mut raw.lanes) {
+        if let LaneAction::Make(lane, _) = action {
+            raw.broker.lane_made(lane, Ok(42));
+        }
+    }
+    raw.turn();
+    for sender in senders {
+        let LaneOffered { lane, ticket, .. } = raw.last(sender, Kind::LaneOffered).unwrap();
+        let fetch = raw.connect();
+        raw.hello(fetch, Role::Lane(LaneHello { lane, ticket }));
+        assert!(raw.lanes.contains(&LaneAction::HandOver(fetch, lane, LanePart::ForSender)));
+    }
+}
+
 #[test]
 fn a_purge_while_the_sender_is_away_makes_room_for_it() {
     let mut raw = Raw::new(10);

@@ -44,6 +44,13 @@ impl Story {
     }
 
     fn move_to_lane(&mut self) {
+        self.offer_lane();
+        self.raw.say(self.sender, Kind::Moved, &LaneNamed { lane: self.lane });
+        let given: LaneGiven = self.raw.last(self.receiver, Kind::LaneGiven).unwrap();
+        self.raw.say(self.receiver, Kind::Watching, &Watching { lane: self.lane, generation: given.generation });
+    }
+
+    fn offer_lane(&mut self) {
         let made = std::mem::take(&mut self.raw.lanes).into_iter().find_map(|action| match action {
             LaneAction::Make(lane, _) => Some(lane),
             _ => None,
@@ -51,9 +58,6 @@ impl Story {
         self.lane = made.expect("a lane is made");
         self.raw.broker.lane_made(self.lane, Ok(42));
         self.raw.turn();
-        self.raw.say(self.sender, Kind::Moved, &LaneNamed { lane: self.lane });
-        let given: LaneGiven = self.raw.last(self.receiver, Kind::LaneGiven).unwrap();
-        self.raw.say(self.receiver, Kind::Watching, &Watching { lane: self.lane, generation: given.generation });
     }
 
     pub(crate) fn send_on_stream(&mut self, sequences: std::ops::RangeInclusive<u64>) {
@@ -107,6 +111,21 @@ impl Story {
         let info = self.show();
         (info.senders[0].route.clone(), info.ledger)
     }
+}
+
+/// Its memory was charged to its user for as long as the sender was there.
+#[test]
+fn a_lane_that_its_sender_never_looks_at_is_taken_back_and_offered_anew_when_it_is_busy_again() {
+    let mut story = Story::new(Raw::new(5), LaneWish::WhenBusy);
+    story.send_on_stream(1..=64);
+    story.acknowledge_stream(64);
+    story.offer_lane();
+    story.wait_ms(60_000);
+    assert!(story.is_freed());
+    let first = story.lane;
+    story.send_on_stream(65..=128);
+    story.offer_lane();
+    assert_ne!(story.lane, first);
 }
 
 #[test]

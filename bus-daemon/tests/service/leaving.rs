@@ -1,5 +1,8 @@
 //! Peers that go, in whatever way, and what must be left of them: nothing.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
 use bus_core::wire::{Kind, Progress, Request, put_control};
 
 use crate::busd::{Running, busd, place};
@@ -32,6 +35,34 @@ fn a_peer_that_says_goodbye_and_then_garbage_leaves_nothing_behind() {
     }
     control.ask_until_connections_are(1);
     assert_eq!(running.descriptors(), descriptors);
+}
+
+/// Who came was heard before those whose words had come earlier, and was told that the seat was taken: by itself.
+#[test]
+fn a_receiver_that_leaves_and_comes_again_at_once_has_left_first() {
+    let (place, socket) = place();
+    let _running = Running::start(place.path(), busd(&socket));
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            // The daemon has others to let in meanwhile.
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    Peer::control(&socket).hear_welcome();
+                }
+            });
+        }
+        let come_and_go = || {
+            for _ in 0..2_000 {
+                let mut receiver = Peer::receiver(&socket, "jobs");
+                receiver.hear_welcome();
+                receiver.say(Kind::Goodbye, &Progress::default());
+            }
+        };
+        let outcome = scope.spawn(come_and_go).join();
+        done.store(true, Ordering::Relaxed);
+        outcome.unwrap();
+    });
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::time::Instant;
 use super::lanes::{Ends, Lane};
 use super::lending::DAEMON_LOOK;
 use super::{NoMessage, State, StreamReceiver, Wait};
-use crate::stream::handover::may_yet_answer;
+use crate::stream::handover::{is_gone_for_good, may_yet_answer};
 use crate::stream::session::{Backoff, Dialer, lock, wall_clock_ns};
 use crate::wire::{Kind, LaneDone, LaneGiven, LaneHello, LaneId, LaneSkip, Watching};
 
@@ -58,6 +58,7 @@ struct Wanted {
 #[derive(Debug)]
 struct Fetched {
     lane: LaneId,
+    generation: u64,
     outcome: Result<(Lane, Ends), String>,
 }
 
@@ -108,7 +109,7 @@ impl StreamReceiver {
             errands.fetching = false;
             let none = |wanted: Wanted| {
                 let outcome = Err(format!("there is no thread that could fetch it: {error}"));
-                Fetched { lane: wanted.given.lane, outcome }
+                Fetched { lane: wanted.given.lane, generation: wanted.given.generation, outcome }
             };
             let unfetched = std::mem::take(&mut errands.wanted);
             errands.fetched.extend(unfetched.into_iter().map(none));
@@ -130,8 +131,10 @@ impl StreamReceiver {
             return;
         }
         let fetched = std::mem::take(&mut lock(&self.errands).fetched);
-        for Fetched { lane, outcome } in fetched {
-            let Some(index) = state.coming.lanes.iter().position(|expected| expected.lane == lane) else { continue };
+        for Fetched { lane, generation, outcome } in fetched {
+            // It may have been given again since.
+            let is_it = |expected: &Expected| expected.lane == lane && expected.generation == generation;
+            let Some(index) = state.coming.lanes.iter().position(is_it) else { continue };
             match outcome {
                 Ok((new, ends)) => {
                     let expected = state.coming.lanes.remove(index);
@@ -226,7 +229,8 @@ fn fetch_all(endpoint: &Weak<StreamReceiver>, dialer: &Dialer) {
         let Some(endpoint) = endpoint.upgrade() else { return };
         let mut errands = lock(&endpoint.errands);
         if errands.connection == wanted.connection {
-            errands.fetched.push(Fetched { lane: wanted.given.lane, outcome });
+            let LaneGiven { lane, generation, .. } = wanted.given;
+            errands.fetched.push(Fetched { lane, generation, outcome });
         }
         drop(errands);
         endpoint.lanes_came();
@@ -247,7 +251,7 @@ impl Wanted {
             };
             // A daemon that is stopped may go on at any time, and one that is gone is noticed elsewhere.
             missed += u32::from(!may_yet_answer(&error));
-            if missed == LANES_MISSED_MAX || !is_wanted() {
+            if missed == LANES_MISSED_MAX || is_gone_for_good(&error) || !is_wanted() {
                 return Err(format!("lane {} cannot be read by its receiver: {error}", self.given.lane.0));
             }
             std::thread::sleep(pauses.next_delay());

@@ -263,6 +263,7 @@ impl StreamReceiver {
         }
         if skipped > 0 {
             self.write(state);
+            self.leave_to_keeper(state);
             if state.connection.is_none() {
                 // Lost with that, and perhaps the lanes: it is chosen again.
                 return Next::Nothing;
@@ -358,6 +359,7 @@ impl StreamReceiver {
             drop(lane);
             state.receiving.control.push(Kind::LaneDone, &done);
             self.write(state);
+            self.leave_to_keeper(state);
         }
     }
 
@@ -370,6 +372,7 @@ impl StreamReceiver {
         if !lane.is_orphaned() {
             state.receiving.control.push(Kind::LaneDone, &done);
             self.write(state);
+            self.leave_to_keeper(state);
         }
     }
 

@@ -201,6 +201,10 @@ impl StreamReceiver {
     /// Takes a new connection into use, if there is one.
     fn adopt(&self, state: &mut State) -> bool {
         let Some(Session { connection, inbox, welcome }) = lock(&self.arrived).take() else { return false };
+        if matches!(*lock(&self.link), Link::Over) {
+            // Its user let go of it while the keeper connected: the seat is given back with the connection.
+            return false;
+        }
         let daemon = welcome.daemon;
         let WelcomeRole::Receiver(welcome) = welcome.role else { return false };
         self.forget_coming(state);
@@ -423,8 +427,9 @@ impl StreamReceiver {
             self.write(state);
             connection.hang_up();
         }
-        state.connection = None;
-        *lock(&self.link) = Link::Over;
+        (state.connection, *lock(&self.link)) = (None, Link::Over);
+        // Perhaps the keeper has connected it anew.
+        *lock(&self.arrived) = None;
         keeper::wake();
     }
 }

@@ -57,6 +57,7 @@ impl Broker {
     /// Tells senders that they do not need their lanes.
     pub(super) fn recall_idle_lanes(&mut self, channel_id: ChannelId) {
         let (now_ms, patience_ms) = (self.now_ms, self.rules.lane_idle_ms);
+        self.take_unmapped_lanes_back(channel_id);
         for index in 0..self.channel(channel_id).lanes.len() {
             let lane = &self.channel(channel_id).lanes[index];
             if !lane.may_be_recalled() {
@@ -77,6 +78,22 @@ impl Broker {
             let (lane, sender) = (lane.id, lane.account.and_then(|account| channel.account(account).peer));
             if let Some(sender) = sender.filter(|_| over) {
                 self.put(sender, Kind::LaneRecalled, &LaneNamed { lane });
+            }
+        }
+    }
+
+    /// Who was busy, was offered a lane, and did not even look at that: it does something else.
+    fn take_unmapped_lanes_back(&mut self, channel_id: ChannelId) {
+        let (now_ms, patience_ms) = (self.now_ms, self.rules.lane_idle_ms);
+        let lanes = &self.channel(channel_id).lanes;
+        let rests =
+            |idle: Idle| matches!(idle, Idle::Since { at_ms, .. } if now_ms.saturating_sub(at_ms) >= patience_ms);
+        let unmapped = lanes.iter().filter(|lane| lane.state == State::Offered && rests(lane.idle));
+        let unmapped: Vec<(LaneId, Option<AccountId>)> = unmapped.map(|lane| (lane.id, lane.account)).collect();
+        for (lane, account) in unmapped {
+            self.free_lane(channel_id, lane);
+            if let Some(account_id) = account {
+                self.may_have_another(channel_id, account_id, false);
             }
         }
     }

@@ -288,6 +288,7 @@ impl Broker {
                 let uid = self.peer(id).map_or(0, |peer| peer.credentials.uid);
                 let proof = self.prove(lane, sender, self.channel(channel_id).name.as_str(), uid, number);
                 self.channel_mut(channel_id).lanes[index].proof = proof;
+                self.due(self.now_ms + self.lane_looks_ms());
                 let ticket = self.ticket(lane, LanePart::ForSender, id);
                 let ring_bytes = size.ring_bytes;
                 self.put(id, Kind::LaneOffered, &LaneOffered { lane, ticket, ring_bytes, window_messages, proof });

@@ -16,9 +16,6 @@ pub(in crate::broker) struct Ticket {
     uid: u32,
 }
 
-/// How many tickets wait at most, for all: the oldest is forgotten.
-const TICKETS_MAX: usize = 1024;
-
 impl Broker {
     /// Somebody fetches what a ticket stands for.
     pub(in crate::broker) fn fetch_lane(&mut self, id: PeerId, hello: LaneHello) -> Result<(), Refusal> {
@@ -35,14 +32,17 @@ impl Broker {
         Ok(())
     }
 
-    /// Something waits to be fetched, by the user of `holder`.
+    /// Something waits to be fetched, by the user of `holder`. What waited for the same end of the lane does not any
+    /// more: so there are three tickets for each lane at most.
     pub(super) fn ticket(&mut self, lane: LaneId, part: LanePart, holder: PeerId) -> [u8; 16] {
         let uid = self.peer(holder).map_or(0, |peer| peer.credentials.uid);
         let key = self.next_ticket(lane.0);
-        self.tickets.push_back(Ticket { key, lane, part, uid });
-        if self.tickets.len() > TICKETS_MAX {
-            self.tickets.pop_front();
+        match part {
+            LanePart::ForSender => self.forget_data_tickets(lane),
+            LanePart::ForReceiver(_) => self.forget_receiver_tickets(lane),
+            LanePart::Cursor(_) | LanePart::StandIn => self.forget_cursor_tickets(lane),
         }
+        self.tickets.push(Ticket { key, lane, part, uid });
         key
     }
 
