@@ -9,6 +9,7 @@
 //! One thread uses a receiver, and holds the lock of its state also while it waits for messages; the
 //! keeper and owned deliveries come in between.
 
+mod beside;
 mod coming;
 mod deferral;
 mod drained;

@@ -4,7 +4,7 @@
 use std::io;
 use std::sync::Weak;
 
-use super::lane::{Cursor, SenderLane, cursor_of};
+use super::mapped::{Cursor, SenderLane, cursor_of};
 use super::{State, StreamSender, Written};
 use crate::lane::doorbell::Ringer;
 use crate::stream::handover::may_yet_answer;

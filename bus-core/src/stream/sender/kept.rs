@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::lane::SenderLane;
+use super::mapped::SenderLane;
 use super::{Link, StreamSender, hello};
 use crate::address::Address;
 use crate::stream::keeper::{Kept, Reattached, Standing, Tended};

@@ -1,6 +1,6 @@
 //! A sender that leaves its lane, because it sends too little to need one, and goes on by the stream.
 
-use super::lane::SenderLane;
+use super::mapped::SenderLane;
 use super::{State, StreamSender};
 use crate::stream::keeper;
 use crate::wire::{Kind, LaneId, LaneNamed, LaneWish};

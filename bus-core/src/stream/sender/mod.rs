@@ -9,6 +9,7 @@ mod fetching;
 mod kept;
 mod lane;
 mod leaving;
+mod mapped;
 mod news;
 mod room;
 mod sending;
@@ -18,7 +19,8 @@ use std::convert::Infallible;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
-use self::lane::{InLane, SenderLane};
+use self::lane::InLane;
+use self::mapped::SenderLane;
 use self::room::{Entering, Room};
 use self::sending::{Sending, Withdrawn};
 pub(crate) use self::slot::{LaneSlot, Loaned};

@@ -5,7 +5,7 @@ use std::os::fd::AsFd as _;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::lane::SenderLane;
+use super::mapped::SenderLane;
 use super::sending::Broken;
 use super::{Link, State, StreamSender, Written};
 use crate::stream::inbox::Fill;

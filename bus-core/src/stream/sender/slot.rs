@@ -1,6 +1,7 @@
 //! A message that is written in the lane's own memory before it is sent, and several that are sent together there.
 
-use super::lane::{InLane, SenderLane};
+use super::lane::InLane;
+use super::mapped::SenderLane;
 use super::room::Entering;
 use super::{Encoded, LOOK_INTERVAL_NS, Link, PushError, StreamSender, Until, Wait};
 use crate::codec::Codec;
