@@ -205,6 +205,39 @@ fn a_daemon_that_dies_is_not_the_last_sender_that_leaves() {
     });
 }
 
+/// The keeper found it in use each time that it looked, and the seat went to another.
+#[test]
+fn a_receiver_that_has_a_message_in_hand_most_of_the_time_comes_back() {
+    on_stage("a_receiver_that_has_a_message_in_hand", |stage, bus| {
+        let sender = sender(bus, CHANNEL);
+        (0..200).for_each(|number| sender.send(number).expect("the channel is there"));
+        let mut receiver = bus.raw_receiver(CHANNEL).open().expect("the seat is free");
+        let (done, is_done) = crossbeam_channel::bounded::<()>(0);
+        let (begun, has_begun) = unbounded();
+        let works = thread::spawn(move || {
+            for _ in 0..200 {
+                let delivery = receiver.next_bytes(Some(Instant::now() + PATIENCE)).expect("a message comes");
+                begun.send(()).expect("somebody listens");
+                // Its work, until it is told that there is no hurry any more.
+                let _ = is_done.recv_timeout(Duration::from_millis(40));
+                delivery.ack();
+            }
+        });
+        has_begun.recv().expect("it works");
+        stage.kill_daemon();
+        stage.start_daemon();
+        let bus = stage.bus();
+        let begin = Instant::now();
+        eventually("the receiver is at the next daemon", || {
+            bus.show(CHANNEL).is_ok_and(|info| info.receiver.is_some())
+        });
+        let took = begin.elapsed();
+        drop(done);
+        works.join().expect("all come");
+        assert!(took < Duration::from_secs(2), "it took {took:?} of the 8 seconds that it worked");
+    });
+}
+
 /// A test with a daemon that it may kill, under the watchdog.
 fn on_stage(name: &str, test: fn(&mut Stage, &Bus)) {
     let body = move || {

@@ -9,7 +9,7 @@ use crate::stream::inbox::Fill;
 use crate::stream::keeper::{Kept, Reattached, Standing, Tended};
 use crate::stream::session::{DialError, is_final, lock};
 use crate::transport::Interest;
-use crate::wire::{RefusedCode, Role};
+use crate::wire::{RefusedCode, Returning, Role};
 
 impl Kept for StreamReceiver {
     fn address(&self) -> &Address {
@@ -87,11 +87,7 @@ impl Kept for StreamReceiver {
 
     fn reattach(&self) -> Reattached {
         if lock(&self.arrived).is_none() {
-            let Ok(mut state) = self.state.try_lock() else { return Reattached::NotNow };
-            state.note_lanes();
-            let mut returning = state.receiving.returning();
-            returning.lanes = state.lost_lanes || !state.lanes.is_empty();
-            drop(state);
+            let Some(returning) = self.returning() else { return Reattached::NotNow };
             match self.options.dialer.dial(&Role::Receiver(hello(&self.options, Some(returning)))) {
                 Ok(session) => *lock(&self.arrived) = Some(session),
                 Err(DialError::Refused(refused)) if is_final(refused.code) => {
@@ -127,6 +123,28 @@ impl Kept for StreamReceiver {
 }
 
 impl StreamReceiver {
+    /// What it tells the next daemon. While its user holds a message that is what was left for the keeper before.
+    fn returning(&self) -> Option<Returning> {
+        let Ok(mut state) = self.state.try_lock() else {
+            return match std::mem::replace(&mut *lock(&self.left), Left::Wanted) {
+                Left::Returning(returning) => Some(returning),
+                Left::Nothing | Left::Wanted => None,
+            };
+        };
+        *lock(&self.left) = Left::Nothing;
+        Some(state.returning())
+    }
+
+    /// Leaves for the keeper what it wants and could not have, because messages are held for most of the time.
+    ///
+    /// What is acknowledged after this comes again from the next daemon, and is known here.
+    pub(super) fn leave_returning(&self, state: &mut State) {
+        let mut left = lock(&self.left);
+        if matches!(*left, Left::Wanted) {
+            *left = Left::Returning(state.returning());
+        }
+    }
+
     /// Takes up the lanes that were handed in, where that takes no time: its user may do something else for long,
     /// and should this daemon die meanwhile they are to go on.
     fn take_lanes_back<'a>(&'a self, mut state: MutexGuard<'a, State>) {
@@ -148,6 +166,24 @@ impl StreamReceiver {
             };
         }
     }
+}
+
+impl State {
+    fn returning(&mut self) -> Returning {
+        self.note_lanes();
+        let lanes = self.lost_lanes || !self.lanes.is_empty();
+        Returning { lanes, ..self.receiving.returning() }
+    }
+}
+
+/// What a thread that has the state leaves for the keeper, which needs it to connect again.
+#[derive(Debug, Default)]
+pub(super) enum Left {
+    #[default]
+    Nothing,
+    /// The keeper found the state locked.
+    Wanted,
+    Returning(Returning),
 }
 
 /// How long lanes are waited for that were handed in to a new daemon.

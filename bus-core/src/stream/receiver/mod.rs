@@ -34,6 +34,7 @@ use rustix::time::{ClockId, clock_gettime};
 use self::coming::{Coming, Errands};
 use self::deferral::Deferral;
 pub(crate) use self::in_place::Copied;
+use self::kept::Left;
 use self::lanes::{Lanes, Next};
 use self::lending::LaneLoan;
 pub use self::lent_frame::LentFrame;
@@ -113,6 +114,8 @@ pub(crate) struct StreamReceiver {
     link: Mutex<Link>,
     /// A new connection, until whoever next has the state takes it into use.
     arrived: Mutex<Option<Session>>,
+    /// What the keeper needs for the next.
+    left: Mutex<Left>,
     /// Whether something is put off that the daemon is to be told.
     deferral: Deferral,
     /// What a waiting thread has put off.
@@ -185,6 +188,7 @@ impl StreamReceiver {
             errands: Mutex::default(),
             link: Mutex::new(Link::Away),
             arrived: Mutex::new(Some(session)),
+            left: Mutex::default(),
             deferral: Deferral::default(),
             put_off: Mutex::default(),
             changed: Condvar::new(),
@@ -225,8 +229,11 @@ impl StreamReceiver {
         let mut state = lock(&self.state);
         state.receiving.will_lend(claim);
         loop {
-            if state.connection.is_none() && self.adopt(&mut state) {
-                keeper::wake();
+            if state.connection.is_none() {
+                self.leave_returning(&mut state);
+                if self.adopt(&mut state) {
+                    keeper::wake();
+                }
             }
             if state.lent() > 0 {
                 // An owned delivery is out: order waits for it.
