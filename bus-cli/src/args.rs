@@ -509,6 +509,10 @@ Examples:
   bus unlink jobs
   bus unlink jobs --from-fifo ~/jobs.fifo
   bus unlink 3 --keep       # until the daemon starts again")]
+#[command(mut_arg("from_fifo", |arg| arg.help("Of a channel, the one that reads the FIFO at PATH")))]
+#[command(mut_arg("to_fifo", |arg| arg.help("Of a channel, the one that writes to the FIFO at PATH")))]
+#[command(mut_arg("from_command", |arg| arg.help("Of a channel, the one that runs CMD and takes its output")))]
+#[command(mut_arg("to_command", |arg| arg.help("Of a channel, the one that runs CMD and feeds its input")))]
 pub(crate) struct UnlinkArgs {
     /// The number of a gateway, as `bus links` shows it, or a channel
     #[arg(value_name = "LINK|CHANNEL")]
