@@ -221,13 +221,17 @@ impl UntilArgs {
 ///
 /// Runs CMD with its input fed from the channel of --in, or its output published to the channel of --out, or
 /// both, so that any filter becomes a process of the bus. Messages are framed the same way on both sides. What
-/// is not joined to a channel stays as it is. A message is acknowledged once it is written whole into the pipe to
-/// CMD; what is not when CMD ends goes back to the channel. What CMD leaves unread in the pipe, up to 64 KiB, is
-/// acknowledged all the same: where that matters, `bus consume --exec` runs a command for each message.
+/// is not joined to a channel stays as it is. A message is acknowledged once CMD has read it whole out of its pipe;
+/// what it has not read, or read in part, goes back to the channel when it ends.
 ///
-/// Ends when CMD does, and with its exit code: 128 and the signal's number when it was killed, 127 when there is
-/// no such command, 126 when it cannot be run; and with a code of the table of `bus --help` when a channel failed.
-/// The conditions of `bus consume` end CMD's input. Ctrl-C reaches CMD by the terminal, and SIGTERM is passed on.
+/// Ends when CMD has ended and nobody holds its output any more, with the exit code of CMD: 128 and the signal's
+/// number when it was killed, 127 when there is no such command, 126 when it cannot be run; and with a code of the
+/// table of `bus --help` when a channel failed. The conditions of `bus consume` end CMD's input. Ctrl-C reaches CMD by
+/// the terminal, and SIGTERM is passed on.
+///
+/// The time of --timeout is for CMD too: when it has passed CMD's input ends, what has no room in the channel of --out
+/// is not published, and the exit code is 4. A CMD that has not ended 2 seconds later is sent SIGTERM, and is killed
+/// after one more.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -505,6 +509,10 @@ Examples:
   bus unlink jobs
   bus unlink jobs --from-fifo ~/jobs.fifo
   bus unlink 3 --keep       # until the daemon starts again")]
+#[command(mut_arg("from_fifo", |arg| arg.help("Of a channel, the one that reads the FIFO at PATH")))]
+#[command(mut_arg("to_fifo", |arg| arg.help("Of a channel, the one that writes to the FIFO at PATH")))]
+#[command(mut_arg("from_command", |arg| arg.help("Of a channel, the one that runs CMD and takes its output")))]
+#[command(mut_arg("to_command", |arg| arg.help("Of a channel, the one that runs CMD and feeds its input")))]
 pub(crate) struct UnlinkArgs {
     /// The number of a gateway, as `bus links` shows it, or a channel
     #[arg(value_name = "LINK|CHANNEL")]

@@ -7,6 +7,7 @@
 //! | bridge | ends when | and then |
 //! |---|---|---|
 //! | [`export`] | all crossbeam senders are gone and every value is sent | flushes, for as long as dropping a [`Sender`] would |
+//! | | its source has ended, and there is no daemon for as long as that | hands back what is not sent, and both ends |
 //! | | the channel of the bus is closed, or does not take a value | hands back the value, and both ends with what is left in them |
 //! | [`import`] | the channel of the bus ends | lets go of the crossbeam sender |
 //! | | all crossbeam receivers are gone | gives the message in hand back, and the seat up |
@@ -58,6 +59,7 @@ use crate::name::ChannelName;
 use crate::receiver::{Passed, Receiver};
 use crate::sender::Sender;
 use crate::signal::Signal;
+use crate::stream::sender::Seen;
 use crate::stream::session::lock;
 
 /// A bridge at work. It goes on when this is dropped.
@@ -194,8 +196,9 @@ impl<E> fmt::Debug for Bridge<E> {
 /// Why an export ended before its source did, with both ends.
 ///
 /// Nothing is lost: the value that was not sent is in [`fault`](Self::fault), those behind it are in
-/// [`taken`](Self::taken) and then in [`values`](Self::values), and what was sent and refused since is in [`Sender::refused`]. Those who send into
-/// the source notice only when this is dropped; until then they are held back as by a slow receiver.
+/// [`taken`](Self::taken) and then in [`values`](Self::values), and what was sent and refused since is in [`Sender::refused`].
+/// What was sent and is on its way stays on its way while the sender lives, as after [`Sender::flush_deadline`]. Those who
+/// send into the source notice only when this is dropped; until then they are held back as by a slow receiver.
 ///
 /// ```
 /// use bus_core::bridge::{self, ExportError, ExportFault};
@@ -218,7 +221,7 @@ impl<E> fmt::Debug for Bridge<E> {
 pub struct ExportError<T: Send + 'static> {
     /// What has happened.
     pub fault: ExportFault<T>,
-    /// What was taken from there to be sent together with the value before it, in order.
+    /// What was taken from there and not sent, in order.
     pub taken: Vec<T>,
     /// Where the values came from.
     pub values: crossbeam_channel::Receiver<T>,
@@ -245,7 +248,8 @@ pub enum ExportFault<T> {
     /// A value was not sent; it is in the error.
     #[error(transparent)]
     Send(SendError<T>),
-    /// Not all that was sent is accepted: refused, or on its way still when the time had passed.
+    /// Not all is accepted though the source has ended: refused, or on its way still when the time had passed, or not
+    /// sent because there was no daemon for so long.
     #[error(transparent)]
     Flush(FlushError),
     /// The channel was deleted while this waited for a value; [`Sender::refused`] has what was not accepted.
@@ -300,6 +304,10 @@ pub enum ImportError {
 ///
 /// Values that wait together are sent together, 128 at most, as by [`Sender::feed`]; when there are no more, they
 /// are on their way, as after [`Sender::send`]. From a channel with an exact capacity values are taken one by one.
+///
+/// While there is no daemon it waits for one, and takes on as many values as `source` may hold, but 128 at least: so it
+/// notices that its source has ended, unless more lie there than that, and waits 5 seconds more. A daemon that is there
+/// and takes nothing, because the channel is full, holds it back for as long as it does.
 ///
 /// ```
 /// # use bus_core::{Bus, bridge};
@@ -439,16 +447,19 @@ fn pass_out<T: Send + 'static>(
 ) -> Result<(), ExportFault<T>> {
     let closed = sender.closed();
     let most = sender.feeds_together();
-    let flush_bounded = || sender.flush_deadline(Instant::now() + Duration::from_millis(DROP_FLUSH_MS));
+    let flush_bounded = || sender.flush_deadline(Instant::now() + DROP_FLUSH);
     let unsent = |error| {
         // What was fed before it goes on, whether or not anybody joins. Its own end is told by the sender.
         let _ = flush_bounded();
         ExportFault::Send(error)
     };
+    let mut ends_at = None;
     loop {
-        select! {
-            recv(source) -> value => taken.extend(value),
-            recv(closed) -> _ => return Err(ExportFault::Deleted),
+        if taken.is_empty() {
+            select! {
+                recv(source) -> value => taken.extend(value),
+                recv(closed) -> _ => return Err(ExportFault::Deleted),
+            }
         }
         let mut has_yielded = false;
         loop {
@@ -456,6 +467,13 @@ fn pass_out<T: Send + 'static>(
             let together = taken.len();
             if together > 0 {
                 sender.feed_values(taken).map_err(unsent)?;
+                if taken.len() < together {
+                    ends_at = None;
+                }
+            }
+            if !taken.is_empty() {
+                // There is no daemon.
+                break;
             }
             match nothing {
                 None => {}
@@ -469,8 +487,48 @@ fn pass_out<T: Send + 'static>(
             }
         }
         // Nobody would write the rest while this waits for the next value.
-        sender.see_buffered_written();
+        see_written(source, sender, taken, &mut ends_at)?;
     }
+}
+
+/// Waits until what was fed is written, and there is a daemon for what is in `taken`. Whether the source has ended
+/// meanwhile is known once everything in it is taken. From then on the wait for a daemon has a bound: `ends_at`.
+fn see_written<T: Send + 'static>(
+    source: &crossbeam_channel::Receiver<T>,
+    sender: &Sender<T>,
+    taken: &mut Vec<T>,
+    ends_at: &mut Option<Instant>,
+) -> Result<(), ExportFault<T>> {
+    // One more, to see what is behind the last.
+    let most_away = source.capacity().map_or(usize::MAX, |capacity| capacity.max(FEWEST_AWAY).saturating_add(1));
+    // Something is left only where there was no daemon, also in a lane that goes on without one.
+    let mut seen = if taken.is_empty() { Seen::Written } else { Seen::Away };
+    let mut pause = LOOK_PAUSE_MIN;
+    loop {
+        let has_ended = match seen {
+            Seen::Written => false,
+            Seen::Unread => has_ended(source, taken, sender.feeds_together()),
+            Seen::Away => has_ended(source, taken, most_away),
+        };
+        if has_ended && taken.is_empty() {
+            return sender.flush_deadline(Instant::now() + DROP_FLUSH).map_err(ExportFault::Flush);
+        }
+        let now = Instant::now();
+        *ends_at = (has_ended && seen == Seen::Away).then(|| ends_at.unwrap_or(now + DROP_FLUSH));
+        if ends_at.is_some_and(|at| at <= now) {
+            return Err(ExportFault::Flush(FlushError::Unknown(sender.ticket())));
+        }
+        seen = sender.see_buffered_written(now + pause);
+        if seen == Seen::Written {
+            return Ok(());
+        }
+        pause = (pause * 2).min(LOOK_PAUSE_MAX);
+    }
+}
+
+/// Whether nobody can send into the source any more, and all is taken. Takes what waits, until there are `most`.
+fn has_ended<T>(source: &crossbeam_channel::Receiver<T>, taken: &mut Vec<T>, most: usize) -> bool {
+    take_waiting(source, taken, most) == Err(TryRecvError::Disconnected)
 }
 
 /// Takes what waits, until there are `most`.
@@ -547,3 +605,13 @@ fn wait_for_message<T: Send + 'static>(receiver: &Receiver<T>, stop: &Stop) -> i
         Err(error) => Err(error.into()),
     }
 }
+
+/// How long an export whose source has ended waits for the rest to be accepted, and for a daemon.
+const DROP_FLUSH: Duration = Duration::from_millis(DROP_FLUSH_MS);
+
+/// How many values an export may take on at least while there is no daemon.
+const FEWEST_AWAY: usize = 128;
+
+/// How long an export that waits for a daemon, or for one that reads, leaves its source unlooked at, at first and at last.
+const LOOK_PAUSE_MIN: Duration = Duration::from_millis(5);
+const LOOK_PAUSE_MAX: Duration = Duration::from_millis(100);

@@ -1,16 +1,18 @@
 //! Calls that are under way when the daemon is killed: what waits goes on waiting, what tries says
 //! that the daemon is away, and deadlines are kept.
 
+use std::panic::resume_unwind;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use bus_core::bridge::{self, Bridge, ExportError, ExportFault};
+use bus_core::limits::DROP_FLUSH_MS;
 use bus_core::{
     Bus, FlushError, Receiver, RecvError, RecvTimeoutError, SendTimeoutError, Sender, TryRecvError, TrySendError,
-    bridge,
 };
 use bus_tests::processes::{CHANNEL, Dice, NARROW, Stage};
 use bus_tests::{MOMENT, PATIENCE, Route, eventually, watch};
-use crossbeam_channel::unbounded;
+use crossbeam_channel::{bounded, unbounded};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 #[test]
@@ -93,6 +95,90 @@ fn bridges_outlive_the_daemon() {
         drop(values);
         exported.join().expect("all is sent");
         imported.end().expect("it is told to");
+    });
+}
+
+/// It waited for the next daemon for ever, whether or not anybody could still send into its source.
+#[test]
+fn an_export_whose_source_has_ended_waits_for_the_next_daemon_no_longer_than_a_sender_that_is_dropped() {
+    // What is sent before the daemon dies, and after.
+    let cases = [(0, 1), (1, 1), (256, 0), (256, 500), (300, 0), (300, 500)];
+    let tests = cases.map(|(before, after)| thread::spawn(move || export_without_daemon(before, after)));
+    tests.into_iter().for_each(|test| test.join().unwrap_or_else(|panic| resume_unwind(panic)));
+}
+
+fn export_without_daemon(before: u64, after: u64) {
+    on_stage("export_without_daemon", move |stage, bus| {
+        let (values, source) = unbounded();
+        let exported = bridge::export(source, sender(bus, CHANNEL));
+        (0..before).for_each(|value| values.send(value).expect("the bridge is there"));
+        let window = before.min(256);
+        eventually("all that there is room for is sent", || {
+            bus.show(CHANNEL).is_ok_and(|info| info.ledger.accepted == window)
+        });
+        stage.kill_daemon();
+        (before..before + after).for_each(|value| values.send(value).expect("the bridge is there"));
+        drop(values);
+        let (sent, sender) = given_up(exported, before + after);
+        assert!(sent >= window, "{sent} were sent");
+        stage.start_daemon();
+        let receiver = receiver(&stage.bus(), CHANNEL);
+        assert!((0..sent).all(|value| next(&receiver) == value));
+        sender.flush().expect("all is accepted");
+    });
+}
+
+/// Waits until an export without a daemon has ended. How many of the values it has sent, and its sender.
+fn given_up(exported: Bridge<Box<ExportError<u64>>>, values: u64) -> (u64, Sender<u64>) {
+    let begun = Instant::now();
+    let ExportError { fault, taken, values: rest, sender } = *exported.join().expect_err("nobody took them");
+    assert!(begun.elapsed() < Duration::from_millis(DROP_FLUSH_MS) + PATIENCE, "{:?}", begun.elapsed());
+    assert!(matches!(fault, ExportFault::Flush(FlushError::Unknown(_))), "{fault}");
+    // What it has not given back is on its way.
+    let back: Vec<u64> = taken.into_iter().chain(rest.try_iter()).collect();
+    let sent = values - back.len() as u64;
+    assert!(back.into_iter().eq(sent..values), "{sent} were sent");
+    (sent, sender)
+}
+
+/// A lane goes on without a daemon until it is full; then nobody could end the wait.
+#[test]
+fn an_export_in_a_full_lane_whose_source_has_ended_waits_no_longer_than_that() {
+    on_stage("an_export_in_a_full_lane", |stage, bus| {
+        let sender: Sender<u64> = bus.sender(CHANNEL).lane().open().expect("a sender opens");
+        let first = receiver(bus, CHANNEL);
+        eventually("it sends in its lane", || {
+            sender.send(0).expect("the daemon is there");
+            next(&first);
+            sender.is_in_lane()
+        });
+        let (values, source) = bounded(800);
+        stage.kill_daemon();
+        drop(first);
+        (0..800).for_each(|value| values.send(value).expect("there is room"));
+        drop(values);
+        let (sent, sender) = given_up(bridge::export(source, sender), 800);
+        // Its window.
+        assert_eq!(sent, 256);
+        stage.start_daemon();
+        let receiver = receiver(&stage.bus(), CHANNEL);
+        assert!((0..sent).all(|value| next(&receiver) == value));
+        sender.flush().expect("all is accepted");
+    });
+}
+
+#[test]
+fn an_export_whose_source_has_ended_sends_the_rest_to_the_next_daemon() {
+    on_stage("an_export_whose_source_has_ended_sends_the_rest", |stage, bus| {
+        let (values, source) = bounded(1_000);
+        let exported = bridge::export(source, sender(bus, CHANNEL));
+        stage.kill_daemon();
+        (0..1_000).for_each(|value| values.send_timeout(value, PATIENCE).expect("there is room"));
+        drop(values);
+        stage.start_daemon();
+        let receiver = receiver(&stage.bus(), CHANNEL);
+        assert!((0..1_000).all(|value| next(&receiver) == value));
+        exported.join().expect("all is sent");
     });
 }
 
@@ -239,7 +325,7 @@ fn a_receiver_that_has_a_message_in_hand_most_of_the_time_comes_back() {
 }
 
 /// A test with a daemon that it may kill, under the watchdog.
-fn on_stage(name: &str, test: fn(&mut Stage, &Bus)) {
+fn on_stage(name: &str, test: impl FnOnce(&mut Stage, &Bus) + Send + 'static) {
     let body = move || {
         let mut stage = Stage::new(Dice::from_environment(), Route::Stream);
         let bus = stage.bus();

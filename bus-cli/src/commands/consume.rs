@@ -117,7 +117,7 @@ impl Ends {
     }
 
     /// No message can have come before.
-    fn begin_silence(&mut self) {
+    pub(super) fn begin_silence(&mut self) {
         self.idle_at = self.idle.map(|idle| Instant::now() + idle);
     }
 

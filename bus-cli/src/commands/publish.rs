@@ -48,15 +48,16 @@ pub(crate) fn run(args: &PublishArgs, around: &Surroundings) -> Result<Exit, Fai
     Ok(Exit::Done)
 }
 
-/// Publishes the messages that `source` writes, until it ends.
+/// Publishes the messages that `source` writes, until it ends. None waits for room longer than until `deadline`.
 pub(super) fn publish_output(
     source: std::io::Result<Patient>,
     sender: &Sender<Vec<u8>>,
-    args: &RunArgs,
+    (args, deadline): (&RunArgs, Option<Instant>),
     (bus, around): (&Bus, &Surroundings),
 ) -> Result<(), Failure> {
     let headers = args.headers.iter().cloned().collect();
-    let mut publisher = Publisher::new(sender.channel(), sender, &headers);
+    let patience = deadline.map_or(Patience::Forever, Patience::UntilDeadline);
+    let mut publisher = Publisher { patience, ..Publisher::new(sender.channel(), sender, &headers) };
     let limit = publisher.limit(bus);
     let published = publisher.publish_from(source, None, &args.framing, limit);
     publisher.finish(published, around)
@@ -220,6 +221,7 @@ impl<'a> Publisher<'a> {
             Patience::Within(limit) => {
                 outgoing.feed_bytes(payload, Some(Instant::now() + limit)).map_err(Failure::from)
             }
+            Patience::UntilDeadline(deadline) => outgoing.feed_bytes(payload, Some(deadline)).map_err(Failure::from),
             Patience::None => outgoing.try_send_bytes(payload).map_err(Failure::from),
         };
         match outcome {
@@ -295,6 +297,8 @@ impl From<ReadError> for Failure {
 enum Patience {
     Forever,
     Within(Duration),
+    /// The time is for all messages together. One for which there is room is sent also later.
+    UntilDeadline(Instant),
     None,
 }
 
@@ -313,6 +317,7 @@ impl Patience {
         match self {
             Self::Forever => None,
             Self::Within(limit) => Some(limit),
+            Self::UntilDeadline(deadline) => Some(deadline.saturating_duration_since(Instant::now()).max(LATE_FLUSH)),
             Self::None => Some(Duration::from_millis(limits::DROP_FLUSH_MS)),
         }
     }
@@ -345,3 +350,6 @@ impl Pace {
 fn is_input(path: &Path) -> bool {
     path == Path::new("-")
 }
+
+/// How long the daemon has at least to accept what was sent just before a deadline, or after it.
+const LATE_FLUSH: Duration = Duration::from_secs(1);

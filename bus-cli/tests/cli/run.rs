@@ -2,10 +2,11 @@
 
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::world::{World, run, text};
+use crate::world::{PATIENCE, World, run, text};
 
 /// Lines of different lengths, some of them odd.
 fn log(lines: u32) -> String {
@@ -238,6 +239,104 @@ fn the_timeout_ends_the_input_and_is_told() {
     world.publish("from", &["a"]);
     let outcome = world.run(&["run", "--in", "from", "--timeout", "2s", "--", "cat"]);
     outcome.is(4, "a\n", "bus: from: the time passed\n");
+}
+
+/// The time was looked at between messages only: a command that did not read them kept it for ever.
+#[test]
+fn the_timeout_counts_while_the_command_does_not_read() {
+    let world = World::new();
+    // The second does not fit into the pipe.
+    world.run_with(&["publish", "from", "--null"], &[&b"a\0"[..], &vec![b'x'; 200_000]].concat()).is(0, "", "");
+    let script = "echo ready; exec sleep 1000";
+    for more in [&["-n", "2"][..], &[]] {
+        let begun = Instant::now();
+        let arguments = [&["run", "--in", "from", "--timeout", "1s"], more, &["--", "sh", "-c", script]].concat();
+        let outcome = world.run(&arguments);
+        assert_eq!((outcome.code, &outcome.stdout[..]), (4, &b"ready\n"[..]), "{}", outcome.stderr);
+        assert!(outcome.stderr.contains("from: the time passed"), "{}", outcome.stderr);
+        assert!(begun.elapsed() >= Duration::from_secs(1), "{:?}", begun.elapsed());
+    }
+    // Nothing of it was read.
+    assert_eq!(world.drain("from").len(), 2 + 200_001);
+}
+
+#[test]
+fn the_timeout_counts_while_what_the_command_writes_has_no_room() {
+    let world = World::new();
+    world.output(&["-q", "create", "to", "--capacity", "2"]);
+    world.publish("from", &["a", "b", "c", "d"]);
+    let outcome = world.run(&["run", "--in", "from", "--out", "to", "-n", "4", "--timeout", "2s", "--", "cat"]);
+    outcome.fails(4, &["message 3 for to: ", "the 2 messages before it were accepted"]);
+    assert_eq!(world.drain("to"), "a\nb\n");
+}
+
+#[test]
+fn the_timeout_ends_a_command_that_has_all_its_messages_and_does_not_end() {
+    let world = World::new();
+    world.publish("from", &["a"]);
+    // Neither the end of its input nor SIGTERM ends it, and a child of it holds the output.
+    let script = "trap '' TERM; read line; echo $line; sleep 1000 2>/dev/null & echo $! >&2; while :; do sleep 1; done";
+    for ends in [&["-n", "1"][..], &["--until-empty"]] {
+        world.publish("from", &["a"]);
+        let joined = ["run", "--in", "from", "--out", "to", "--timeout", "1s"];
+        let outcome = world.run(&[&joined[..], ends, &["--", "sh", "-c", script]].concat());
+        let pid: i32 = outcome.stderr.lines().next().unwrap().parse().unwrap();
+        rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
+        assert_eq!(outcome.code, 4, "{}", outcome.stderr);
+        assert!(
+            outcome.stderr.ends_with("bus: the time passed before the output of sh had ended\n"),
+            "{}",
+            outcome.stderr
+        );
+        assert_eq!(world.output(&["consume", "to", "-n", "1"]), "a\n");
+    }
+}
+
+/// What it gives at the end of its input is published, though the time has passed.
+#[test]
+fn a_command_may_come_to_its_end_after_the_timeout() {
+    let world = World::new();
+    world.publish("from", &["b", "a"]);
+    let outcome = world.run(&["run", "--in", "from", "--out", "to", "--timeout", "2s", "--", "sort"]);
+    outcome.is(4, "", "bus: from: the time passed\n");
+    assert_eq!(world.drain("to"), "a\nb\n");
+}
+
+#[test]
+fn the_timeout_counts_from_the_start() {
+    let world = World::new();
+    world.signal_daemon(Signal::STOP);
+    let begun = Instant::now();
+    world.run(&["run", "--in", "from", "--timeout", "2s", "--", "cat"]).fails(4, &[]);
+    assert!(begun.elapsed() >= Duration::from_secs(2), "{:?}", begun.elapsed());
+    world.signal_daemon(Signal::CONT);
+}
+
+/// Waits until a process has taken charge of a signal.
+fn await_caught(pid: u32, signal: Signal) {
+    let deadline = Instant::now() + PATIENCE;
+    let catches = |status: String| {
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap().trim().to_owned();
+        u64::from_str_radix(&caught, 16).unwrap() >> (signal.as_raw() - 1) & 1 == 1
+    };
+    while !catches(std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap()) {
+        assert!(Instant::now() < deadline, "the signal is never caught");
+        std::thread::yield_now();
+    }
+}
+
+/// It was caught for the command's sake before there was one, and forgotten.
+#[test]
+fn ctrl_c_before_there_is_a_command_ends_it() {
+    for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
+        let world = World::new();
+        world.signal_daemon(Signal::STOP);
+        let running = world.start(&["run", "--in", "from", "--", "echo", "run all the same"]);
+        await_caught(running.pid(), signal);
+        running.signal(signal);
+        running.end().is(code, "", "");
+        world.signal_daemon(Signal::CONT);
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@ use super::outgoing::SCRATCH;
 use super::unsent::Unsent;
 use super::{Route, Sender};
 use crate::error::SendError;
+use crate::stream::sender::{PushError, Until};
 
 /// So many that a lock counts for little.
 const FED_TOGETHER: usize = 128;
@@ -23,7 +24,8 @@ impl<T: Send + 'static> Sender<T> {
         }
     }
 
-    /// Feeds all values in order, and takes those out that are fed; those behind the one in the error stay.
+    /// Feeds all values in order, and takes those out that are fed; those behind the one in the error stay. While there is
+    /// no daemon the rest stays, and there is no error.
     pub(crate) fn feed_values(&self, values: &mut Vec<T>) -> Result<(), SendError<T>> {
         let stream = match &self.route {
             Route::Stream(stream) if self.route.is_here() => stream,
@@ -49,8 +51,14 @@ impl<T: Send + 'static> Sender<T> {
             }));
             let mut from = 0;
             let payloads = ends.iter().map(|to| &scratch[std::mem::replace(&mut from, *to)..*to]);
-            match stream.0.feed_all(outgoing.codec, b"", payloads) {
+            match stream.0.feed_all(outgoing.codec, b"", payloads, Until::BufferedWhileUp) {
                 Ok(()) => fed += ends.len(),
+                Err((more, PushError::Away)) => {
+                    fed += more as usize;
+                    SCRATCH.set(scratch);
+                    values.drain(..fed);
+                    return Ok(());
+                }
                 Err((more, error)) => {
                     fed += more as usize;
                     break Err(error.into());

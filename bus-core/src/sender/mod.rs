@@ -20,7 +20,7 @@ use crate::limits::PEERS_TIMEOUT_MS;
 use crate::local::LocalSender;
 use crate::message::{Message, SenderId};
 use crate::name::ChannelName;
-use crate::stream::sender::{FlushOnDrop, Until, Wait};
+use crate::stream::sender::{FlushOnDrop, Seen, Until, Wait};
 use crate::ticket::Ticket;
 use outgoing::Unconfirmed;
 
@@ -264,11 +264,11 @@ impl<T: Send + 'static> Sender<T> {
         }
     }
 
-    /// The same, and waits until the daemon's socket has taken all of it.
-    pub(crate) fn see_buffered_written(&self) {
+    /// The same, and waits until the daemon's socket has taken all of it; until `deadline` at most.
+    pub(crate) fn see_buffered_written(&self, deadline: Instant) -> Seen {
         match &self.route {
-            Route::Stream(stream) if self.route.is_here() => stream.0.see_buffered_written(),
-            Route::Stream(_) | Route::Local(_) => {}
+            Route::Stream(stream) if self.route.is_here() => stream.0.see_buffered_written(deadline),
+            Route::Stream(_) | Route::Local(_) => Seen::Written,
         }
     }
 

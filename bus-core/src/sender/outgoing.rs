@@ -256,7 +256,7 @@ impl Outgoing<'_, Vec<u8>> {
                     Ok(block) => block,
                     Err(why) => return failed(0, why),
                 };
-                let fed = stream.0.feed_all(self.codec, &block, payloads);
+                let fed = stream.0.feed_all(self.codec, &block, payloads, Until::Buffered);
                 fed.or_else(|(fed, error)| failed(fed, error.into()))
             }
             Route::Local(_) => {

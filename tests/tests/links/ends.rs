@@ -151,13 +151,69 @@ fn the_end_of_the_daemon_leaves_no_process_and_no_fifo_behind() {
         let worker = place.link("lines", Pipe::ToCommand(format!("cat > {}", copy.display())));
         let command = place.link("nothing", Pipe::FromCommand("sleep 600".to_owned()));
         let pids = [worker, command].map(|link| place.info(&link).pid.unwrap());
+        // Neither SIGTERM nor the end of a pipe ends these, nor what they have started.
+        let stubborn = place.path("stubborn");
+        let deaf = format!(
+            "trap '' TERM; echo $$ >> {0}; (echo $(exec sh -c 'echo $PPID') >> {0}; sleep 600) & exec sleep 601",
+            stubborn.display()
+        );
+        place.link("deaf", Pipe::ToCommand(deaf.clone()));
+        place.link("dumb", Pipe::FromCommand(deaf));
+        eventually("all run", || fs::read_to_string(&stubborn).is_ok_and(|text| text.lines().count() == 4));
         writer(&fifo).write_all(numbers(10_000).as_bytes()).unwrap();
         place.daemon.end();
         assert!(pids.into_iter().all(|pid| !is_alive(pid)));
+        let stubborn = fs::read_to_string(stubborn).unwrap();
+        assert!(stubborn.lines().all(|pid| !runs(pid.trim().parse().unwrap())), "{stubborn}");
         assert!(!Path::new(&fifo).exists() && !place.path("out").exists());
         // What was written before was handed on to the end.
         assert!(fs::read_to_string(copy).unwrap() == numbers(10_000));
     });
+}
+
+/// Nobody is left who could signal them: their pipes end, and that ends whoever reads or writes one.
+#[test]
+fn a_daemon_that_is_killed_leaves_no_command_behind_that_uses_its_pipe() {
+    place("daemon killed", |place| {
+        let pids = place.path("pids");
+        let tells = |then: &str| format!("trap '' TERM; echo $$ >> {}; {then}", pids.display());
+        place.link("read", Pipe::ToCommand(tells("exec cat > /dev/null")));
+        place.link(
+            "left",
+            Pipe::ToCommand(tells(&format!("exec setsid --wait sh -c '{}'", tells("exec cat > /dev/null")))),
+        );
+        place.link(
+            "child",
+            Pipe::ToCommand(tells(&format!(
+                "(echo $(exec sh -c 'echo $PPID') >> {}; cat > /dev/null) <&0 & wait",
+                pids.display()
+            ))),
+        );
+        place.link("full", Pipe::FromCommand(tells("exec yes")));
+        let idle = place.link("idle", Pipe::FromCommand("exec sleep 600".to_owned()));
+        let idle = place.info(&idle).pid.unwrap();
+        eventually("all run", || fs::read_to_string(&pids).is_ok_and(|text| text.lines().count() == 6));
+        // The flood is held back by the channel.
+        eventually("the flood waits", || {
+            place.bus.show("full").is_ok_and(|info| info.senders.iter().any(|it| it.blocked_ms.is_some()))
+        });
+        place.daemon.kill();
+        for pid in fs::read_to_string(&pids).unwrap().lines() {
+            let pid = pid.trim().parse().unwrap();
+            eventually("it has ended", || !runs(pid));
+        }
+        // As the README says of one that does neither.
+        assert!(runs(idle));
+        let idle = rustix::process::Pid::from_raw(idle.cast_signed()).unwrap();
+        rustix::process::kill_process(idle, rustix::process::Signal::KILL).unwrap();
+    });
+}
+
+/// Whether a process is there, and has not ended: one whose parent has died may be waited for late.
+fn runs(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat.rsplit(')').next().and_then(|rest| rest.trim().chars().next());
+    !matches!(state, None | Some('Z' | 'X'))
 }
 
 #[test]

@@ -43,6 +43,68 @@ fn what_a_shell_loop_writes_to_a_fifo_comes_out_byte_for_byte() {
     });
 }
 
+/// Lines of these many bytes, newlines included, by writers that write each at once; together they fill the pipe again
+/// and again.
+fn write_together(fifo: &str, lengths: &'static [usize]) -> Vec<Vec<String>> {
+    let writers = ["a", "b", "c", "d"].map(|name| {
+        let fifo = fifo.to_owned();
+        std::thread::spawn(move || {
+            let mut fifo = writer(&fifo);
+            let lines = (0..LINES_EACH).zip(lengths.iter().cycle()).map(|(number, length)| {
+                let line = format!("{name}{number:04}{}", name.repeat(length - 6));
+                fifo.write_all(format!("{line}\n").as_bytes()).unwrap();
+                line
+            });
+            lines.collect()
+        })
+    });
+    writers.into_iter().map(|writer| writer.join().unwrap()).collect()
+}
+
+const LINES_EACH: usize = 300;
+
+#[test]
+fn lines_of_several_writers_up_to_4096_bytes_never_mix() {
+    place("several writers", |place| {
+        let fifo = place.fifo("in");
+        place.link("lines", Pipe::FromFifo(fifo.clone()));
+        let receiver = place.receiver("lines");
+        let reader = std::thread::spawn(move || texts(&receiver, 4 * LINES_EACH));
+        let written = write_together(&fifo, &[7, 4_095, 4_096, 100]);
+        let read = reader.join().unwrap();
+        // Each line as it was written, and those of one writer in order.
+        for lines in written {
+            let of_one = |line: &&String| line.starts_with(&lines[0][..1]);
+            assert!(read.iter().filter(of_one).eq(&lines), "{}", lines[0]);
+        }
+    });
+}
+
+#[test]
+fn of_longer_lines_of_several_writers_no_byte_is_lost_and_those_of_one_are_whole() {
+    place("long lines", |place| {
+        let fifo = place.fifo("in");
+        let link = place.link("lines", Pipe::FromFifo(fifo.clone()));
+        let receiver = place.receiver("lines");
+        let reader = std::thread::spawn(move || (texts(&receiver, 4 * LINES_EACH), receiver));
+        let written = write_together(&fifo, &[4_097, 20_000, 70_000, 7]);
+        let (read, receiver) = reader.join().unwrap();
+        // The kernel may mix them, short ones into long ones too: as many lines, and bytes of each writer.
+        for (name, lines) in ["a", "b", "c", "d"].iter().zip(&written) {
+            let bytes = |lines: &[String]| lines.iter().map(|line| line.matches(name).count()).sum::<usize>();
+            assert_eq!(bytes(&read), bytes(lines), "{name}");
+        }
+        assert_eq!(place.info(&link).refused, 0);
+        // Alone each is whole.
+        let alone = |length: usize| "x".repeat(length - 1);
+        let mut fifo = writer(&fifo);
+        for length in [4_096, 4_097, 70_000, 1 << 20] {
+            fifo.write_all(format!("{}\n", alone(length)).as_bytes()).unwrap();
+            assert!(texts(&receiver, 1) == [alone(length)], "{length}");
+        }
+    });
+}
+
 #[test]
 fn the_last_fragment_of_a_writer_is_a_message_and_the_next_writer_is_heard() {
     place("fragments", |place| {

@@ -26,11 +26,13 @@ pub(super) struct Feeding {
     command: OwnedFd,
     /// Hung up when no more is to be fed.
     halted: PipeReader,
+    /// Until when a command may take to read what it is given.
+    deadline: Option<Instant>,
 }
 
 impl Feeding {
-    pub(super) fn new(command: OwnedFd, halted: PipeReader) -> Self {
-        Self { command, halted }
+    pub(super) fn new(command: OwnedFd, halted: PipeReader, deadline: Option<Instant>) -> Self {
+        Self { command, halted, deadline }
     }
 
     /// Until one of the ends that were asked for, or the command's. Its input is closed then, and the seat free.
@@ -38,12 +40,12 @@ impl Feeding {
         self,
         mut receiver: Receiver<Vec<u8>>,
         input: ChildStdin,
-        args: &RunArgs,
+        (args, mut ends): (&RunArgs, Ends),
     ) -> Result<(), Failure> {
         let channel = receiver.channel().clone();
         let input = CommandInput::new(input, &self).map_err(|error| cannot("write to the command", &error))?;
         let mut printer = Printer::framed(input, &channel, &args.framing);
-        let mut ends = Ends::new(&channel, &args.until);
+        ends.begin_silence();
         while ends.more_wanted() {
             let goes_on = self.wait_for_message(&receiver, ends.next_at());
             if !goes_on.map_err(|error| cannot("wait for messages", &error))? {
@@ -53,6 +55,7 @@ impl Feeding {
                 Ok(batch) => {
                     match give(batch, &mut printer) {
                         (read, Ok(())) => ends.came(read)?,
+                        (read, Err(error)) if error.kind() == io::ErrorKind::TimedOut => ends.came(read)?,
                         // It has enough, or is gone.
                         (_, Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
                         (_, Err(error)) => return Err(cannot("write to the command", &error)),
@@ -73,6 +76,16 @@ impl Feeding {
     fn wait_for_message(&self, receiver: &Receiver<Vec<u8>>, deadline: Option<Instant>) -> io::Result<bool> {
         let timeout = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         Ok(self.wait_for(receiver.readiness()?, PollFlags::IN, timeout)?.is_some())
+    }
+
+    /// Waits for the command, until the deadline at most.
+    fn wait_for_command(&self, pipe: &ChildStdin, flags: PollFlags, pause: Option<Duration>) -> io::Result<PollFlags> {
+        let rest = self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        if rest.is_some_and(|rest| rest.is_zero()) {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        let timeout = pause.into_iter().chain(rest).min();
+        self.wait_for(pipe.as_fd(), flags, timeout)?.ok_or_else(|| io::ErrorKind::BrokenPipe.into())
     }
 
     /// What it is ready for, or `None` when nothing is to be fed any more.
@@ -141,9 +154,8 @@ impl<'a> CommandInput<'a> {
         let begun = Instant::now();
         while self.read_bytes() < self.written {
             let pause = (begun.elapsed() / 8).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
-            match self.feeding.wait_for(self.pipe.as_fd(), PollFlags::empty(), Some(pause))? {
-                Some(ready) if ready.is_empty() => {}
-                _ => return Err(io::ErrorKind::BrokenPipe.into()),
+            if !self.feeding.wait_for_command(&self.pipe, PollFlags::empty(), Some(pause))?.is_empty() {
+                return Err(io::ErrorKind::BrokenPipe.into());
             }
         }
         Ok(())
@@ -155,9 +167,7 @@ impl Write for CommandInput<'_> {
         loop {
             match self.pipe.write(bytes) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if self.feeding.wait_for(self.pipe.as_fd(), PollFlags::OUT, None)?.is_none() {
-                        return Err(io::ErrorKind::BrokenPipe.into());
-                    }
+                    self.feeding.wait_for_command(&self.pipe, PollFlags::OUT, None)?;
                 }
                 Ok(written) => {
                     self.written += written as u64;
@@ -173,7 +183,7 @@ impl Write for CommandInput<'_> {
     }
 }
 
-fn timespec(duration: Duration) -> Timespec {
+pub(super) fn timespec(duration: Duration) -> Timespec {
     Timespec { tv_sec: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX), tv_nsec: duration.subsec_nanos().into() }
 }
 

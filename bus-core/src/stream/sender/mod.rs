@@ -53,10 +53,29 @@ pub(crate) enum Wait {
 pub(crate) enum Until {
     /// The frame is in the sender's buffer.
     Buffered,
+    /// As `Buffered`; while there is no daemon to take it, it is not sent, and the call does not wait for one.
+    BufferedWhileUp,
     /// The frame is in the daemon's socket.
     Written,
     /// As `Written`, and the daemon is asked to confirm it at once.
     Confirmable,
+}
+
+impl Until {
+    pub(crate) fn buffers(self) -> bool {
+        matches!(self, Self::Buffered | Self::BufferedWhileUp)
+    }
+}
+
+/// What became of what was buffered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Seen {
+    /// All of it is in the daemon's socket, or lies in a lane, or the channel is closed.
+    Written,
+    /// The daemon does not read.
+    Unread,
+    /// There is no daemon.
+    Away,
 }
 
 /// A message as bytes, on its way out.
@@ -213,14 +232,14 @@ impl StreamSender {
         let confirm = until == Until::Confirmable;
         let sequence = state.sending.push(message, sent_at_ns, confirm);
         // Room that was granted is used at once.
-        let buffers = until == Until::Buffered && !state.sending.wants_room();
+        let buffers = until.buffers() && !state.sending.wants_room();
         if buffers && state.sending.unwritten() < FEED_BUFFER_BYTES {
             return Ok(sequence);
         }
         if self.write_at_once(&mut state) {
             return Ok(sequence);
         }
-        self.write_out(state, wait).map(|()| sequence)
+        self.write_out(state, wait, until).map(|()| sequence)
     }
 
     /// Hears the daemon once in a while, and moves to a lane that it has given.
@@ -243,6 +262,7 @@ impl StreamSender {
         codec: Codec,
         header_block: &[u8],
         payloads: impl Iterator<Item = &'p [u8]>,
+        until: Until,
     ) -> Result<(), (u64, PushError)> {
         let mut fed = 0;
         let mut payloads = payloads.fuse();
@@ -257,13 +277,29 @@ impl StreamSender {
             let mut rest = &batch[..];
             while let Some((first, others)) = rest.split_first() {
                 let message = Encoded { codec, header_block, payload: first };
-                self.push(message, Wait::Forever, Until::Buffered).map_err(|error| (fed, error))?;
+                self.feed_one(message, until).map_err(|error| (fed, error))?;
                 let together = match self.has_lane() {
                     true => self.feed_lane(codec, header_block, others),
                     false => self.feed_together(codec, header_block, others),
                 };
                 rest = &others[together..];
                 fed += 1 + together as u64;
+            }
+        }
+    }
+
+    fn feed_one(&self, message: Encoded<'_>, until: Until) -> Result<(), PushError> {
+        loop {
+            // A lane goes on without a daemon: whether there is one is looked at when the receiver makes no room.
+            let wait = match until == Until::BufferedWhileUp && self.has_lane() {
+                true => Wait::Until(Instant::now() + LANE_ROOM_PATIENCE),
+                false => Wait::Forever,
+            };
+            match self.push(message, wait, until) {
+                Ok(_) => return Ok(()),
+                Err(PushError::Timeout) if !matches!(lock(&self.state).link, Link::Away) => {}
+                Err(PushError::Timeout) => return Err(PushError::Away),
+                Err(error) => return Err(error),
             }
         }
     }
@@ -295,7 +331,7 @@ impl StreamSender {
     }
 
     /// Writes until the message that was pushed last is in the socket, or takes it back.
-    fn write_out<'a>(&'a self, mut state: MutexGuard<'a, State>, wait: Wait) -> Result<(), PushError> {
+    fn write_out<'a>(&'a self, mut state: MutexGuard<'a, State>, wait: Wait, until: Until) -> Result<(), PushError> {
         let patience = match wait {
             Wait::Never => Some(Instant::now() + TRY_PATIENCE),
             Wait::Until(_) | Wait::Forever => wait.deadline(),
@@ -305,7 +341,9 @@ impl StreamSender {
             match (written, &state.link) {
                 (Written::All, _) => break Ok(()),
                 (Written::NoLink, Link::Closed) => break Err(PushError::Disconnected),
-                (Written::NoLink, _) if wait == Wait::Never => break Err(PushError::Away),
+                (Written::NoLink, _) if wait == Wait::Never || until == Until::BufferedWhileUp => {
+                    break Err(PushError::Away);
+                }
                 (Written::NoLink | Written::SocketFull, _) => {}
             }
             if patience.is_some_and(|patience| Instant::now() >= patience) {
@@ -389,12 +427,22 @@ impl StreamSender {
         self.write(&mut lock(&self.state));
     }
 
-    /// Writes what is buffered, and waits until the daemon's socket has all of it, or the channel is closed.
-    pub(crate) fn see_buffered_written(&self) {
+    /// Writes what is buffered, and waits until the daemon's socket has all of it, or the channel is closed; until
+    /// `deadline` at most.
+    pub(crate) fn see_buffered_written(&self, deadline: Instant) -> Seen {
         let mut state = lock(&self.state);
-        // What goes into a lane is there at once, whether or not there is a daemon.
-        while state.lane.is_none() && self.write(&mut state) != Written::All && !matches!(state.link, Link::Closed) {
-            state = self.wait_for_news(state, None);
+        loop {
+            // What goes into a lane is there at once, whether or not there is a daemon.
+            let seen = match self.write(&mut state) {
+                _ if state.lane.is_some() || matches!(state.link, Link::Closed) => return Seen::Written,
+                Written::All => return Seen::Written,
+                Written::SocketFull => Seen::Unread,
+                Written::NoLink => Seen::Away,
+            };
+            if Instant::now() >= deadline {
+                return seen;
+            }
+            state = self.wait_for_news(state, Some(deadline));
         }
     }
 
@@ -525,6 +573,9 @@ impl Wait {
 /// How many messages are buffered at once at most, under one lock and with one time of sending: some ten
 /// microseconds' work.
 const FEED_MESSAGES_AT_ONCE: usize = 128;
+
+/// How long a message waits for room in a lane before it is looked whether there is a daemon at all.
+const LANE_ROOM_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How often a busy sender looks for answers that it does not need yet.
 const LOOK_INTERVAL_NS: u64 = 1_000_000;

@@ -47,7 +47,7 @@ impl Entering {
     /// Whether it goes into the socket together with what is buffered before it.
     fn joins(self, buffered: usize) -> bool {
         let room = FEED_BUFFER_BYTES.saturating_sub(buffered) as u64;
-        !self.may_be_late() || (self.until == Until::Buffered && self.bytes < room)
+        !self.may_be_late() || (self.until.buffers() && self.bytes < room)
     }
 
     fn fits_one_piece(self) -> bool {
@@ -64,7 +64,7 @@ impl StreamSender {
     ) -> Result<Room<'a>, PushError> {
         let state = self.await_window(state, entering)?;
         let asks = state.sending.rules().exact || (entering.may_be_late() && !entering.fits_one_piece());
-        if asks { self.await_grant(state, entering.bytes as u32, entering.wait) } else { Ok(Room::Here(state)) }
+        if asks { self.await_grant(state, entering) } else { Ok(Room::Here(state)) }
     }
 
     /// Waits until the window has room for a message, nobody is in the middle of one, and nothing is
@@ -78,7 +78,7 @@ impl StreamSender {
         let mut looked = false;
         let mut patience = None;
         loop {
-            self.check_link(&state, wait)?;
+            self.check_link(&state, entering)?;
             let others = state.writing || state.sending.wants_room();
             if !others && state.sending.has_room(entering.bytes) && self.may_begin(&mut state, entering) {
                 return Ok(state);
@@ -116,21 +116,17 @@ impl StreamSender {
     }
 
     /// Asks the daemon for room for one message, and waits for it.
-    fn await_grant<'a>(
-        &'a self,
-        mut state: MutexGuard<'a, State>,
-        bytes: u32,
-        wait: Wait,
-    ) -> Result<Room<'a>, PushError> {
+    fn await_grant<'a>(&'a self, mut state: MutexGuard<'a, State>, entering: Entering) -> Result<Room<'a>, PushError> {
+        let wait = entering.wait;
         // The daemon answers a try at once; the bound is for one that does not answer at all.
         let deadline = match wait {
             Wait::Never => Some(Instant::now() + TRY_PATIENCE),
             Wait::Until(_) | Wait::Forever => wait.deadline(),
         };
         let when_full = state.sending.rules().when_full;
-        state.sending.want_room(bytes, wait != Wait::Never && when_full == WhenFull::Block);
+        state.sending.want_room(entering.bytes as u32, wait != Wait::Never && when_full == WhenFull::Block);
         let outcome = loop {
-            if let Err(refusal) = self.check_link(&state, wait) {
+            if let Err(refusal) = self.check_link(&state, entering) {
                 break Err(refusal);
             }
             if matches!(state.link, Link::Up(_)) {
@@ -161,11 +157,13 @@ impl StreamSender {
         }
     }
 
-    fn check_link(&self, state: &State, wait: Wait) -> Result<(), PushError> {
+    fn check_link(&self, state: &State, entering: Entering) -> Result<(), PushError> {
         match state.link {
             Link::Closed => Err(PushError::Disconnected),
             _ if self.options.require_receiver && state.sending.receivers() == 0 => Err(PushError::Disconnected),
-            Link::Away if wait == Wait::Never => Err(PushError::Away),
+            Link::Away if entering.wait == Wait::Never || entering.until == Until::BufferedWhileUp => {
+                Err(PushError::Away)
+            }
             Link::Away | Link::Up(_) => Ok(()),
         }
     }
