@@ -170,7 +170,7 @@ pub(crate) struct ConsumeArgs {
     #[arg(long, value_name = "CMD", conflicts_with_all = ["format", "peek"], conflicts_with_all = FRAMINGS)]
     pub(crate) exec: Option<OsString>,
     /// Run CMD up to N times for a message, then end with 8
-    #[arg(long, value_name = "N", default_value_t = 1, requires = "exec", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "exec", value_parser = values::attempts)]
     pub(crate) max_attempts: u32,
     /// How long to wait before CMD is run again
     #[arg(long, value_name = "DURATION", default_value = "1s", requires = "exec", requires = "max_attempts", value_parser = values::duration)]
@@ -375,13 +375,13 @@ pub(crate) struct CreateArgs {
     /// The channel
     pub(crate) channel: ChannelName,
     /// How many messages it holds
-    #[arg(long, value_name = "MESSAGES", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "MESSAGES", value_parser = values::capacity)]
     capacity: Option<u64>,
     /// How many bytes it holds
     #[arg(long, value_name = "SIZE", value_parser = values::size)]
     capacity_bytes: Option<u64>,
     /// How many messages one sender may have unacknowledged
-    #[arg(long, value_name = "MESSAGES", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "MESSAGES", value_parser = values::window)]
     window: Option<u32>,
     /// The largest message
     #[arg(long, value_name = "SIZE", value_parser = values::message_size)]

@@ -2,12 +2,16 @@
 
 use std::fmt;
 use std::io;
+use std::os::unix::fs::FileTypeExt as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use bus_core::{
-    AddressError, AdminError, ConnectError, FlushError, OpenError, RecvTimeoutError, SendTimeoutError, TrySendError,
+    Address, AddressError, AdminError, ConnectError, FlushError, OpenError, RecvTimeoutError, SendTimeoutError,
+    TrySendError,
 };
+
+use crate::output::counted;
 
 /// The exit codes. Scripts depend on them; they are listed in `bus --help`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,6 +106,12 @@ impl Failure {
     /// There is no connection. Where `--timeout` was given and has passed, that is why.
     pub(crate) fn not_connected(error: ConnectError, timeout: Option<Duration>) -> Self {
         match (error, timeout) {
+            (ConnectError::Unreachable { address, source }, Some(Duration::ZERO))
+                if source.kind() == io::ErrorKind::TimedOut =>
+            {
+                let text = format!("--timeout 0 leaves no time for the daemon at {address} to answer: give it longer");
+                Self::new(Exit::Timeout, text)
+            }
             (ConnectError::Unreachable { address, source }, Some(_)) if source.kind() == io::ErrorKind::TimedOut => {
                 let text =
                     format!("the time passed before the daemon at {address} answered: it may be stopped or overloaded");
@@ -157,6 +167,10 @@ impl From<ConnectError> for Failure {
             ConnectError::Address(error) => return error.into(),
             ConnectError::Unreachable { address, source } => {
                 let remedy = match source.kind() {
+                    // A daemon would not take its place either.
+                    io::ErrorKind::ConnectionRefused if is_another_file(&address) => {
+                        ": it is no socket: choose another place with --socket or BUS_SOCKET".to_owned()
+                    }
                     io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
                         format!("; start one with `bus daemon --socket {address}`")
                     }
@@ -172,6 +186,11 @@ impl From<ConnectError> for Failure {
         };
         Self::new(exit, error.to_string())
     }
+}
+
+/// Whether something else than a socket lies there.
+fn is_another_file(address: &Address) -> bool {
+    std::fs::metadata(address.path()).is_ok_and(|found| !found.file_type().is_socket())
 }
 
 impl From<OpenError> for Failure {
@@ -233,7 +252,11 @@ impl<T> From<TrySendError<T>> for Failure {
 impl From<FlushError> for Failure {
     fn from(error: FlushError) -> Self {
         match error {
-            FlushError::Disconnected { .. } => Self::new(Exit::Closed, error.to_string()),
+            FlushError::Disconnected { refused, .. } => {
+                let were = if refused == 1 { "was" } else { "were" };
+                let refused = counted(refused as u64, "message");
+                Self::new(Exit::Closed, format!("the channel was closed before {refused} {were} accepted"))
+            }
             FlushError::Unknown(_) => {
                 Self::new(Exit::Timeout, "the time passed before the daemon had accepted every message")
             }
@@ -259,7 +282,6 @@ impl From<RecvTimeoutError> for Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bus_core::Address;
 
     #[test]
     fn every_code_is_its_own() {
@@ -293,6 +315,15 @@ mod tests {
         assert_eq!(code(SendTimeoutError::Disconnected(())), 5);
         assert_eq!(code(SendTimeoutError::Full(())), 6);
         assert_eq!(code(SendTimeoutError::TooLarge { value: (), bytes: 2, limit: 1 }), 1);
+    }
+
+    #[test]
+    fn who_was_not_accepted_is_counted() {
+        let closed = |refused| FlushError::Disconnected { channel: "jobs".parse().unwrap(), refused };
+        let failure = Failure::from(closed(1));
+        assert_eq!(failure.exit, Exit::Closed);
+        assert_eq!(failure.to_string(), "the channel was closed before 1 message was accepted");
+        assert_eq!(Failure::from(closed(3)).to_string(), "the channel was closed before 3 messages were accepted");
     }
 
     #[test]

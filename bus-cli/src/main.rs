@@ -40,7 +40,9 @@ fn tell(told: &clap::Error) -> Result<Exit, Failure> {
         return Ok(Exit::Usage);
     }
     match told.print() {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::io("cannot write", &error)),
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Failure::io("cannot write the output", &error))
+        }
         Ok(()) | Err(_) => Ok(Exit::Done),
     }
 }

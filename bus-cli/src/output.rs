@@ -44,7 +44,7 @@ fn write_json(value: &impl Serialize) -> Result<Exit, Failure> {
 pub(crate) fn write(bytes: &[u8]) -> Result<Exit, Failure> {
     let outcome = stdio::output().and_then(|mut output| output.write_all(bytes));
     match outcome {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::io("cannot write", &error)),
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::io("cannot write the output", &error)),
         Ok(()) | Err(_) => Ok(Exit::Done),
     }
 }

@@ -26,7 +26,7 @@ enum Form {
 impl Printer<Patient> {
     /// To the standard output.
     pub(crate) fn new(args: &ConsumeArgs) -> Result<Self, Failure> {
-        let output = stdio::output().map_err(|error| Failure::io("cannot write", &error))?;
+        let output = stdio::output().map_err(|error| Failure::io("cannot write the output", &error))?;
         Ok(match &args.format {
             Some(format) => Self {
                 channel: args.channel.to_string(),

@@ -1,5 +1,7 @@
 //! Values as they are typed: durations, sizes, headers, delimiters.
 
+use std::num::{IntErrorKind, NonZero, ParseIntError};
+use std::str::FromStr;
 use std::time::Duration;
 
 use jiff::SignedDuration;
@@ -53,11 +55,30 @@ pub(crate) fn message_size(text: &str) -> Result<u32, String> {
 
 /// A number of messages above 0.
 pub(crate) fn count(text: &str) -> Result<u64, String> {
-    match text.parse() {
-        Ok(0) => Err("0 would do nothing: give 1 or more".to_owned()),
-        Ok(count) => Ok(count),
-        Err(_) => Err("not a number of messages: give 1 or more".to_owned()),
-    }
+    above_zero::<NonZero<u64>>(text, "0 would do nothing", u64::MAX).map(NonZero::get)
+}
+
+/// How many messages a channel holds.
+pub(crate) fn capacity(text: &str) -> Result<u64, String> {
+    above_zero::<NonZero<u64>>(text, "0 would let nothing through", u64::MAX).map(NonZero::get)
+}
+
+/// How many messages a sender may have unacknowledged.
+pub(crate) fn window(text: &str) -> Result<u32, String> {
+    above_zero::<NonZero<u32>>(text, "0 would let nothing through", u32::MAX.into()).map(NonZero::get)
+}
+
+/// How often a command is tried.
+pub(crate) fn attempts(text: &str) -> Result<u32, String> {
+    above_zero::<NonZero<u32>>(text, "0 would do nothing", u32::MAX.into()).map(NonZero::get)
+}
+
+fn above_zero<N: FromStr<Err = ParseIntError>>(text: &str, zero: &str, most: u64) -> Result<N, String> {
+    text.parse().map_err(|error: ParseIntError| match error.kind() {
+        IntErrorKind::Zero => format!("{zero}: give 1 or more"),
+        IntErrorKind::PosOverflow => format!("over the limit of {most}: give less"),
+        _ => "not a number: give 1 or more".to_owned(),
+    })
 }
 
 /// A positive number of messages a second.

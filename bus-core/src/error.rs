@@ -207,7 +207,7 @@ macro_rules! send_errors {
             #[error("the channel is closed: it was deleted, or has no receiver and the sender requires one")]
             Disconnected(T),
             /// The message is over the limit; nothing was sent.
-            #[error("message of {bytes} bytes is over the limit of {limit}: split it, or raise max-message")]
+            #[error("message of {bytes} bytes is over the limit of {limit} bytes: split it, or raise max-message")]
             TooLarge {
                 /// The value.
                 value: T,
@@ -258,7 +258,7 @@ send_errors! {
     /// ```
     SendError {
         /// The channel is full, and made to reject then.
-        Full(T) = "the channel is full, and rejects what does not fit",
+        Full(T) = "the channel is full, and rejects what does not fit: wait for its receiver, or raise its capacity",
     }
 }
 
@@ -277,7 +277,7 @@ send_errors! {
     /// ```
     TrySendError {
         /// The window is used up, or the channel is full.
-        Full(T) = "the channel is full: its receiver has not caught up",
+        Full(T) = "the channel is full: wait for its receiver, or raise its capacity",
         /// There is no daemon at the moment.
         Away(T) = "the daemon is away: it is looked for again at the next call",
     }
@@ -300,9 +300,9 @@ send_errors! {
     /// ```
     SendTimeoutError {
         /// The time passed; the message was never sent.
-        Timeout(T) = "the time passed before there was room: the message was not sent",
+        Timeout(T) = "the time passed before there was room, and the message was not sent: give it longer",
         /// The channel is full, and made to reject then.
-        Full(T) = "the channel is full, and rejects what does not fit",
+        Full(T) = "the channel is full, and rejects what does not fit: wait for its receiver, or raise its capacity",
     }
 }
 
@@ -328,11 +328,11 @@ send_errors! {
     /// ```
     ConfirmError {
         /// The time passed; the message was never sent.
-        Timeout(T) = "the time passed before there was room: the message was not sent",
+        Timeout(T) = "the time passed before there was room, and the message was not sent: give it longer",
         /// The time passed; the message is on its way. Waiting on the ticket again is the retry.
         Unknown(Ticket) = "the time passed before the daemon confirmed: the message is on its way, wait on its ticket",
         /// The channel is full, and made to reject then.
-        Full(T) = "the channel is full, and rejects what does not fit",
+        Full(T) = "the channel is full, and rejects what does not fit: wait for its receiver, or raise its capacity",
     }
 }
 
@@ -395,13 +395,17 @@ impl<T> ConfirmError<T> {
 #[non_exhaustive]
 pub enum FlushError {
     /// The channel is closed. `Sender::refused` has the messages.
-    #[error("the channel was closed before {refused} messages were accepted")]
+    #[error(
+        "channel {channel} was closed before {refused} messages of this sender were accepted: `Sender::refused` has them"
+    )]
     Disconnected {
+        /// The channel.
+        channel: ChannelName,
         /// How many were sent and never accepted.
         refused: usize,
     },
     /// The time passed. What is on its way stays on its way: wait on the ticket again.
-    #[error("the time passed before the daemon confirmed all messages: wait on the ticket")]
+    #[error("the time passed before the daemon confirmed all up to message {}: wait on the ticket", .0.sequence)]
     Unknown(Ticket),
     /// The sender was opened in a process that has forked this one since.
     #[error("the sender was opened before this process was forked: open one in this process")]
@@ -424,13 +428,13 @@ pub enum FlushError {
 #[non_exhaustive]
 pub enum PeersError {
     /// The channel is closed.
-    #[error("the channel is closed")]
+    #[error("the channel is closed: open the end again")]
     Disconnected,
     /// The time passed before anything changed.
     #[error("the time passed before the peers changed")]
     Timeout,
     /// There is no daemon at the moment.
-    #[error("the daemon is away")]
+    #[error("the daemon is away: ask again when the next one serves")]
     Away,
     /// The end was opened in a process that has forked this one since.
     #[error("the end was opened before this process was forked: open one in this process")]
@@ -587,5 +591,26 @@ receive_errors! {
     RecvTimeoutError {
         /// The time passed.
         Timeout = "the time passed before a message came",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_not_accepted_is_told_with_the_channel_the_figure_and_the_remedy() {
+        let closed = FlushError::Disconnected { channel: "jobs".parse().unwrap(), refused: 3 };
+        let text = "channel jobs was closed before 3 messages of this sender were accepted: `Sender::refused` has them";
+        assert_eq!(closed.to_string(), text);
+        let unknown = FlushError::Unknown(Ticket { sequence: 7 });
+        let text = "the time passed before the daemon confirmed all up to message 7: wait on the ticket";
+        assert_eq!(unknown.to_string(), text);
+    }
+
+    /// A call returns it, mostly with nothing in it.
+    #[test]
+    fn an_error_of_flush_is_small() {
+        assert!(size_of::<FlushError>() <= 4 * size_of::<usize>());
     }
 }

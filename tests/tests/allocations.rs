@@ -53,9 +53,6 @@ const WARM_UP: u64 = 50_000;
 
 const MESSAGES: u64 = 200_000;
 
-/// What the daemon reads at once at least from who has so much there.
-const READING_BYTES: u64 = 16 * 1024;
-
 /// Of the tests of this process there is one, so that what is counted is its own.
 #[test]
 fn nothing_is_allocated_for_a_message_at_its_ends_or_in_the_daemon() {
@@ -76,14 +73,12 @@ fn nothing_is_allocated_for_a_message_at_its_ends_or_in_the_daemon() {
     watch("allocations", body, || ());
 }
 
-/// One for a hundred messages, and on the stream a few more for each turn of the daemon, which reads no less at once than
-/// it must: how many messages that are depends on who gets a processor.
+/// Fewer than one for fifty messages, wherever: a buffer's growth and a turn of the daemon must not come near that.
 fn expect_few(allocations: u64, lane: bool, payload_bytes: u64) {
-    let turns = if lane { 0 } else { MESSAGES * payload_bytes / READING_BYTES };
-    let bound = MESSAGES / 100 + 4 * turns;
+    let bound = MESSAGES / 50;
     let what = format!("{allocations} allocations for {MESSAGES} messages of {payload_bytes} bytes, lane {lane}");
     println!("{what}");
-    assert!(allocations < bound, "{what}: more than {bound}");
+    assert!(allocations < bound, "{what}: {bound} or more");
 }
 
 fn count_for_bytes(bus: &Bus, lane: bool, payload_bytes: usize) -> u64 {

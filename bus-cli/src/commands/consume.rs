@@ -42,7 +42,9 @@ pub(crate) fn run(args: &ConsumeArgs, around: &Surroundings) -> Result<Exit, Fai
                     (written, Ok(())) => ends.came(written)?,
                     // Who no longer reads has read enough.
                     (_, Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(Exit::Done),
-                    (_, Err(error)) => return Err(Failure::io("cannot write", &error)),
+                    (_, Err(error)) => {
+                        return Err(Failure::io("cannot write the output", &error).at(&args.channel).and(GIVEN_BACK));
+                    }
                 }
                 continue;
             }
@@ -217,6 +219,9 @@ pub(super) fn headers(message: &BytesItem<'_>) -> Headers {
         Headers::new()
     })
 }
+
+/// What the user is told of messages that were taken and not written.
+const GIVEN_BACK: &str = "what is not written comes again";
 
 /// How many messages are written together at most. They count as taken while they are; more would
 /// not make it faster.

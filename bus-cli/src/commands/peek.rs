@@ -28,7 +28,7 @@ pub(crate) fn run(args: &ConsumeArgs, around: &Surroundings) -> Result<Exit, Fai
         match printed {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => break,
-            Err(error) => return Err(Failure::io("cannot write", &error)),
+            Err(error) => return Err(Failure::io("cannot write the output", &error)),
         }
     }
     Ok(Exit::Done)

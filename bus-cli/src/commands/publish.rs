@@ -267,7 +267,7 @@ impl<'a> Publisher<'a> {
             (Ok(()), Err(error)) => Err(self.not_accepted(error)),
             (Err(failure), _) if self.sent == 0 || self.unaccepted => Err(failure),
             (Err(failure), Ok(())) => Err(failure.and(self.before_it("was accepted", "were accepted"))),
-            (Err(failure), Err(FlushError::Disconnected { refused })) => {
+            (Err(failure), Err(FlushError::Disconnected { refused, .. })) => {
                 let refused = counted(refused as u64, "message");
                 Err(failure.and(format_args!("{refused} before it not accepted")))
             }

@@ -31,14 +31,7 @@ fn it_verifies_everything_and_leaves_nothing_behind() {
 #[test]
 fn interrupted_it_leaves_nothing_behind_either() {
     let folder = tempfile::tempdir().unwrap();
-    let mut command = bus_command();
-    command.args(["demo", "--messages", "100000000", "-q"]).env("TMPDIR", folder.path());
-    let mut demo = Running::start(&mut command);
-    let mut shown = String::new();
-    while !shown.contains("producers  pids") {
-        shown.push_str(&demo.line());
-        shown.push('\n');
-    }
+    let (demo, shown) = at_work(folder.path());
     demo.signal(Signal::INT);
     assert_eq!(demo.end().code, 130);
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
@@ -50,14 +43,7 @@ fn interrupted_it_leaves_nothing_behind_either() {
 #[test]
 fn killed_it_leaves_nothing_behind_either() {
     let folder = tempfile::tempdir().unwrap();
-    let mut command = bus_command();
-    command.args(["demo", "--messages", "100000000", "-q"]).env("TMPDIR", folder.path());
-    let mut demo = Running::start(&mut command);
-    let mut shown = String::new();
-    while !shown.contains("producers  pids") {
-        shown.push_str(&demo.line());
-        shown.push('\n');
-    }
+    let (demo, shown) = at_work(folder.path());
     let children: Vec<_> = pids(&shown).iter().filter_map(|pid| pidfd(pid)).collect();
     demo.signal(Signal::KILL);
     assert_eq!(demo.end().code, 1009);
@@ -65,6 +51,17 @@ fn killed_it_leaves_nothing_behind_either() {
         assert!(is_readable(&child), "a child outlives the demonstration: {shown}");
     }
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+/// A demonstration that takes long, and what it has shown when all of its processes are there.
+fn at_work(folder: &Path) -> (Running, String) {
+    let mut demo = Running::start(bus_command().args(["demo", "--messages", "100000000", "-q"]).env("TMPDIR", folder));
+    let mut shown = String::new();
+    while !shown.contains("producers  pids") {
+        shown.push_str(&demo.line());
+        shown.push('\n');
+    }
+    (demo, shown)
 }
 
 /// It removes its folder in the end.

@@ -110,6 +110,21 @@ fn a_socket_that_nobody_serves_is_unreachable() {
     run(bus_command().args(["list", "--socket", text(&socket)]), b"").is(3, "", &expected);
 }
 
+/// It was told to start a daemon there, which refuses to take the place of a file.
+#[test]
+fn a_socket_that_is_another_file_is_told_apart() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("s");
+    std::fs::write(&file, "kept").unwrap();
+    for path in [folder.path(), &file] {
+        let path = text(path);
+        let refused =
+            "Connection refused (os error 111): it is no socket: choose another place with --socket or BUS_SOCKET";
+        let told = format!("bus: no daemon answers at {path}: {refused}\n");
+        run(bus_command().args(["list", "--socket", path]), b"").is(3, "", &told);
+    }
+}
+
 #[test]
 fn what_is_no_daemon_is_told_apart() {
     let folder = tempfile::tempdir().unwrap();

@@ -49,6 +49,20 @@ fn the_timeout_bounds_connecting_too() {
     world.signal_daemon(Signal::CONT);
 }
 
+/// It blamed the daemon.
+#[test]
+fn a_timeout_of_nothing_says_so() {
+    let world = World::new();
+    world.publish("jobs", &["a"]);
+    let place = world.socket();
+    let told =
+        format!("bus: --timeout 0 leaves no time for the daemon at {} to answer: give it longer\n", place.display());
+    for verb in [&["publish", "jobs", "b"][..], &["consume", "jobs"]] {
+        world.run(&[verb, &["--timeout", "0"]].concat()).is(4, "", &told);
+    }
+    assert_eq!(world.drain("jobs"), "a\n");
+}
+
 #[test]
 fn where_nobody_is_the_timeout_is_not_waited_for() {
     let folder = tempfile::tempdir().unwrap();

@@ -8,6 +8,7 @@ mod consume;
 mod demo;
 mod exec;
 mod finding;
+mod foreign;
 mod generated;
 mod interrupted;
 mod limits;

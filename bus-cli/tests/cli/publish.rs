@@ -144,7 +144,7 @@ fn a_try_does_not_wait_for_room() {
     world.run(&["publish", "jobs", "--try", "a", "b", "c"]).is(
         6,
         "",
-        "bus: message 3 for jobs: the channel is full: its receiver has not caught up; \
+        "bus: message 3 for jobs: the channel is full: wait for its receiver, or raise its capacity; \
          the 2 messages before it were accepted\n",
     );
     assert_eq!(world.drain("jobs"), "a\nb\n");
@@ -157,7 +157,7 @@ fn waiting_for_room_ends_after_the_timeout() {
     world.run(&["publish", "jobs", "--timeout", "2s", "a", "b"]).is(
         4,
         "",
-        "bus: message 2 for jobs: the time passed before there was room: the message was not sent; \
+        "bus: message 2 for jobs: the time passed before there was room, and the message was not sent: give it longer; \
          the message before it was accepted\n",
     );
     assert_eq!(world.drain("jobs"), "a\n");
@@ -170,7 +170,7 @@ fn a_channel_that_rejects_ends_it_when_full() {
     world.run(&["publish", "jobs", "a", "b"]).is(
         6,
         "",
-        "bus: message 2 for jobs: the channel is full, and rejects what does not fit; \
+        "bus: message 2 for jobs: the channel is full, and rejects what does not fit: wait for its receiver, or raise its capacity; \
          the message before it was accepted\n",
     );
 }
@@ -181,7 +181,7 @@ fn the_first_line_that_is_rejected_is_named_and_only_those_before_it_count_as_ac
     let world = World::new();
     world.output(&["-q", "create", "jobs", "--capacity", "10", "--when-full", "reject"]);
     let lines: String = (1..=1000).map(|number| format!("{number}\n")).collect();
-    let told = "bus: message 11 for jobs: the channel is full, and rejects what does not fit; \
+    let told = "bus: message 11 for jobs: the channel is full, and rejects what does not fit: wait for its receiver, or raise its capacity; \
                 the 10 messages before it were accepted\n";
     world.run_with(&["publish", "jobs"], lines.as_bytes()).is(6, "", told);
     world.output(&["-q", "purge", "jobs"]);
@@ -226,7 +226,7 @@ fn deleting_the_channel_ends_a_publisher() {
 fn a_message_over_the_limit_is_named_and_those_before_it_are_kept() {
     let world = World::new();
     world.output(&["-q", "create", "jobs", "--max-message", "4"]);
-    let limit = "is over the limit of 4";
+    let limit = "is over the limit of 4 bytes: split it, or raise max-message";
     for (arguments, input, named) in [
         (&["ab", "abcd", "abcde"][..], &b""[..], "message 3 for jobs: message of 5 bytes"),
         (&[], b"ab\nabcd\nabcde\nx", "message 3"),

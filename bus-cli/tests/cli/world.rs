@@ -159,7 +159,7 @@ impl Drop for World {
 /// Runs a command to its end.
 pub(crate) fn run(command: &mut Command, input: &[u8]) -> Outcome {
     let mut running = Running::start(command);
-    let mut stdin = running.stdin.take().unwrap();
+    let mut stdin = running.input();
     let input = input.to_vec();
     // Beside reading, because neither side may wait for the other. Who does not read, need not.
     let writer = std::thread::spawn(move || drop(stdin.write_all(&input)));
@@ -218,6 +218,11 @@ impl Running {
     /// Gives it input.
     pub(crate) fn write(&mut self, bytes: &[u8]) {
         self.stdin.as_mut().unwrap().write_all(bytes).unwrap();
+    }
+
+    /// Its input, for another thread to write to.
+    pub(crate) fn input(&mut self) -> ChildStdin {
+        self.stdin.take().unwrap()
     }
 
     pub(crate) fn close_input(&mut self) {

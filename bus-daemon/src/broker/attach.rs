@@ -35,11 +35,14 @@ impl Broker {
                 self.welcome(id, WelcomeRole::Control);
                 Ok(())
             }
-            Role::Sender(_) | Role::Receiver(_) if self.shutting_down => {
-                Err(Refusal::new(RefusedCode::ShuttingDown, "the daemon is ending: no new ends are let in"))
+            Role::Sender(SenderHello { ref channel, .. }) | Role::Receiver(ReceiverHello { ref channel, .. })
+                if self.shutting_down =>
+            {
+                let text = format!("the daemon is ending: open channel {channel} again when the next one serves");
+                Err(Refusal::new(RefusedCode::ShuttingDown, text))
             }
             Role::LaneBrought(_) if self.shutting_down => {
-                Err(Refusal::new(RefusedCode::ShuttingDown, "the daemon is ending: no lanes are taken"))
+                Err(Refusal::new(RefusedCode::ShuttingDown, "the daemon is ending: bring the lane to the next one"))
             }
             Role::Lane(hello) => self.fetch_lane(id, hello),
             Role::LaneBrought(_) if has_other_clock => Err(Refusal::new(RefusedCode::Denied, OTHER_CLOCK)),
@@ -109,15 +112,17 @@ impl Broker {
         let Some(peer) = self.peer(id) else { return Ok(()) };
         let uid = peer.credentials.uid;
         if !self.replaces_itself(&hello) {
-            self.check_sender_connections(uid)?;
+            self.check_sender_connections(uid, &hello.channel)?;
         }
         check_sequences(hello.resume.iter().flat_map(|resume| [resume.next_sequence, resume.last_sequence]))?;
         let (sender, next_sequence) = match hello.resume {
             None => (self.name_sender(), 1),
             Some(resume) => {
                 if self.token(resume.sender, hello.channel.as_str(), uid) != resume.token {
-                    let text =
-                        format!("the token does not fit sender {:016x} of channel {}", resume.sender, hello.channel);
+                    let text = format!(
+                        "the token does not fit sender {:016x} of channel {}: open a new sender",
+                        resume.sender, hello.channel
+                    );
                     return Err(Refusal::new(RefusedCode::Denied, text));
                 }
                 (resume.sender, resume.next_sequence.max(1))
@@ -373,12 +378,14 @@ impl Broker {
     ) -> Result<ChannelId, Refusal> {
         let uid = self.peer(id).map_or(0, |peer| peer.credentials.uid);
         if !self.by_name.contains_key(name) {
-            self.check_channels(uid)?;
+            self.check_channels(uid, name)?;
         }
         if let Some(theirs) = &declares {
             if theirs.type_name.len() > TYPE_NAME_MAX_BYTES {
-                let text =
-                    format!("type name of {} bytes is over the limit of {TYPE_NAME_MAX_BYTES}", theirs.type_name.len());
+                let text = format!(
+                    "type name of {} bytes for channel {name} is over the limit of {TYPE_NAME_MAX_BYTES}: set a shorter one with `type_name`",
+                    theirs.type_name.len()
+                );
                 return Err(Refusal::new(RefusedCode::Limit, text));
             }
             if let Some(ours) = self.by_name.get(name).and_then(|channel| self.channel(*channel).declares.as_ref())

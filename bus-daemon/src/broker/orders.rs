@@ -186,7 +186,7 @@ impl Broker {
             channel.bounds = bounds;
             return Ok(Reply::Created(new));
         }
-        self.check_channels(uid)?;
+        self.check_channels(uid, name)?;
         let channel = self.channel_or_new(name, options, uid);
         self.channel_mut(channel).declared = true;
         Ok(Reply::Created(true))
@@ -328,7 +328,10 @@ impl Broker {
     fn kick(&mut self, id: ChannelId) -> Result<Reply, Refusal> {
         let channel = self.channel(id);
         let Some(seat) = &channel.seat else {
-            let text = format!("channel {} has no receiver", channel.name);
+            let text = format!(
+                "channel {} has no receiver to remove: `bus show {}` shows its ends",
+                channel.name, channel.name
+            );
             return Err(Refusal::new(RefusedCode::NoSuchChannel, text));
         };
         let receiver = seat.peer;

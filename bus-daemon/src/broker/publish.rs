@@ -214,5 +214,7 @@ pub(super) fn check_size(channel: &Channel, message_bytes: u64) -> Result<(), Fa
         return Ok(());
     }
     let name = &channel.name;
-    Err(Fault(format!("message of {message_bytes} bytes is over the limit of {limit} of channel {name} (max-message)")))
+    Err(Fault(format!(
+        "message of {message_bytes} bytes is over the limit of {limit} bytes of channel {name}: split it, or raise max-message"
+    )))
 }

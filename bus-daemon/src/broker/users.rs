@@ -1,5 +1,6 @@
 //! What users hold of the daemon: connections, channels and bytes, and the limits of each.
 
+use bus_core::ChannelName;
 use bus_core::wire::RefusedCode;
 
 use super::channel::{Channel, ChannelId};
@@ -58,7 +59,13 @@ impl Broker {
     }
 
     /// Whether one more connection of a user may be a sender.
-    pub(super) fn check_sender_connections(&self, uid: u32) -> Result<(), Refusal> {
+    pub(super) fn check_sender_connections(&self, uid: u32, channel: &ChannelName) -> Result<(), Refusal> {
+        self.check_further_sender(uid).map_err(|Refusal { code, text }| {
+            Refusal::new(code, format!("channel {channel} gets no further sender: {text}"))
+        })
+    }
+
+    fn check_further_sender(&self, uid: u32) -> Result<(), Refusal> {
         self.check_user_connections(uid, self.rules.user_connections_max)?;
         if self.descriptors_short {
             let text = "the daemon has used up its descriptors, and keeps the last for receivers and orders: close some ends, or raise its limit (LimitNOFILE, ulimit -n)";
@@ -82,19 +89,19 @@ impl Broker {
         }
         let limit = self.rules.user_connections_max;
         let text = format!(
-            "user {uid} has {connections} connections, and the limit is {limit}: close some, or raise user_connections_max"
+            "user {uid} has {connections} connections, and the limit is {limit}: close some, or raise per_user.connections_max"
         );
         Err(Refusal::new(RefusedCode::Limit, text))
     }
 
-    pub(super) fn check_channels(&self, uid: u32) -> Result<(), Refusal> {
+    pub(super) fn check_channels(&self, uid: u32, channel: &ChannelName) -> Result<(), Refusal> {
         let channels = self.users.get(&uid).map_or(0, |user| user.channels);
         let limit = self.rules.user_channels_max;
         if channels < limit {
             return Ok(());
         }
         let text = format!(
-            "user {uid} has {channels} channels, and the limit is {limit}: delete some, or raise user_channels_max"
+            "channel {channel} cannot be made: user {uid} has {channels} channels, and the limit is {limit}: delete some, or raise per_user.channels_max"
         );
         Err(Refusal::new(RefusedCode::Limit, text))
     }

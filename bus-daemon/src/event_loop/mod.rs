@@ -12,7 +12,7 @@ mod tests;
 mod traffic;
 
 use std::collections::{HashMap, VecDeque};
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -95,6 +95,8 @@ pub(crate) struct EventLoop<O> {
     alive_at: Instant,
     /// Where sockets are read into, shared by all.
     buffer: Vec<u8>,
+    /// Where what is written next is listed. Empty between two writes.
+    slices: Vec<IoSlice<'static>>,
     by_peer: HashMap<PeerId, usize>,
     memory: Arc<MemoryHub>,
     /// The memory of lanes.
@@ -175,6 +177,7 @@ impl<O: Outside> EventLoop<O> {
             ends_at: None,
             alive_at: now,
             buffer: vec![0; READ_BUFFER_BYTES],
+            slices: Vec::new(),
             by_peer: HashMap::new(),
             memory,
             lanes,

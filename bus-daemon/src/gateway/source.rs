@@ -263,7 +263,7 @@ impl<'a> Source<'a> {
         let mut unsent = self.unsent;
         if sender.flush_deadline(Instant::now() + PATIENCE).is_err() {
             links.part_with(link.id);
-            if let Err(FlushError::Disconnected { refused }) = sender.flush_deadline(Instant::now() + PATIENCE) {
+            if let Err(FlushError::Disconnected { refused, .. }) = sender.flush_deadline(Instant::now() + PATIENCE) {
                 unsent += refused as u64;
             }
         }

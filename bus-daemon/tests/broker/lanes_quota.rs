@@ -36,7 +36,7 @@ fn a_sender_over_the_number_of_its_users_lanes_stays_on_the_stream_and_show_says
     let second = wishes_at_once(&mut raw);
     assert_eq!(made(&mut raw), 0);
     let why = why_none(&mut raw).unwrap();
-    assert!(why.contains("has 1 lanes, and the limit is 1") && why.contains("lanes_max"), "{why}");
+    assert!(why.contains("has 1 lanes, and the limit is 1") && why.contains("per_user.lanes_max"), "{why}");
     raw.broker.check().unwrap();
 
     let mut story = Story::of(raw, second);
@@ -57,7 +57,10 @@ fn a_sender_over_the_bytes_of_its_users_lanes_stays_on_the_stream() {
     wishes_at_once(&mut raw);
     assert_eq!(made(&mut raw), 1, "two rings of 64 MiB are more than 100 MiB");
     let why = why_none(&mut raw).unwrap();
-    assert!(why.contains("67108864 bytes") && why.contains("104857600") && why.contains("lane_bytes_max"), "{why}");
+    assert!(
+        why.contains("67108864 bytes") && why.contains("104857600") && why.contains("per_user.lane_bytes_max"),
+        "{why}"
+    );
 }
 
 #[test]

@@ -44,6 +44,13 @@ macro_rules! over_every_route {
     };
 }
 
+macro_rules! between_processes {
+    ($($tests:tt)*) => {
+        over!(Stream as stream_only: $($tests)*);
+        over!(Lane as lane_only: $($tests)*);
+    };
+}
+
 over_every_route! {
     order {
         messages_of_one_sender_arrive_in_the_order_sent
@@ -177,9 +184,8 @@ over_every_route! {
     }
 }
 
-// Only between processes.
-over! {
-    Stream as stream_only:
+// Only between processes, over either route.
+between_processes! {
     bridge {
         an_import_ends_at_a_message_that_does_not_decode_and_hands_it_over
         an_export_that_ends_at_a_value_sends_what_came_before_it
@@ -192,6 +198,11 @@ over! {
     slots {
         a_loan_of_more_than_a_message_may_be_is_refused_with_the_limit
     }
+}
+
+// Only between processes, where the route between them makes no difference.
+over! {
+    Stream as stream_once:
     bytes {
         types_of_one_name_meet_whatever_module_they_are_in
         a_raw_receiver_sees_what_a_typed_sender_encoded
@@ -203,22 +214,5 @@ over! {
         capacity_in_bytes_holds_senders_back
         a_receiver_that_was_kicked_says_so_and_the_next_goes_on
         the_ledger_names_where_every_message_is
-    }
-}
-
-// The same in a lane: an end of another kind, with batches of its own.
-over! {
-    Lane as lane_too:
-    bridge {
-        an_import_ends_at_a_message_that_does_not_decode_and_hands_it_over
-        an_export_that_ends_at_a_value_sends_what_came_before_it
-        an_export_in_which_a_value_panics_sends_what_came_before_it
-        an_import_in_which_a_value_panics_keeps_acknowledged_what_came_before_it
-    }
-    in_place {
-        a_large_message_that_does_not_decode_comes_as_an_error_that_carries_it
-    }
-    slots {
-        a_loan_of_more_than_a_message_may_be_is_refused_with_the_limit
     }
 }

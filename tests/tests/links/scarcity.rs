@@ -137,7 +137,7 @@ fn a_gateway_of_the_config_waits_for_what_others_hold_and_says_so_only_as_long()
     "#;
     place_with("refused", config, |place| {
         let links = || place.bus.links().unwrap();
-        let waits = |link: &LinkInfo| link.note.contains("user_channels_max: tried again every 1000 ms");
+        let waits = |link: &LinkInfo| link.note.contains("per_user.channels_max: tried again every 1000 ms");
         eventually("one runs, and the other waits", || {
             let links = links();
             links.iter().any(|link| link.state == LinkState::Running) && links.iter().any(waits)

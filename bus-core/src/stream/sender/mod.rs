@@ -397,7 +397,7 @@ impl StreamSender {
                 // Also whether the channel is there at all.
                 state = self.look_around(state);
                 if matches!(state.link, Link::Closed) {
-                    return Err(FlushError::Disconnected { refused: state.sending.refused_count() });
+                    return Err(self.closed_before(&state));
                 }
             }
             let accepted = match &state.lane {
@@ -409,7 +409,7 @@ impl StreamSender {
                 return Ok(());
             }
             if matches!(state.link, Link::Closed) {
-                return Err(FlushError::Disconnected { refused: state.sending.refused_count() });
+                return Err(self.closed_before(&state));
             }
             if matches!(state.link, Link::Up(_)) && state.lane.is_none() {
                 state.sending.ask_to_confirm(ticket.sequence);
@@ -420,6 +420,10 @@ impl StreamSender {
             }
             state = self.wait_for_news(state, deadline);
         }
+    }
+
+    fn closed_before(&self, state: &State) -> FlushError {
+        FlushError::Disconnected { channel: self.options.channel.clone(), refused: state.sending.refused_count() }
     }
 
     /// Writes what is buffered, without waiting for anything.

@@ -40,7 +40,10 @@ impl Broker {
             return Err(Refusal::new(RefusedCode::Denied, text));
         }
         if !self.lanes_possible {
-            return Err(Refusal::new(RefusedCode::Limit, "the system gives no memory for lanes"));
+            return Err(Refusal::new(
+                RefusedCode::Limit,
+                "the system gives no memory for lanes: what is in it goes by the stream",
+            ));
         }
         if let Some(peer) = self.peer_mut(id) {
             peer.role = PeerRole::Bringing;

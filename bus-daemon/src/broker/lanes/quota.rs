@@ -41,13 +41,13 @@ impl Broker {
         let limit = self.rules.user_lanes_max;
         if lanes >= limit {
             return over(format!(
-                "user {uid} has {lanes} lanes, and the limit is {limit}: its other senders use the stream, unless lanes_max is raised"
+                "user {uid} has {lanes} lanes, and the limit is {limit}: its other senders use the stream, unless per_user.lanes_max is raised"
             ));
         }
         let limit = self.rules.user_lane_bytes_max;
         if bytes.saturating_add(ring_bytes) > limit {
             return over(format!(
-                "the lanes of user {uid} may grow to {bytes} bytes, one more is {ring_bytes}, and the limit is {limit}: its other senders use the stream, unless lane_bytes_max is raised"
+                "the lanes of user {uid} may grow to {bytes} bytes, one more is {ring_bytes}, and the limit is {limit}: its other senders use the stream, unless per_user.lane_bytes_max is raised"
             ));
         }
         if !self.may_have_lanes(channel_id) {
