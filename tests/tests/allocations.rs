@@ -73,9 +73,9 @@ fn nothing_is_allocated_for_a_message_at_its_ends_or_in_the_daemon() {
     watch("allocations", body, || ());
 }
 
-/// Fewer than one for fifty messages, wherever: a buffer's growth and a turn of the daemon must not come near that.
+/// Fewer than one for twenty messages, wherever: a buffer's growth and a turn of the daemon must not come near that.
 fn expect_few(allocations: u64, lane: bool, payload_bytes: u64) {
-    let bound = MESSAGES / 50;
+    let bound = MESSAGES / 20;
     let what = format!("{allocations} allocations for {MESSAGES} messages of {payload_bytes} bytes, lane {lane}");
     println!("{what}");
     assert!(allocations < bound, "{what}: {bound} or more");
