@@ -256,7 +256,7 @@ struct Page<'a> {
 
 impl<'a> Page<'a> {
     fn data(script: &'a Script) -> Self {
-        const OWNED: [usize; 7] = [
+        const OWNED: [usize; 8] = [
             data::TAIL,
             data::MESSAGES,
             data::GENERATION,
@@ -264,6 +264,7 @@ impl<'a> Page<'a> {
             data::READER,
             data::WAITING,
             data::WAITS_SINCE,
+            data::WOKEN,
         ];
         Self::new(script, PAGE_BYTES + RING_BYTES as usize, &OWNED)
     }

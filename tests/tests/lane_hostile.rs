@@ -92,7 +92,8 @@ fn a_forged_cursor_does_not_stop_its_sender_from_coming_back() {
     });
 }
 
-const WORDS: [usize; 6] = [data::TAIL, data::MESSAGES, data::GENERATION, data::SETTLED, data::READER, data::WAITING];
+const WORDS: [usize; 7] =
+    [data::TAIL, data::MESSAGES, data::GENERATION, data::SETTLED, data::READER, data::WAITING, data::WOKEN];
 
 /// Any word of a sender's pages, any value, while both ends work: the receiver goes on or says what is wrong, and
 /// so does its next one.

@@ -75,6 +75,9 @@ pub mod data {
     pub const WAITING: usize = 32;
     /// Since when, while it does, in nanoseconds of `CLOCK_MONOTONIC`.
     pub const WAITS_SINCE: usize = 33;
+    /// Which wait of its receiver the sender has ended last, as the [cursor](super::cursor::WAITING) has it: what that
+    /// sleeps on.
+    pub const WOKEN: usize = 34;
 }
 
 /// The generation of no receiver at all: what is in the lane its sender sends by other ways.
@@ -90,7 +93,7 @@ pub mod cursor {
     pub const TAKEN: usize = 16;
     /// How often the head was given back (low half), and which message that is (high half).
     pub const GIVEN_BACK: usize = 17;
-    /// Where the receiver waits: twice the epoch, and 1 if it sleeps on the [tail](super::data::TAIL) itself.
+    /// Where the receiver waits: twice the epoch, and 1 if it sleeps on [what wakes it](super::data::WOKEN).
     pub const WAITING: usize = 32;
 }
 

@@ -1,9 +1,10 @@
 //! Sleeping on the words of lanes: a receiver that waits for its senders alone, at the price of a bare futex.
 //!
-//! The receiver sleeps on the tail of each lane, with the value that it has looked at, and on a word of its own
-//! process, by which others wake it. A sender that finds in the cursor that its receiver sleeps so wakes whoever
-//! sleeps on its tail: it needs no descriptor for that, and what it wakes lies in memory that it alone writes. A
-//! tail that has moved in between is no sleep at all; a wake that nobody waits for is nothing.
+//! The receiver sleeps on a word of each lane, and on one of its own process, by which others wake it. A sender that
+//! finds in the cursor that its receiver sleeps so writes into its word which of the receiver's waits it ends, and
+//! wakes whoever sleeps there: it needs no descriptor for that, and what it wakes lies in memory that it alone writes.
+//! A word that says so already is no sleep at all. (Its tail does not do: a wake may come late, for what was read
+//! before the receiver began to wait, and then there is none for what follows.)
 //!
 //! Sleeping on several words needs Linux 5.16. Without it everybody sleeps at the [doorbell](super::doorbell).
 
@@ -106,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn who_sleeps_on_a_tail_that_it_may_only_read_is_woken_by_its_writer() {
+    fn who_sleeps_on_a_word_that_it_may_only_read_is_woken_by_its_writer() {
         let file = MemoryFile::create("bus-test", 4096).unwrap();
         let writer = file.map_writable().unwrap();
         file.forbid_new_writers().unwrap();
@@ -118,16 +119,16 @@ mod tests {
             let wakeup = Wakeup::default();
             // As a receiver does: it looks, and sleeps on what it has looked at, until that is another.
             for seen in 0..100 {
-                while reader.load(data::TAIL) == seen {
+                while reader.load(data::WOKEN) == seen {
                     let mut words = words_of(&wakeup, wakeup.seen());
-                    words.add_shared(reader.futex(data::TAIL), seen as u32);
+                    words.add_shared(reader.futex(data::WOKEN), seen as u32);
                     words.sleep(late()).unwrap();
                 }
             }
         });
-        for tail in 1..=100 {
-            writer.store(data::TAIL, tail);
-            writer.wake(data::TAIL);
+        for woken in 1..=100 {
+            writer.store(data::WOKEN, woken);
+            writer.wake(data::WOKEN);
         }
         sleeper.join().unwrap();
         assert!(begun.elapsed() < LONG);

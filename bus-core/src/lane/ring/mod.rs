@@ -31,8 +31,8 @@ pub use self::writer::{Bounds, NotWritten, Writer};
 pub enum SleepsAt {
     /// At its [doorbell](super::doorbell).
     Bell,
-    /// On the tail of each lane: see [`sleep`](super::sleep).
-    Tail,
+    /// On a word of each lane: see [`sleep`](super::sleep).
+    Word,
 }
 
 /// Where a receiver begins: where the last one ended, as far as the sender has honoured that.

@@ -22,7 +22,7 @@ struct Model {
 
 impl Model {
     fn data() -> Self {
-        Self::new(&[data::TAIL, data::MESSAGES, data::GENERATION, data::READER, data::WAITING], RING_WORDS)
+        Self::new(&[data::TAIL, data::MESSAGES, data::GENERATION, data::READER, data::WAITING, data::WOKEN], RING_WORDS)
     }
 
     fn cursor() -> Self {
@@ -176,7 +176,7 @@ fn a_receiver_that_sleeps_is_rung_for() {
         let receiver = lane.clone();
         let thread = thread::spawn(move || {
             let mut reader = receiver.reader(0, Start::default());
-            reader.begin_wait(SleepsAt::Tail);
+            reader.begin_wait(SleepsAt::Word);
             reader.settle_looks();
             take(&mut reader).is_none()
         });
@@ -185,6 +185,45 @@ fn a_receiver_that_sleeps_is_rung_for() {
         let rings = writer.must_wake().is_some();
         let sleeps = thread.join().unwrap();
         assert!(rings || !sleeps, "asleep with work, and nobody rings");
+    });
+}
+
+/// The wake for the first message comes late, when that is taken and the receiver is about to sleep: it must not be
+/// missed, because there is none for the second.
+#[test]
+fn a_receiver_that_is_woken_before_it_sleeps_does_not_sleep() {
+    explore(|| {
+        let lane = Lane::new();
+        let receiver = lane.clone();
+        let thread = thread::spawn(move || {
+            let mut reader = receiver.reader(0, Start::default());
+            let mut taken = 0;
+            for _ in 0..2 {
+                while take(&mut reader).is_some() {
+                    taken += 1;
+                }
+                reader.begin_wait(SleepsAt::Word);
+                reader.settle_looks();
+                if take(&mut reader).is_some() {
+                    taken += 1;
+                } else if let Some(seen) = reader.unwoken() {
+                    return (taken, Some(seen));
+                }
+                reader.end_wait();
+            }
+            (taken, None)
+        });
+        let mut writer = lane.writer();
+        let mut sent = 0;
+        for sequence in 1..=2 {
+            // There is room for one at a time: for the second once the first is taken.
+            sent += u32::from(send(&mut writer, sequence).is_ok());
+            writer.must_wake();
+        }
+        let (taken, sleeps_on) = thread.join().unwrap();
+        // The kernel lets nobody sleep on what is another by then, and whoever sleeps there is woken after that changes.
+        let sleeps = sleeps_on == Some(lane.data.load(data::WOKEN));
+        assert!(taken == sent || !sleeps, "asleep with work, and nobody wakes it");
     });
 }
 

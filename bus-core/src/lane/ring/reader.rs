@@ -249,7 +249,13 @@ impl<D: Memory, C: Memory> Reader<D, C> {
     /// before it sleeps.
     pub fn begin_wait(&mut self, at: SleepsAt) {
         self.waits += 1;
-        self.cursor.store(cursor::WAITING, self.waits << 1 | u64::from(at == SleepsAt::Tail));
+        self.cursor.store(cursor::WAITING, self.waits << 1 | u64::from(at == SleepsAt::Word));
+    }
+
+    /// What stands where the sender wakes this receiver, for it to sleep on; `None` when it is woken already.
+    pub fn unwoken(&self) -> Option<u64> {
+        let woken = self.data.load(data::WOKEN);
+        (woken != (self.waits << 1 | 1)).then_some(woken)
     }
 
     /// It does not wait any more.

@@ -282,7 +282,12 @@ impl<D: Memory, C: Memory> Writer<D, C> {
         if waiting == 0 || std::mem::replace(&mut self.rung, waiting) == waiting {
             return None;
         }
-        Some(if waiting & 1 == 1 { SleepsAt::Tail } else { SleepsAt::Bell })
+        if waiting & 1 == 0 {
+            return Some(SleepsAt::Bell);
+        }
+        // It may not be asleep yet: then it finds this, and does not sleep.
+        self.data.store(data::WOKEN, waiting);
+        Some(SleepsAt::Word)
     }
 
     /// Says since when the sender waits, to whoever asks while it does: in nanoseconds of `CLOCK_MONOTONIC`.

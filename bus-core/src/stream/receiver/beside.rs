@@ -29,7 +29,7 @@ const DAEMON_HEARD: Duration = Duration::from_millis(1);
 /// How long the keeper has the state to itself, if it wants it.
 const KEEPER_TURN: Duration = Duration::from_micros(100);
 
-/// How often in a row lanes have to have woken it before it sleeps on their tails, where what comes by the socket
+/// How often in a row lanes have to have woken it before it sleeps on their words, where what comes by the socket
 /// takes longer to wake it.
 const WOKEN_BY_LANES: u32 = 4;
 
@@ -64,10 +64,11 @@ impl State {
         self.lanes.begin_wait(at, self.receiving.inbox.received().0, self.connection.is_some())
     }
 
-    /// Sleeps on the tails of all lanes until there is something; `true` when it may be the socket or the bell.
-    fn sleep_on_tails(&mut self, seen: u32, deadline: Option<Instant>) -> io::Result<bool> {
+    /// Sleeps on a word of each lane until there is something; `true` when it may be the socket or the bell.
+    fn sleep_on_words(&mut self, seen: u32, deadline: Option<Instant>) -> io::Result<bool> {
         let Some(post) = &self.post else { return Ok(true) };
-        if self.lanes.words(post.wakeup(), seen).sleep(deadline).is_err() {
+        let Some(words) = self.lanes.words(post.wakeup(), seen) else { return Ok(post.was_woken()) };
+        if words.sleep(deadline).is_err() {
             // The kernel cannot. The bell is for all.
             self.woken_by_lanes = 0;
             return Ok(true);
@@ -103,7 +104,7 @@ impl StreamReceiver {
         self.tell(&mut state, true);
         // What is seen now, before the last look, is what it sleeps on.
         let seen = self.set_post(&mut state);
-        let at = if seen.is_some() { SleepsAt::Tail } else { SleepsAt::Bell };
+        let at = if seen.is_some() { SleepsAt::Word } else { SleepsAt::Bell };
         if !state.begin_wait(at) {
             return Ok(state);
         }
@@ -117,7 +118,7 @@ impl StreamReceiver {
             self.put_off(&state);
         }
         let slept = match seen {
-            Some(seen) => state.sleep_on_tails(seen, until),
+            Some(seen) => state.sleep_on_words(seen, until),
             None => self.sleep(&state, until),
         };
         if said {
@@ -190,7 +191,7 @@ impl StreamReceiver {
         Ok(state)
     }
 
-    /// Has its socket and bell watched by the sentry, where it is to sleep on the tails of its lanes: where those
+    /// Has its socket and bell watched by the sentry, where it is to sleep on words of its lanes: where those
     /// woke it the last few times. Returns what it has seen on its own word.
     fn set_post(&self, state: &mut State) -> Option<u32> {
         let sleeps_at_bell = state.woken_by_lanes < WOKEN_BY_LANES || state.lanes.len() >= WORDS_MAX;

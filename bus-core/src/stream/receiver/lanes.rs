@@ -512,14 +512,14 @@ impl Lanes {
         waits
     }
 
-    /// The tails of all lanes, as they were looked at last, to be slept on.
-    pub(super) fn words(&self, wakeup: &Wakeup, seen: u32) -> Words {
+    /// What is to be slept on; `None` when a sender has woken this receiver since it said that it waits.
+    pub(super) fn words(&self, wakeup: &Wakeup, seen: u32) -> Option<Words> {
         let mut words = Words::with_capacity(self.lanes.len() + 1);
         words.add_own(wakeup, seen);
         for lane in &self.lanes {
-            words.add_shared(lane.reader.data().futex(data::TAIL), lane.reader.tail() as u32);
+            words.add_shared(lane.reader.data().futex(data::WOKEN), lane.reader.unwoken()? as u32);
         }
-        words
+        Some(words)
     }
 
     /// Rings for senders that wait for what is acknowledged.

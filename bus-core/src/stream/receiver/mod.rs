@@ -148,7 +148,7 @@ struct State {
     lost_lanes: bool,
     /// Messages of lanes that are lent.
     lane_loan: LaneLoan,
-    /// Who watches its socket while it sleeps on the tails of its lanes.
+    /// Who watches its socket while it sleeps on words of its lanes.
     post: Option<Post>,
     /// How often in a row lanes have woken it.
     woken_by_lanes: u32,

@@ -203,7 +203,7 @@ impl SenderLane {
     pub(super) fn ring(&mut self) {
         match (self.writer.must_wake(), &self.ringer) {
             (None, _) | (Some(SleepsAt::Bell), None) => {}
-            (Some(SleepsAt::Tail), _) => self.writer.data().wake(data::TAIL),
+            (Some(SleepsAt::Word), _) => self.writer.data().wake(data::WOKEN),
             (Some(SleepsAt::Bell), Some(ringer)) => ringer.ring(),
         }
     }
@@ -223,8 +223,8 @@ impl SenderLane {
     pub(super) fn turn(&mut self, cursor: Cursor, ringer: Option<Ringer>, generation: u64) {
         self.writer.turn(cursor, generation);
         (self.generation, self.ringer) = (generation, ringer);
-        // What was published before this receiver could say that it sleeps, and where.
-        self.writer.data().wake(data::TAIL);
+        // Of what was published before it was honoured.
+        self.ring();
         if let Some(ringer) = &self.ringer {
             ringer.ring();
         }
