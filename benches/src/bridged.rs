@@ -75,7 +75,9 @@ pub(crate) fn measure_all(options: &Options) {
 
 /// Without and with bridges in turns.
 fn measure(name: &str, kind: Kind, (export, import): (Bridging, Bridging), options: &Options) -> Result<Row> {
-    let need = Need::RatioAtLeast(0.7);
+    // Each bridge may cost as much.
+    let bridges = [export, import].into_iter().filter(|bridging| *bridging == Bridging::Bridge).count();
+    let need = Need::RatioAtLeast(0.7_f64.powi(bridges as i32));
     let mut row = Row { name: name.to_owned(), unit: "M/s", floor: Vec::new(), subject: Vec::new(), need };
     for _ in 0..options.rounds {
         row.floor.push(flow(kind, Bridging::None, Bridging::None, options)?);
