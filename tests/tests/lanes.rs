@@ -406,6 +406,42 @@ fn a_lane_without_a_daemon_does_not_hold_back_the_stream() {
     });
 }
 
+/// What a daemon had removed from the lane was taken for acknowledged, and with it what was sent before by the stream;
+/// and it was not the oldest.
+#[test]
+fn a_skip_after_a_restart_takes_the_oldest_and_nothing_else() {
+    on_stage("skipped", |stage, bus| {
+        let sender = lane_sender(bus, "jobs");
+        let mut sent = 0;
+        let mut send = || {
+            sender.send(parcel(sent)).unwrap();
+            sent += 1;
+        };
+        let is_in_lane = || bus.show("jobs").unwrap().senders.iter().any(|sender| sender.route == "lane");
+        until("the sender is in its lane", || {
+            (0..3).for_each(|_| send());
+            is_in_lane()
+        });
+        (0..5).for_each(|_| send());
+        let restart = |stage: &mut Stage| {
+            stage.kill_daemon();
+            stage.start_daemon();
+            let are_here = |info: bus_core::ChannelInfo| info.ledger.queued == sent;
+            until("all is at the next daemon", || bus.show("jobs").is_ok_and(are_here));
+        };
+        restart(stage);
+        assert_eq!(bus.skip("jobs").unwrap().messages, 1);
+        // The sender hears what the daemon did, if anything, before that dies; and then holds all as before.
+        (0..20).for_each(|_| assert_eq!(sender.len() as u64, sent));
+        restart(stage);
+        assert_eq!(bus.skip("jobs").unwrap().messages, 1);
+        let receiver: Receiver<Vec<u8>> = bus.receiver("jobs").open().unwrap();
+        for expected in 1..sent {
+            assert_eq!(number(&receiver.recv_timeout(PATIENCE).unwrap()), expected);
+        }
+    });
+}
+
 fn on_stage(name: &str, test: fn(&mut Stage, &Bus)) {
     let body = move || {
         let mut stage = Stage::new(Dice::from_environment(), Route::Lane);

@@ -93,6 +93,9 @@ pub mod cursor {
     pub const TAKEN: usize = 16;
     /// How often the head was given back (low half), and which message that is (high half).
     pub const GIVEN_BACK: usize = 17;
+    /// Whether its user has acknowledged something: 1, and never 0 again. The head also passes what is skipped, and begins
+    /// where the daemon stood in for a receiver.
+    pub const ACKNOWLEDGES: usize = 18;
     /// Where the receiver waits: twice the epoch, and 1 if it sleeps on [what wakes it](super::data::WOKEN).
     pub const WAITING: usize = 32;
 }

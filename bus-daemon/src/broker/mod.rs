@@ -166,8 +166,8 @@ pub struct Broker {
     brought: Vec<(PeerId, LaneBrought)>,
     /// The same, whose descriptors are looked at.
     arriving: Vec<(PeerId, LaneBrought)>,
-    /// Lanes that their receivers could not read: the last of them.
-    broken_lanes: VecDeque<LaneId>,
+    /// Lanes that are no more: the last of them.
+    former_lanes: VecDeque<LaneId>,
     lanes_made: u64,
     /// The system gives memory for lanes.
     lanes_possible: bool,
@@ -223,7 +223,7 @@ impl Broker {
             early: Vec::new(),
             brought: Vec::new(),
             arriving: Vec::new(),
-            broken_lanes: VecDeque::new(),
+            former_lanes: VecDeque::new(),
             lanes_made: 0,
             lanes_possible: true,
             lane_books: None,

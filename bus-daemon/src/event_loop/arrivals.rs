@@ -134,6 +134,10 @@ impl<O: Outside> EventLoop<O> {
             let connection = Connection::new(connection::Stream::Memory(end));
             if let Some(key) = self.admit(connection, credentials, Some(number)) {
                 self.by_number.insert(number, key);
+                // Its end may have come with it, and was told of while nobody knew its number.
+                let connection = &mut self.connections[key].connection;
+                connection.look_for_client();
+                connection.hung_up |= connection.deserted;
             }
         }
     }

@@ -153,3 +153,18 @@ fn turn(event_loop: &mut EventLoop<Silence>) {
     event_loop.read_unread();
     event_loop.carry_out();
 }
+
+/// Its end came together with its beginning, was told of before the loop knew it, and it was kept for ever.
+#[test]
+fn a_connection_by_memory_that_ends_before_it_is_looked_at_is_dropped() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut event_loop = event_loop(folder.path());
+    let (address, door) = (Address::new(folder.path().join("bus.sock")).unwrap(), event_loop.door());
+    // The loop does other things for as long as who knocks has patience.
+    let bus = Bus::builder().address(address).door(door).connect_timeout(Duration::from_millis(50)).connect();
+    assert!(bus.is_err());
+    for _ in 0..10 {
+        turn(&mut event_loop);
+    }
+    assert!(event_loop.connections.is_empty(), "{} kept", event_loop.connections.len());
+}

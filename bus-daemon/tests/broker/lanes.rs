@@ -235,6 +235,46 @@ fn brought_said_twice_does_not_free_the_lane() {
     assert_eq!(store, vec![lane], "the memory is freed, and the broker has the lane");
 }
 
+/// Somebody who has not heard that another read it to its end brings it once more: it was handed out again.
+#[test]
+fn a_lane_that_is_no_more_is_not_taken_again() {
+    let (mut raw, brought, _) = next_daemon();
+    let lane = brought.lane;
+    raw.counts(lane, Counts { published: 10, taken: 10, acknowledged: 10, ..Counts::default() });
+    let bring = |raw: &mut Raw| {
+        let id = raw.connect();
+        raw.hello(id, Role::LaneBrought(Box::new(LaneBrought { by: LaneEnd::Receiver, ..brought.clone() })));
+        raw.say(id, Kind::Brought, &());
+        adopt(raw, &mut Vec::new())
+    };
+    assert_eq!(bring(&mut raw), [true]);
+    let receiver = raw.receiver();
+    let given: LaneGiven = raw.last(receiver, Kind::LaneGiven).unwrap();
+    raw.say(receiver, Kind::Watching, &Watching { lane, generation: given.generation });
+    let now = raw.now();
+    raw.broker.data_at_rest(now, lane, true);
+    raw.turn();
+    assert!(raw.lanes.contains(&LaneAction::Free(lane)), "its sender is gone, and it is read");
+    assert!(bring(&mut raw).is_empty());
+}
+
+/// Before its next receiver had it mapped, all that ever went through a lane was shown to be held.
+#[test]
+fn what_is_acknowledged_is_not_held_although_the_next_receiver_has_not_begun() {
+    let (mut raw, brought, _) = next_daemon();
+    let start = LaneStart { logical: 1_000, place: 0, messages: 10 };
+    raw.counts(brought.lane, Counts { published: 10, published_bytes: 1_000, bytes: 1_000, ..Counts::default() });
+    let id = raw.connect();
+    raw.hello(id, Role::LaneBrought(Box::new(LaneBrought { by: LaneEnd::Receiver, start, ..brought })));
+    raw.say(id, Kind::Brought, &());
+    assert_eq!(adopt(&mut raw, &mut Vec::new()), [true]);
+    let control = raw.connect();
+    raw.hello(control, Role::Control);
+    raw.say(control, Kind::Request, &Request::Show("jobs".parse().unwrap()));
+    let Some(Reply::Channel(info)) = raw.last(control, Kind::Reply) else { panic!("no answer") };
+    assert_eq!(info.held_bytes, 0);
+}
+
 fn hostile(change: impl FnOnce(&mut LaneBrought)) -> (Raw, PeerId) {
     let (mut raw, mut brought, _) = next_daemon();
     change(&mut brought);

@@ -27,7 +27,11 @@ impl Model {
 
     fn cursor() -> Self {
         let slots: Vec<usize> = (cursor::SLOTS..cursor::SLOTS + 4).collect();
-        Self::new(&[&[cursor::HEAD, cursor::TAKEN, cursor::GIVEN_BACK, cursor::WAITING], &slots[..]].concat(), 0)
+        Self::new(
+            &[&[cursor::HEAD, cursor::TAKEN, cursor::GIVEN_BACK, cursor::WAITING, cursor::ACKNOWLEDGES], &slots[..]]
+                .concat(),
+            0,
+        )
     }
 
     fn new(named: &[usize], ring: usize) -> Self {

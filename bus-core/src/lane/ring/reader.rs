@@ -214,6 +214,12 @@ impl<D: Memory, C: Memory> Reader<D, C> {
         self.cursor.store(cursor::GIVEN_BACK, u64::from(times) | self.head.messages << 32);
     }
 
+    /// Says that what is acknowledged next its user has seen.
+    #[inline]
+    pub fn say_seen(&self) {
+        self.cursor.store(cursor::ACKNOWLEDGES, 1);
+    }
+
     /// Acknowledges everything before a position.
     #[inline]
     pub fn acknowledge(&mut self, through: Position) {

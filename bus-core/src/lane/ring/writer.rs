@@ -17,6 +17,8 @@ pub struct Writer<D, C> {
     acknowledged: u64,
     /// How far it had, in logical bytes.
     head: u64,
+    /// Some receiver's user has acknowledged something.
+    seen: bool,
     /// Where the present receiver began.
     start: Start,
     window_messages: u64,
@@ -61,6 +63,7 @@ impl<D: Memory, C: Memory> Writer<D, C> {
             messages: 0,
             acknowledged: 0,
             head: 0,
+            seen: false,
             start: Start::default(),
             window_messages: bounds.window_messages,
             rung: 0,
@@ -201,6 +204,7 @@ impl<D: Memory, C: Memory> Writer<D, C> {
         // head at least.
         self.head = seen.logical;
         self.acknowledged = self.acknowledged.max(seen.messages);
+        self.note_seen();
         Ok(())
     }
 
@@ -317,6 +321,7 @@ impl<D: Memory, C: Memory> Writer<D, C> {
         // seen here.
         self.data.fence(Fence::Sequential);
         let start = self.start_of_next();
+        self.note_seen();
         (self.head, self.acknowledged) = (start.logical, start.messages);
         (self.cursor, self.start, self.rung) = (cursor, start, 0);
         if self.cursor.words() > 0 {
@@ -340,6 +345,15 @@ impl<D: Memory, C: Memory> Writer<D, C> {
     /// Messages that were acknowledged when it was last looked at.
     pub fn acknowledged(&self) -> u64 {
         self.acknowledged
+    }
+
+    /// Whether some receiver's user has acknowledged something, and not only passed over it.
+    pub fn was_seen(&self) -> bool {
+        self.seen
+    }
+
+    fn note_seen(&mut self) {
+        self.seen |= !self.cursor.is_revoked() && self.cursor.load(cursor::ACKNOWLEDGES) == 1;
     }
 
     /// The memory it writes to.

@@ -449,6 +449,7 @@ impl Lanes {
             return true;
         }
         let through = lane.skips.passed(lent.record.next);
+        lane.reader.say_seen();
         lane.reader.acknowledge(through);
         if lane.next.logical < through.logical {
             // It was lent before the lane was given again.

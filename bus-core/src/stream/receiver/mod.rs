@@ -206,6 +206,8 @@ impl StreamReceiver {
     /// Takes a new connection into use, if there is one.
     fn adopt(&self, state: &mut State) -> bool {
         let Some(Session { connection, inbox, welcome }) = lock(&self.arrived).take() else { return false };
+        // What was left for this connection is too old for the next.
+        *lock(&self.left) = Left::Nothing;
         if matches!(*lock(&self.link), Link::Over) {
             // Its user let go of it while the keeper connected: the seat is given back with the connection.
             return false;

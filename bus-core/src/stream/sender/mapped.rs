@@ -142,7 +142,7 @@ impl SenderLane {
 
     pub(super) fn has_acknowledgements(&mut self) -> bool {
         let _ = self.writer.look();
-        self.writer.acknowledged() > 0
+        self.writer.was_seen()
     }
 
     pub(super) fn unacknowledged(&mut self) -> u64 {

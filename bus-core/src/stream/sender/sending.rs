@@ -43,7 +43,8 @@ pub(super) struct Sending {
     closed: bool,
     /// What follows goes through a lane.
     in_lane: bool,
-    /// All up to here were acknowledged in lanes that it left: a daemon may say less, from before it heard of that.
+    /// All up to here were acknowledged in lanes that it left, or before its lane as that shows: a daemon may say less,
+    /// from before it heard of that.
     left_through: u64,
     /// How many messages of its lane went with the channel.
     lane_ended: Option<LaneEnded>,
@@ -176,6 +177,7 @@ impl Sending {
     pub(super) fn settle_before_lane(&mut self, sequence: u64, is_up: bool) {
         debug_assert_eq!(sequence, self.last_sequence);
         self.settled = Settled { accepted: sequence, acked: sequence, ..self.settled };
+        self.left_through = sequence;
         self.release(if is_up { self.outbox.written_frames() } else { usize::MAX });
     }
 
@@ -556,6 +558,21 @@ mod tests {
         write(&mut sending, HEADER_BYTES + 8 + 10);
         sending.settle_before_lane(2, true);
         assert_eq!((sending.unacknowledged(), sending.unwritten()), (1, HEADER_BYTES + 8 - 10));
+    }
+
+    /// The daemon had said less before it heard of what the receiver had acknowledged before the lane.
+    #[test]
+    fn a_daemon_may_say_less_than_the_lane_has_shown() {
+        let mut sending = sending();
+        (0..3).for_each(|_| _ = push(&mut sending));
+        write(&mut sending, usize::MAX);
+        sending.is_in_lane(true);
+        sending.settle_before_lane(3, true);
+        let told = Settled { accepted: 3, acked: 1, dropped: 0 };
+        let mut bytes = Vec::new();
+        crate::wire::put_control(Kind::Settled, &told, &mut bytes);
+        sending.handle(Kind::Settled, &bytes[HEADER_BYTES..]).unwrap();
+        assert_eq!(sending.unacknowledged(), 0);
     }
 
     #[test]

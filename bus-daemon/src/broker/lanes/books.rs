@@ -65,7 +65,8 @@ impl Broker {
         let least = lane.start.messages.max(lane.counted_from + lane.purged);
         let published = counts.published.max(least);
         let acknowledged = counts.acknowledged.max(least).min(published);
-        Counts { acknowledged, taken: counts.taken.max(acknowledged), published, ..counts }
+        let bytes = counts.bytes.min(counts.published_bytes.saturating_sub(lane.start.logical));
+        Counts { acknowledged, taken: counts.taken.max(acknowledged), published, bytes, ..counts }
     }
 
     /// How many messages its sender has published.

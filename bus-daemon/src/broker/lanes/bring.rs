@@ -35,8 +35,9 @@ impl Broker {
             let text = format!("lane {} is said to have had {} receivers", brought.lane.0, brought.generation);
             return Err(Refusal::new(RefusedCode::Protocol, text));
         }
-        if self.broken_lanes.contains(&brought.lane) {
-            let text = format!("lane {} is broken: what is in it goes by the stream", brought.lane.0);
+        if self.former_lanes.contains(&brought.lane) {
+            // Broken, and what is in it goes by the stream; or read to its end, by another receiver than this.
+            let text = format!("lane {} is no more: come without it", brought.lane.0);
             return Err(Refusal::new(RefusedCode::Denied, text));
         }
         if !self.lanes_possible {

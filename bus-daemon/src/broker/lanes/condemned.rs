@@ -28,7 +28,6 @@ impl Broker {
             self.put(receiver, Kind::SenderGone, &LaneNamed { lane });
         }
         self.free_lane(channel_id, lane);
-        self.remember_broken(lane);
         if let Some(sender) = sender {
             // It comes back, and is told that the lane is not known.
             self.end_peer(sender, format!("its lane is broken: {fault} (pid {pid})"));

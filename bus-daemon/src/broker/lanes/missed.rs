@@ -35,7 +35,6 @@ impl Broker {
         self.channel_mut(channel_id).count_lane(counted_from, tally);
         self.put(id, Kind::SenderGone, &LaneNamed { lane });
         self.free_lane(channel_id, lane);
-        self.remember_broken(lane);
         // It comes back, and is told that the lane is not known.
         self.end_peer(sender, fault.to_owned());
     }

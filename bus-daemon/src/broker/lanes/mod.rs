@@ -93,8 +93,8 @@ enum State {
 /// How long the ring of a lane is at most, in bytes: that for the largest message of all.
 const RING_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
 
-/// How many broken lanes are remembered: their senders come back within moments.
-const BROKEN_LANES_MAX: usize = 1_024;
+/// How many lanes are remembered that are gone: whoever had one comes back within moments.
+const FORMER_LANES_MAX: usize = 1_024;
 
 /// How long to wait before a freeze is tried again, in milliseconds.
 pub(super) const FREEZE_AGAIN_MS: u64 = 20;
@@ -497,9 +497,6 @@ impl Broker {
         let tally = Tally { accepted: acknowledged + lost, acknowledged: acknowledged - purged, purged, dropped: lost };
         channel.count_lane(counted_from, tally);
         self.free_lane(channel_id, done.lane);
-        if done.fault.is_some() {
-            self.remember_broken(done.lane);
-        }
         if let (Some(sender), Some(fault)) = (sender, done.fault) {
             // It comes back, and is told that the lane is not known.
             self.end_peer(sender, format!("its lane is broken: {fault}"));
@@ -530,15 +527,8 @@ impl Broker {
             self.put(receiver, Kind::SenderGone, &LaneNamed { lane: done.lane });
         }
         self.free_lane(channel_id, done.lane);
-        self.remember_broken(done.lane);
         self.end_peer(id, format!("its lane is broken: {fault} (pid {pid})"));
         self.go_on_when_at_rest(channel_id);
-    }
-
-    fn remember_broken(&mut self, lane: LaneId) {
-        self.broken_lanes.push_back(lane);
-        let excess = self.broken_lanes.len().saturating_sub(BROKEN_LANES_MAX);
-        self.broken_lanes.drain(..excess);
     }
 
     fn free_lane(&mut self, channel_id: ChannelId, lane: LaneId) {
@@ -552,6 +542,10 @@ impl Broker {
             self.offer_again(channel_id, gone.sender);
         }
         self.forget_tickets_of(lane);
+        if self.former_lanes.len() == FORMER_LANES_MAX {
+            self.former_lanes.pop_front();
+        }
+        self.former_lanes.push_back(lane);
         self.actions.push_back(Action::Lane(LaneAction::Free(lane)));
         if self.channel(channel_id).lanes.is_empty() {
             self.laned.retain(|other| *other != channel_id);

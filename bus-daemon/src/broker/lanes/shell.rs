@@ -81,6 +81,11 @@ impl Broker {
         let heads = self.channel(channel_id).lanes.iter().enumerate().filter_map(|(index, lane)| {
             // What is claimed may be in its user's hands.
             let counts = self.counts(lane);
+            // After a restart what its sender sent before by the stream is accepted anew, and comes first all the same.
+            let account = lane.account.map(|account| self.channel(channel_id).account(account));
+            if lane.brought && account.is_some_and(|account| account.outstanding > 0) {
+                return None;
+            }
             let claimed = match lane.state {
                 State::Unread => 0,
                 State::Given(_) => counts.taken - counts.acknowledged + lane.skips_ordered,
