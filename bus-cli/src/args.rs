@@ -227,7 +227,7 @@ impl UntilArgs {
 /// Ends when CMD has ended and nobody holds its output any more, with the exit code of CMD: 128 and the signal's
 /// number when it was killed, 127 when there is no such command, 126 when it cannot be run; and with a code of the
 /// table of `bus --help` when a channel failed. The conditions of `bus consume` end CMD's input. Ctrl-C reaches CMD by
-/// the terminal, and SIGTERM is passed on.
+/// the terminal, and SIGTERM is passed on; what CMD has written when it ends by that has 3 seconds to find room.
 ///
 /// The time of --timeout is for CMD too: when it has passed CMD's input ends, what has no room in the channel of --out
 /// is not published, and the exit code is 4. A CMD that has not ended 2 seconds later is sent SIGTERM, and is killed

@@ -23,6 +23,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
+use bus_core::ChannelName;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -47,7 +48,8 @@ pub(crate) fn run(args: &RunArgs, around: &Surroundings) -> Result<ExitCode, Fai
         );
         return Err(Failure::new(Exit::Usage, text));
     }
-    let signals = Signals::take_charge().map_err(|error| cannot("take charge of signals", &error))?;
+    let signals =
+        Signals::take_charge(args.output.clone()).map_err(|error| cannot("take charge of signals", &error))?;
     // Its time runs from here: connecting is part of it.
     let ends = args.input.as_ref().map(|channel| Ends::new(channel, &args.until));
     let deadline = args.until.timeout.map(|timeout| Instant::now() + timeout);
@@ -182,29 +184,38 @@ fn exit_code(status: ExitStatus) -> u8 {
 }
 
 /// What becomes of signals. Before the command is there they end this process. From its first moment on they are the
-/// command's, whose end ends everything: SIGTERM is passed on, Ctrl-C it gets from the terminal by itself.
+/// command's, whose end ends everything: SIGTERM is passed on, Ctrl-C it gets from the terminal by itself. What it has
+/// written may have no room in its channel then: that has some seconds, or until the next signal.
 struct Signals {
     command: Arc<Mutex<Option<OwnedFd>>>,
 }
 
 impl Signals {
-    fn take_charge() -> io::Result<Self> {
+    fn take_charge(output: Option<ChannelName>) -> io::Result<Self> {
         let mut incoming = signal_hook::iterator::Signals::new([SIGINT, SIGTERM])?;
         let command = Arc::new(Mutex::new(None::<OwnedFd>));
         let passed_on = Arc::clone(&command);
         thread::Builder::new().name("bus-signals".into()).spawn(move || {
+            let mut has_been_told = false;
             for signal in incoming.forever() {
-                match &*passed_on.lock().unwrap_or_else(PoisonError::into_inner) {
-                    None => {
-                        let exit = if signal == SIGINT { Exit::Interrupted } else { Exit::Terminated };
-                        std::process::exit(exit.code().into());
-                    }
-                    Some(command) if signal == SIGTERM => {
-                        // It may have ended just now, which is as well.
-                        let _ = pidfd_send_signal(command, Signal::TERM);
-                    }
-                    Some(_) => {}
+                let exit = if signal == SIGINT { Exit::Interrupted } else { Exit::Terminated };
+                let command = passed_on.lock().unwrap_or_else(PoisonError::into_inner);
+                let Some(command) = &*command else { std::process::exit(exit.code().into()) };
+                let is_told_again = std::mem::replace(&mut has_been_told, true);
+                if is_told_again && ends_within(command, Duration::ZERO) {
+                    leave_output(output.as_ref(), exit);
                 }
+                if signal == SIGTERM {
+                    // It may have ended just now, which is as well.
+                    let _ = pidfd_send_signal(command, Signal::TERM);
+                }
+                let (command, output) = (command.try_clone(), output.clone());
+                thread::spawn(move || {
+                    if command.is_ok_and(|command| ends_within(&command, END_PATIENCE)) {
+                        thread::sleep(LATE_GRACE);
+                        leave_output(output.as_ref(), exit);
+                    }
+                });
             }
         })?;
         Ok(Self { command })
@@ -228,6 +239,23 @@ impl Unborn<'_> {
 fn cannot(what: impl fmt::Display, error: &io::Error) -> Failure {
     Failure::io(format_args!("cannot {what}"), error)
 }
+
+/// Whether a command comes to its end; by its pidfd, which is readable then.
+fn ends_within(command: &OwnedFd, patience: Duration) -> bool {
+    let timeout = feeding::timespec(patience);
+    matches!(poll(&mut [PollFd::new(command, PollFlags::IN)], Some(&timeout)), Ok(1))
+}
+
+/// The command was told to end and has, and what it had written has no room.
+fn leave_output(output: Option<&ChannelName>, exit: Exit) -> ! {
+    if let Some(channel) = output {
+        stdio::tell(format_args!("{channel}: not all that the command had written was accepted: is the channel full?"));
+    }
+    std::process::exit(exit.code().into())
+}
+
+/// How long a command may take to end after a signal, if what it leaves is to be left soon after.
+const END_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long after the deadline a command has to end at the end of its input.
 const INPUT_GRACE: Duration = Duration::from_secs(2);

@@ -339,6 +339,41 @@ fn ctrl_c_before_there_is_a_command_ends_it() {
     }
 }
 
+/// Signals went on to the command, which was dead, and nothing but SIGKILL ended it.
+#[test]
+fn it_ends_soon_after_the_command_was_told_to_and_has_although_its_output_has_no_room() {
+    for (signal, code) in [(None, 143), (Some(Signal::INT), 130), (Some(Signal::TERM), 143)] {
+        let world = World::new();
+        world.output(&["-q", "create", "to", "--capacity", "10"]);
+        let running = world.start(&["run", "--out", "to", "--", "sh", "-c", "echo $$ >&2; exec yes"]);
+        let begin = Instant::now();
+        let is_full = || world.output(&["show", "to", "--json"]).replace(' ', "").contains("\"queued\":10,");
+        while !is_full() {
+            assert!(begin.elapsed() < PATIENCE, "{}", world.output(&["show", "to"]));
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        // The first ends the command.
+        running.signal(Signal::TERM);
+        while !children_have_ended(running.pid()) {
+            assert!(begin.elapsed() < PATIENCE, "the command goes on");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        // The second is not waited behind.
+        signal.into_iter().for_each(|signal| running.signal(signal));
+        let outcome = running.end();
+        assert_eq!((outcome.code, outcome.stderr.contains("to: not all")), (code, true), "{}", outcome.stderr);
+    }
+}
+
+/// Whether all children of a process are at their end, waited for or not.
+fn children_have_ended(pid: u32) -> bool {
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+    children.split_whitespace().all(|child| {
+        let status = std::fs::read_to_string(format!("/proc/{child}/status")).unwrap_or_default();
+        status.is_empty() || status.contains("State:\tZ")
+    })
+}
+
 #[test]
 fn deletion_of_either_channel_ends_it_with_5() {
     let world = World::new();

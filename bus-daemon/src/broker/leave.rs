@@ -188,7 +188,12 @@ impl Broker {
 
     /// Tells a receiver to leave. It may still say how far it is, for a moment.
     pub(super) fn dismiss(&mut self, channel_id: ChannelId, code: ClosingCode, text: &str) {
-        let until_ms = self.now_ms + LEAVE_PATIENCE_MS;
+        self.dismiss_within(LEAVE_PATIENCE_MS, channel_id, code, text);
+    }
+
+    /// The same, with a longer moment.
+    pub(super) fn dismiss_within(&mut self, patience_ms: u64, channel_id: ChannelId, code: ClosingCode, text: &str) {
+        let until_ms = self.now_ms + patience_ms;
         self.due(until_ms);
         let Some(seat) = &mut self.channel_mut(channel_id).seat else { return };
         if seat.leaving_until_ms.is_some() {

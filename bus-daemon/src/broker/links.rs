@@ -60,7 +60,7 @@ impl Broker {
                 Some(PeerRole::Receiver { channel, .. }) => {
                     if self.channel(channel).seat.as_ref().is_some_and(|seat| seat.peer == id) {
                         // It may have something to acknowledge yet.
-                        self.dismiss(channel, ClosingCode::Kicked, &text);
+                        self.dismiss_within(GATEWAY_PATIENCE_MS, channel, ClosingCode::Kicked, &text);
                     } else {
                         self.close(id, ClosingCode::Kicked, text.clone());
                     }
@@ -77,3 +77,6 @@ impl Broker {
         }
     }
 }
+
+/// Longer than a gateway that is to end waits for what is being read.
+const GATEWAY_PATIENCE_MS: u64 = 2_500;

@@ -89,6 +89,10 @@ impl<'a> Source<'a> {
     fn follow_writers(&mut self, fifo: &Fifo) -> Result<Over, Over> {
         loop {
             while !self.wait_for_input()? {}
+            if self.outlet.link.stop.is_given() && self.rest_bytes() == NOBODY_WROTE {
+                // The end of nobody's bytes would be a message where all bytes to the end are one.
+                return Err(Over::Stopped);
+            }
             self.read_to_end()?;
             let input = self.outlet.link.persist(|| fifo.open_reader())?;
             // Whoever came meanwhile is heard by either: it is one pipe.
@@ -358,6 +362,9 @@ impl Outlet<'_> {
 /// How much is sent before what was sent before it must be accepted. With less, the gateway and the daemon would
 /// take turns.
 const ON_ITS_WAY_BYTES: usize = 256 * 1024;
+
+/// What is to be read of an empty pipe: its end.
+const NOBODY_WROTE: u64 = 1;
 
 /// How long a gateway that is to end tries to hand on what it has read.
 const PATIENCE: Duration = Duration::from_millis(500);

@@ -288,3 +288,46 @@ fn what_was_written_to_a_fifo_before_unlink_is_handed_on() {
         }
     });
 }
+
+/// The end of a gateway that nobody was writing to read as the end of a writer who had written nothing, and left a message
+/// without a byte in the channel.
+#[test]
+fn nobodys_silence_is_no_message() {
+    place("silence", |place| {
+        place.bus.create("jobs", ChannelOptions::default()).unwrap();
+        let mut whole = spec("jobs", Pipe::FromFifo(place.fifo("in")));
+        whole.framing = Framing::Whole;
+        let link = place.bus.link(whole).unwrap();
+        place.unlink(&link);
+        assert_eq!(place.bus.show("jobs").unwrap().ledger.accepted, 0);
+    });
+}
+
+/// What a reader read more than a quarter of a second after `unlink`, and the gateway had waited for and counted, came
+/// again: the daemon had parted with the gateway by then.
+#[test]
+fn what_is_read_late_after_unlink_is_acknowledged() {
+    place("late", |place| {
+        place.bus.create("jobs", ChannelOptions::default()).unwrap();
+        let fifo = place.fifo("out");
+        let link = place.link("jobs", Pipe::ToFifo(fifo.clone()));
+        place.send("jobs", [vec![b'x'; 100_000]]);
+        let mut reader = File::open(&fifo).unwrap();
+        let mut read = [0; 10_000];
+        reader.read_exact(&mut read).unwrap();
+        std::thread::scope(|scope| {
+            let unlinking = scope.spawn(|| place.unlink(&link));
+            eventually("it is being ended", || {
+                place.bus.links().unwrap().first().is_none_or(|link| link.state == LinkState::Ending)
+            });
+            // Slow readers are what this is about: it moves, and takes longer than the daemon waits for others.
+            for _ in 0..9 {
+                std::thread::sleep(std::time::Duration::from_millis(60));
+                reader.read_exact(&mut read).unwrap();
+            }
+            reader.read_exact(&mut [0]).unwrap();
+            assert_eq!(unlinking.join().unwrap().messages, 1);
+        });
+        place.await_acknowledged("jobs", 1);
+    });
+}
