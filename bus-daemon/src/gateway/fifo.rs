@@ -46,7 +46,10 @@ impl Fifo {
         let made = match rustix::fs::mknodat(&folder, &name, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0) {
             Ok(()) => true,
             Err(Errno::EXIST) => false,
-            Err(errno) => return Err(FifoError::Make { path, source: errno.into() }),
+            Err(errno) => {
+                let room = if errno == Errno::NOSPC { room_of(&folder) } else { String::new() };
+                return Err(FifoError::Make { path, source: errno.into(), room });
+            }
         };
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let itself = rustix::fs::openat(&folder, &name, flags, Mode::empty())
@@ -227,6 +230,20 @@ fn name_of(kind: FileType) -> &'static str {
     }
 }
 
+/// How much room the file system of a folder has, where it says so.
+fn room_of(folder: &OwnedFd) -> String {
+    rustix::fs::fstatvfs(folder).map_or_else(
+        |_| String::new(),
+        |room| {
+            let (free, all) = (room.f_bavail * room.f_frsize, room.f_blocks * room.f_frsize);
+            format!(
+                " ({free} of {all} bytes and {} of {} files are free on its file system)",
+                room.f_favail, room.f_files
+            )
+        },
+    )
+}
+
 /// Why there is no FIFO.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum FifoError {
@@ -243,8 +260,11 @@ pub(super) enum FifoError {
         path.display()
     )]
     FolderWritable { path: PathBuf, mode: u32 },
-    #[error("cannot make FIFO {}: {source}: choose a folder where this user may make files and has room", path.display())]
-    Make { path: PathBuf, source: io::Error },
+    #[error(
+        "cannot make FIFO {}: {source}{room}: choose a folder where this user may make files and has room",
+        path.display()
+    )]
+    Make { path: PathBuf, source: io::Error, room: String },
     #[error("cannot open FIFO {}: {source}", path.display())]
     Open { path: PathBuf, source: io::Error },
     #[error("{} is a symbolic link, which is not followed: name the FIFO itself", path.display())]

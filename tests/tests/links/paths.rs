@@ -118,6 +118,7 @@ fn a_disk_without_room_for_a_fifo_or_the_config_is_told_and_nothing_is_left_behi
         let full = names();
         let refusal = place.refusal("jobs", Pipe::FromFifo(inside.clone()));
         assert!(refusal.contains(&format!("cannot make FIFO {inside}: No space left")), "{refusal}");
+        assert!(refusal.contains("and 0 of 8 files are free on its file system"), "{refusal}");
         assert!(refusal.contains("choose a folder where this user may make files and has room"), "{refusal}");
         let refusal = keep(&place.fifo("outside")).unwrap_err().to_string();
         let config = place.path("small").join("busd.toml").to_str().unwrap().to_owned();
