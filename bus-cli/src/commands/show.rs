@@ -1,6 +1,6 @@
 //! `bus show`.
 
-use bus_core::{ChannelInfo, PeerInfo};
+use bus_core::{AdminError, ChannelInfo, PeerInfo};
 use serde::Serialize;
 
 use super::link::Links;
@@ -12,9 +12,16 @@ use crate::output::{self, Answer, Table, heading, number, seconds, size, text};
 /// Shows one channel.
 pub(crate) fn run(args: &ShowArgs, around: &Surroundings) -> Result<Exit, Failure> {
     let bus = around.connect()?;
-    let info = bus.show(&args.channel)?;
-    let links = bus.links()?.into_iter().filter(|link| link.spec.channel == args.channel).collect();
-    output::answer(&Channel { info, links: Links(links) }, args.json)
+    let shown = bus.show(&args.channel);
+    let links = Links(bus.links()?.into_iter().filter(|link| link.spec.channel == args.channel).collect());
+    match shown {
+        Ok(info) => output::answer(&Channel { info, links }, args.json),
+        // What became of a gateway is asked for also when the last of its messages is gone, and the channel with it.
+        Err(AdminError::NoSuchChannel { text }) if !links.0.is_empty() => {
+            Err(Failure::new(Exit::Failed, format!("{text}; it had gateways:\n{}", links.text().trim_end())))
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 #[derive(Serialize)]

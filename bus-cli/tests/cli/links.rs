@@ -90,6 +90,24 @@ fn how_the_command_of_a_gateway_ended_last_is_shown_with_its_channel() {
     }
 }
 
+/// Nobody declared the channel, and it vanished with its last message.
+#[test]
+fn how_the_command_of_a_gateway_ended_is_shown_when_its_channel_is_gone() {
+    let world = World::new();
+    world.output(&["-q", "link", "jobs", "--from-command", "exit 7", "--restart", "never"]);
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let shown = world.run(&["show", "jobs"]);
+        if shown.code == 1 {
+            assert!(shown.stderr.starts_with("bus: no channel is called jobs: "), "{}", shown.stderr);
+            assert!(shown.stderr.contains("; it had gateways:\n"), "{}", shown.stderr);
+            assert!(shown.stderr.contains(" exit status 7 "), "{}", shown.stderr);
+            break;
+        }
+        assert!(Instant::now() < deadline, "{}", shown.stderr);
+    }
+}
+
 #[test]
 fn lines_of_json_pass_pipes_with_their_headers() {
     let world = World::new();
