@@ -13,6 +13,8 @@ pub(crate) enum Need {
     RatioAtLeast(f64),
     /// At most so many times the floor.
     RatioAtMost(f64),
+    /// At least so much, or so many times the floor, whichever is lower.
+    AtLeastEither(f64, f64),
     /// Nothing: the figure is shown.
     Nothing,
 }
@@ -24,6 +26,7 @@ impl Need {
             Self::AtMost(most) => Some(subject <= most),
             Self::RatioAtLeast(least) => ratio.map(|ratio| ratio >= least),
             Self::RatioAtMost(most) => ratio.map(|ratio| ratio <= most),
+            Self::AtLeastEither(least, least_ratio) => ratio.map(|ratio| subject >= least || ratio >= least_ratio),
             Self::Nothing => None,
         }
     }
@@ -36,6 +39,7 @@ impl fmt::Display for Need {
             Self::AtMost(most) => write!(f, "<= {}", Figure(*most)),
             Self::RatioAtLeast(least) => write!(f, ">= {least:.2} x"),
             Self::RatioAtMost(most) => write!(f, "<= {most:.2} x"),
+            Self::AtLeastEither(least, ratio) => write!(f, ">= {} or {ratio:.2} x", Figure(*least)),
             Self::Nothing => f.write_str("-"),
         }
     }
