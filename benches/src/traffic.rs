@@ -38,6 +38,10 @@ pub(crate) const FORTH: Channel = 0;
 /// The channel of the pongs.
 const BACK: Channel = 1;
 
+/// How long an end that stays awake sends before a latency is taken, in nanoseconds: until then processes start, and what
+/// they fetch and map takes the processors from each other.
+pub(crate) const WARMING_NS: u64 = 100_000_000;
+
 /// How a producer sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Form {
@@ -78,9 +82,10 @@ impl Produce {
             Form::Feed => self.flood(&mut maker, until_ns, |payload| outlet.feed(payload))?,
             Form::Awake(interval) => {
                 let mut at_ns = now_ns();
-                while at_ns < until_ns {
+                let warm_ns = at_ns + WARMING_NS;
+                while at_ns < until_ns + WARMING_NS {
                     at_ns = await_clock(at_ns + interval.as_nanos() as u64);
-                    outlet.send(maker.next(at_ns))?;
+                    outlet.send(maker.next(if at_ns < warm_ns { 0 } else { at_ns }))?;
                 }
             }
             Form::Paced(interval) => {

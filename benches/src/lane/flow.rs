@@ -12,7 +12,7 @@ use super::{bare, own};
 use crate::child::{await_go, say, tell};
 use crate::clock::{await_clock, now_ns};
 use crate::payload::Maker;
-use crate::traffic::{Produced, Watch};
+use crate::traffic::{Produced, WARMING_NS, Watch};
 
 /// How a producer sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,13 +50,15 @@ impl Produce {
         let mut waiting = Waiting::among(self.producers + 1, self.temper);
         await_go()?;
         let mut stamp_ns = now_ns();
-        let until_ns = stamp_ns + self.lasts.as_nanos() as u64;
+        let warm_ns = stamp_ns + if self.pace == Pace::Flood { 0 } else { WARMING_NS };
+        let until_ns = warm_ns + self.lasts.as_nanos() as u64;
         while stamp_ns < until_ns {
             stamp_ns = match self.pace {
                 Pace::Flood => send(&mut writer, maker.next(0), now_ns(), &mut waiting)?,
                 Pace::Paced(interval) => {
                     let at_ns = await_clock(stamp_ns + interval.as_nanos() as u64);
-                    send(&mut writer, maker.next(at_ns), at_ns, &mut waiting)?
+                    let payload = maker.next(if at_ns < warm_ns { 0 } else { at_ns });
+                    send(&mut writer, payload, at_ns, &mut waiting)?
                 }
             };
         }

@@ -30,7 +30,21 @@ pub(super) struct Places {
     end: u64,
     /// Reserved for messages that are not sent yet: from and to, with room for the jump behind each.
     reserved: Vec<(u64, u64)>,
+    growth: Growth,
 }
+
+/// What becomes of a ring that is full up to its soft end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Growth {
+    /// It takes more of its memory.
+    WhenFull,
+    /// It stays as it is, unless it holds less than [some messages](HELD_MESSAGES) of the length asked for.
+    Withheld,
+}
+
+/// So many messages a ring holds whose growth is withheld: the receiver has one, the sender another, and neither waits
+/// for the other to come to its end.
+const HELD_MESSAGES: u64 = 8;
 
 /// Where a message will lie that is written before it is sent.
 #[derive(Debug)]
@@ -76,7 +90,20 @@ impl Places {
     pub(super) fn new(soft_end: u64, end: u64) -> Self {
         let soft_end = soft_end.min(end);
         let runs = VecDeque::from([Run { from: 0, place: 0 }]);
-        Self { runs, tail: 0, place: 0, limit: soft_end, soft_end, first_end: soft_end, end, reserved: Vec::new() }
+        let reserved = Vec::new();
+        let growth = Growth::WhenFull;
+        Self { runs, tail: 0, place: 0, limit: soft_end, soft_end, first_end: soft_end, end, reserved, growth }
+    }
+
+    /// What is to become of it from now on when it is full.
+    #[inline]
+    pub(super) fn set_growth(&mut self, growth: Growth) {
+        self.growth = growth;
+    }
+
+    /// Whether it could take more of its memory, and is not to.
+    pub(super) fn is_held_short(&self) -> bool {
+        self.growth == Growth::Withheld && self.soft_end < self.end
     }
 
     /// With nothing in use, and what is written next there.
@@ -144,7 +171,7 @@ impl Places {
         let first_will_do = first >= needed && (first >= self.soft_end / 2 || head == self.tail);
         let found = near.or_else(|| first_will_do.then_some(0)).or_else(|| {
             let last = self.last_in_use().max(self.place + RECORD_BYTES);
-            self.grow(last + needed).then_some(last)
+            self.grow(last, needed).then_some(last)
         });
         let place = found.or_else(|| {
             let gaps = self.in_use().map(|(_, to)| to).chain([0]);
@@ -210,7 +237,7 @@ impl Places {
             return Room::At(0);
         }
         let old_end = self.soft_end;
-        if self.in_use().all(|(from, _)| from < self.place) && self.grow(self.place + needed) {
+        if self.in_use().all(|(from, _)| from < self.place) && self.grow(self.place, needed) {
             self.limit = self.limit_for(needed);
             if self.fits(bytes) {
                 return Room::Here;
@@ -218,7 +245,7 @@ impl Places {
         }
         // What was written before the ring was short again may still lie there.
         for at in [old_end, self.last_in_use().max(old_end)] {
-            if self.grow(at + needed) && self.free_at(at) >= needed {
+            if self.grow(at, needed) && self.free_at(at) >= needed {
                 return Room::At(at);
             }
         }
@@ -228,9 +255,12 @@ impl Places {
         }
     }
 
-    /// Doubles the soft end until it is `wanted` at least. `false` when the ring is not that large.
-    fn grow(&mut self, wanted: u64) -> bool {
-        if wanted > self.end {
+    /// Doubles the soft end until there are `needed` bytes before it from `place` on. `false` when the ring is not that
+    /// large, or is not to be.
+    fn grow(&mut self, place: u64, needed: u64) -> bool {
+        let wanted = place + needed;
+        let may_grow = self.growth == Growth::WhenFull || wanted <= (HELD_MESSAGES * needed).max(self.soft_end);
+        if wanted > self.end || !may_grow {
             return false;
         }
         while self.soft_end < wanted {
@@ -255,7 +285,7 @@ impl Places {
             return false;
         }
         self.soft_end = self.first_end;
-        self.grow(needed)
+        self.grow(0, needed)
     }
 
     /// Runs that are acknowledged whole are free.
@@ -411,10 +441,11 @@ mod tests {
     proptest! {
         #[test]
         fn nothing_in_use_is_written_over_and_an_empty_ring_takes_anything(
-            steps in prop::collection::vec((prop::bool::ANY, 4_u64..80), 1..400),
+            steps in prop::collection::vec((prop::bool::ANY, prop::bool::ANY, 4_u64..80), 1..400),
         ) {
             let mut model = Model::new(256, 4096);
-            for (writes, size) in steps {
+            for (writes, grows, size) in steps {
+                model.places.set_growth(if grows { Growth::WhenFull } else { Growth::Withheld });
                 if writes {
                     let was_empty = model.records.is_empty();
                     let wrote = model.write(size * 8);
@@ -491,6 +522,22 @@ mod tests {
             model.acknowledge(model.records.len().saturating_sub(10));
         }
         assert_eq!(model.places.soft_end, 4096);
+    }
+
+    #[test]
+    fn a_ring_that_is_not_to_grow_holds_what_it_is_as_long_as_and_eight_messages_at_least() {
+        for bytes in [96, 8192] {
+            let mut model = Model::new(4096, 1 << 20);
+            model.places.set_growth(Growth::Withheld);
+            let mut written = 0;
+            while model.write(bytes) {
+                written += 1;
+            }
+            assert!(written >= HELD_MESSAGES - 1 && model.places.is_held_short(), "{written} of {bytes} bytes");
+            assert!(model.places.soft_end <= 4096.max(16 * bytes), "{} for {bytes}", model.places.soft_end);
+            model.places.set_growth(Growth::WhenFull);
+            assert!(model.write(bytes));
+        }
     }
 
     /// However much was sent at once: when that is received, it is the first part again that is written round and

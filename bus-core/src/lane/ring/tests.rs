@@ -101,6 +101,26 @@ fn the_window_counts_messages_as_well() {
 }
 
 #[test]
+fn a_ring_that_is_not_to_grow_says_that_it_is_short_and_not_that_it_is_full() {
+    let memories = Memories::new(RING_BYTES);
+    let mut writer = memories.writer(bounds(1_000));
+    writer.set_growth(Growth::Withheld);
+    let mut sequence = 0;
+    let mut fill = |writer: &mut Writer<_, _>| loop {
+        match write(writer, sequence + 1, b"eight by") {
+            Ok(()) => sequence += 1,
+            Err(not) => return (sequence, not),
+        }
+    };
+    let (short, not) = fill(&mut writer);
+    assert_eq!(not, NotWritten::Short);
+    writer.set_growth(Growth::WhenFull);
+    let (full, not) = fill(&mut writer);
+    assert_eq!(not, NotWritten::Full);
+    assert!(full > short && short * 40 <= 1024, "{short}, then {full}");
+}
+
+#[test]
 fn a_message_larger_than_the_ring_is_told_apart_from_a_full_ring() {
     let memories = Memories::new(RING_BYTES);
     let mut writer = memories.writer(bounds(10));

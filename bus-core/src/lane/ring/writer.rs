@@ -1,6 +1,6 @@
 //! [`Writer`]: the sender's end of a ring.
 
-use super::places::{Places, Reserved, Room};
+use super::places::{Growth, Places, Reserved, Room};
 use super::{Broken, Limits, SleepsAt, Start, walk};
 use crate::lane::layout::{Fixed, MessageHeader, PAGE_BYTES, RECORD_BYTES, WORD_BYTES, cursor, data};
 use crate::lane::memory::{Fence, Memory};
@@ -46,6 +46,8 @@ const SLOT_BITS: u64 = 7;
 pub enum NotWritten {
     /// The window is used up, in bytes or in messages.
     Full,
+    /// The ring is full as long as it is, and [is not to grow](Growth::Withheld).
+    Short,
     /// It is larger than the ring.
     TooLarge,
     /// The receiver has written what no receiver writes.
@@ -141,7 +143,17 @@ impl<D: Memory, C: Memory> Writer<D, C> {
 
     fn no_room(&self) -> NotWritten {
         let is_empty = self.head == self.places.tail() && self.places.reserved() == 0;
-        if is_empty { NotWritten::TooLarge } else { NotWritten::Full }
+        match is_empty {
+            _ if self.places.is_held_short() => NotWritten::Short,
+            true => NotWritten::TooLarge,
+            false => NotWritten::Full,
+        }
+    }
+
+    /// What is to become of the ring from now on when it is full.
+    #[inline]
+    pub fn set_growth(&mut self, growth: Growth) {
+        self.places.set_growth(growth);
     }
 
     #[inline]

@@ -7,6 +7,7 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 use std::sync::MutexGuard;
 use std::time::{Duration, Instant};
 
+use super::growing::Shortage;
 use super::mapped::{Cursor, SenderLane};
 use super::{Encoded, LOOK_INTERVAL_NS, Link, PushError, State, StreamSender, Wait, Written};
 use crate::lane::ring::NotWritten;
@@ -80,7 +81,7 @@ impl StreamSender {
         put: impl Fn(&mut SenderLane, u64, u64) -> Result<P, NotWritten>,
         wait: Wait,
     ) -> Result<InLane<'a, P>, PushError> {
-        let (mut waits, mut looked) = (false, false);
+        let (mut waits, mut looked, mut shortage) = (false, false, Shortage::new(wait, self.options.waiting));
         let outcome = loop {
             if matches!(state.link, Link::Closed) || self.lacks_receiver(&state) {
                 break Err(PushError::Disconnected);
@@ -90,6 +91,7 @@ impl StreamSender {
             // While this thread waited all of it was folded back.
             let Some(lane) = &mut state.lane else { return Ok(InLane::Gone(state)) };
             let stamp_ns = now_ns();
+            lane.writer.set_growth(shortage.growth(stamp_ns, lane.knows_receiver()));
             match put(lane, stamp_ns, on_stream) {
                 Ok(done) => {
                     state = self.after_sending(state, stamp_ns);
@@ -99,7 +101,7 @@ impl StreamSender {
                     // The daemon ends it, and what is in it goes by the stream.
                     let fault = match not {
                         NotWritten::Broken(broken) => broken.to_string(),
-                        NotWritten::TooLarge | NotWritten::Full => {
+                        NotWritten::TooLarge | NotWritten::Full | NotWritten::Short => {
                             format!("a message of {bytes} bytes does not fit into its ring of {}", lane.ring_bytes)
                         }
                     };
@@ -111,7 +113,13 @@ impl StreamSender {
                     }
                     continue;
                 }
-                Err(NotWritten::Full | NotWritten::Broken(_) | NotWritten::TooLarge) => {}
+                Err(NotWritten::Short) if shortage.is_waited_for_awake(stamp_ns) => {
+                    drop(state);
+                    std::thread::yield_now();
+                    state = crate::stream::session::lock(&self.state);
+                    continue;
+                }
+                Err(NotWritten::Full | NotWritten::Short | NotWritten::Broken(_) | NotWritten::TooLarge) => {}
             }
             if !waits {
                 // A receiver that is busy makes room at any moment.
@@ -135,10 +143,11 @@ impl StreamSender {
                 state = self.spin(state, stamp_ns);
                 continue;
             }
+            let until = shortage.deadline(stamp_ns);
             state = match state.link {
-                Link::Up(_) if !state.reading => self.wait_for_news(state, wait.deadline()),
+                Link::Up(_) if !state.reading => self.wait_for_news(state, until),
                 // Whoever reads may not listen to the bell.
-                Link::Up(_) | Link::Away | Link::Closed => self.wait_for_bell(state, wait.deadline()),
+                Link::Up(_) | Link::Away | Link::Closed => self.wait_for_bell(state, until),
             };
             if let Some(lane) = &mut state.lane {
                 lane.bell.take();

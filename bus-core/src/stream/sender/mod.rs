@@ -6,6 +6,7 @@
 //! written belongs to one thread (`writing`), so that it can be taken back when its time is up.
 
 mod fetching;
+mod growing;
 mod kept;
 mod lane;
 mod leaving;
