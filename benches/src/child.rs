@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::Pid;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -50,6 +51,11 @@ impl Player {
 
     pub(crate) fn pid(&self) -> u32 {
         self.process.id()
+    }
+
+    /// The thread that plays its role.
+    pub(crate) fn main_thread(&self) -> Pid {
+        Pid::from_child(&self.process)
     }
 
     /// Lets a child go on that waits in [`await_go`].

@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::child::Player;
 use crate::ends::{Route, name};
+use crate::lane::processors::Placement;
 use crate::options::Options;
 use crate::payload::{LINE_BYTES, Lines};
 use crate::process::ProcessorUse;
@@ -25,7 +26,7 @@ pub(crate) enum Traffic {
     /// One way.
     Flow(Flow),
     /// There and back, messages of 64 bytes: half a round trip.
-    PingPong,
+    PingPong(Placement),
     /// Lines from a pipe.
     Lines,
 }
@@ -51,7 +52,7 @@ impl Traffic {
     pub(crate) fn run(self, server: &Server, options: &Options) -> Result<Vec<Figure>> {
         match self {
             Self::Flow(flow) => flow.run(server, options),
-            Self::PingPong => ping_pong(server, options.shortened(Duration::from_secs(1))),
+            Self::PingPong(placement) => ping_pong(server, placement, options.shortened(Duration::from_secs(1))),
             Self::Lines => {
                 let lines = if options.quick { 500_000 } else { 2_000_000 };
                 let consumed = lines_from_pipe(server, lines)?;
@@ -124,10 +125,11 @@ pub(crate) fn rate(consumed: &Consumed, payload_bytes: usize) -> Figure {
 /// Length of the messages that go there and back, in bytes.
 const PING_BYTES: usize = 64;
 
-fn ping_pong(server: &Server, lasts: Duration) -> Result<Vec<Figure>> {
+fn ping_pong(server: &Server, placement: Placement, lasts: Duration) -> Result<Vec<Figure>> {
     let place = server.place();
     let mut pong = Player::start(&Role::Pong(Pong { place: place.clone(), payload_bytes: PING_BYTES }))?;
     let mut ping = Player::start(&Role::Ping(Ping { place, payload_bytes: PING_BYTES, lasts }))?;
+    placement.put([ping.main_thread(), pong.main_thread()])?;
     ping.go()?;
     let latency = ping.report()?;
     pong.report::<u64>()?;

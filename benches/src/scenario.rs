@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use crate::ends::Waits;
+use crate::lane::processors::Placement;
 use crate::measure::{Figure, Flow, Traffic};
 use crate::options::Options;
 use crate::server::{Kind, Server};
@@ -40,8 +41,8 @@ const LANE: Sides = Sides { floor: Kind::Daemon, subject: Kind::DaemonWithLanes(
 const SCENARIOS: &[Scenario] = &[
     scenario("latency paced, sleeping", SLEEPING, PACED, Need::RatioAtMost(1.10)),
     scenario("latency paced, polling", POLLING, PACED, Need::RatioAtMost(1.20)),
-    scenario("latency ping-pong, sleeping", SLEEPING, Traffic::PingPong, Need::RatioAtMost(1.10)),
-    scenario("latency ping-pong, polling", POLLING, Traffic::PingPong, Need::RatioAtMost(1.20)),
+    scenario("latency ping-pong, sleeping", SLEEPING, PING_PONG, Need::RatioAtMost(1.10)),
+    scenario("latency ping-pong, polling", POLLING, PING_PONG, Need::RatioAtMost(1.20)),
     scenario("send 64 B, sleeping", SLEEPING, flow(1, 64, Form::Send), Need::RatioAtLeast(0.90)),
     scenario("send 64 B, polling", POLLING, flow(1, 64, Form::Send), Need::RatioAtLeast(0.90)),
     scenario("feed 64 B", USUAL, flow(1, 64, Form::Feed), Need::AtLeast(5.0)),
@@ -51,7 +52,7 @@ const SCENARIOS: &[Scenario] = &[
     scenario("send 64 KiB", USUAL, flow(1, 64 * 1024, Form::Send), Need::RatioAtLeast(0.90)),
     scenario("send 1 MiB", USUAL, flow(1, 1024 * 1024, Form::Send), Need::RatioAtLeast(0.90)),
     scenario("lane beside stream, latency paced", LANE, PACED, Need::Nothing),
-    scenario("lane beside stream, latency ping-pong", LANE, Traffic::PingPong, Need::Nothing),
+    scenario("lane beside stream, latency ping-pong", LANE, PING_PONG, Need::Nothing),
     scenario("lane beside stream, send 64 B", LANE, flow(1, 64, Form::Send), Need::RatioAtLeast(1.0)),
     scenario("lane beside stream, send 64 B, four to one", LANE, flow(4, 64, Form::Send), Need::RatioAtLeast(1.0)),
     scenario("lane beside stream, send 1 KiB", LANE, flow(1, 1024, Form::Send), Need::RatioAtLeast(1.0)),
@@ -62,6 +63,9 @@ const SCENARIOS: &[Scenario] = &[
 
 /// Messages of 64 bytes, so far apart that every process on the way has gone to sleep.
 pub(crate) const PACED: Traffic = one_by_one(64, Form::Paced(Duration::from_micros(300)));
+
+/// Messages of 64 bytes, there and back.
+const PING_PONG: Traffic = Traffic::PingPong(Placement::Anywhere);
 
 const fn scenario(name: &'static str, sides: Sides, traffic: Traffic, need: Need) -> Scenario {
     Scenario { name, sides, traffic, need }

@@ -5,7 +5,36 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use anyhow::Result;
+use rustix::process::Pid;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use serde::{Deserialize, Serialize};
+
+/// Where the two ends of a measurement run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Placement {
+    /// Where the kernel puts them. Two that wake each other it leaves for long on the one processor, or the two, that
+    /// they were on first.
+    Anywhere,
+    /// Each on a processor of its own, where there are two.
+    Apart,
+}
+
+impl Placement {
+    /// Puts two threads where they are to run.
+    pub(crate) fn put(self, ends: [Pid; 2]) -> Result<()> {
+        if self == Self::Anywhere {
+            return Ok(());
+        }
+        let all = sched_getaffinity(None)?;
+        let processors = (0..CpuSet::MAX_CPU).filter(|processor| all.is_set(*processor));
+        for (end, processor) in ends.into_iter().zip(processors) {
+            let mut own = CpuSet::new();
+            own.set(processor);
+            sched_setaffinity(Some(end), &own)?;
+        }
+        Ok(())
+    }
+}
 
 /// Measures with all processes on one processor.
 pub(super) fn alone<R>(measure: impl FnOnce() -> Result<R>) -> Result<R> {

@@ -7,17 +7,20 @@ use std::io::{PipeReader, PipeWriter, Read, Write, pipe, stdin};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, anyhow, ensure};
 use bus_core::lane::doorbell::{Doorbell, Ringer, doorbell};
 use bus_core::lane::memory::Memory as _;
 use bus_core::lane::region::Map;
 use bus_core::lane::sleep;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::thread::gettid;
 use serde::{Deserialize, Serialize};
 
 use super::files::{Files, Maps, Place, Size, path_of};
+use super::processors::Placement;
 use crate::child::{Player, say};
 use crate::clock::now_ns;
 use crate::role::Role;
@@ -77,11 +80,16 @@ pub(crate) fn by_pipe(lasts: Duration) -> Result<Latency> {
 }
 
 /// Half a round trip by words that each sleeps on: the least that waking takes.
-pub(crate) fn by_futex(lasts: Duration) -> Result<Latency> {
+pub(crate) fn by_futex(placement: Placement, lasts: Duration) -> Result<Latency> {
     let files = Files::create(Size::of(0))?;
-    let _pong = Player::start(&Role::WakePong(Pong::Words(files.place())))?;
+    let pong = Player::start(&Role::WakePong(Pong::Words(files.place())))?;
     let Maps { data, cursor } = files.writing_maps()?;
-    ping(Words { heard: cursor, rung: data, last: 0 }, lasts)
+    // On a thread of its own, so that the benchmark itself stays where it likes.
+    let measured = thread::spawn(move || {
+        placement.put([gettid(), pong.main_thread()])?;
+        ping(Words { heard: cursor, rung: data, last: 0 }, lasts)
+    });
+    measured.join().map_err(|_| anyhow!("the measurement panicked"))?
 }
 
 fn ping(mut line: impl Line, lasts: Duration) -> Result<Latency> {

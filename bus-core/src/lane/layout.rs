@@ -10,10 +10,13 @@
 //!           | generation   of the cursor  |                  | slot 1  place, messages     |
 //!           |   that the sender honours   |              128 +-----------------------------+
 //!           | settled      its stream, 1  |                  | taken        messages       |
-//!       256 +-----------------------------+                  | given back   of the head    |
+//!           | reader       the last one   |                  | given back   of the head    |
+//!       256 +-----------------------------+                  | acknowledges 1              |
 //!           | waiting      epoch, 0 awake |              256 +-----------------------------+
-//!           |   since                     |                  | waiting      epoch, 0 awake |
-//!       384 +-----------------------------+              384 +-----------------------------+
+//!           |   since      clock          |                  | waiting      epoch, 0 awake |
+//!           | woken        epoch          |              384 +-----------------------------+
+//!           |   from       processor, + 1 |                  |                             |
+//!       384 +-----------------------------+                  |                             |
 //!           | nothing                     |                  |                             |
 //!      4096 +-----------------------------+                  | nothing                     |
 //!           | ring: record, record, jump, |             4096 +-----------------------------+
@@ -78,6 +81,8 @@ pub mod data {
     /// Which wait of its receiver the sender has ended last, as the [cursor](super::cursor::WAITING) has it: what that
     /// sleeps on.
     pub const WOKEN: usize = 34;
+    /// On which processor the sender ran then, and 1; 0 before that.
+    pub const WOKEN_FROM: usize = 35;
 }
 
 /// The generation of no receiver at all: what is in the lane its sender sends by other ways.

@@ -264,6 +264,11 @@ impl<D: Memory, C: Memory> Reader<D, C> {
         (woken != (self.waits << 1 | 1)).then_some(woken)
     }
 
+    /// Whether the sender ran on this processor when it woke this receiver last.
+    pub fn was_woken_from(&self, processor: usize) -> bool {
+        self.data.load(data::WOKEN_FROM) == processor as u64 + 1
+    }
+
     /// It does not wait any more.
     pub fn end_wait(&mut self) {
         self.cursor.store(cursor::WAITING, 0);

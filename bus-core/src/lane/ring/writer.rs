@@ -306,6 +306,11 @@ impl<D: Memory, C: Memory> Writer<D, C> {
         Some(SleepsAt::Word)
     }
 
+    /// Says on which processor the sender runs that is about to wake its receiver.
+    pub fn wakes_from(&self, processor: usize) {
+        self.data.store(data::WOKEN_FROM, processor as u64 + 1);
+    }
+
     /// Says since when the sender waits, to whoever asks while it does: in nanoseconds of `CLOCK_MONOTONIC`.
     pub fn waits_since(&self, now_ns: u64) {
         self.data.store(data::WAITS_SINCE, now_ns);

@@ -145,7 +145,13 @@ impl StreamReceiver {
         if self.options.waiting != Waiting::Adaptive || !state.lanes.is_hot() {
             return false;
         }
-        let found = state.looks_until(Instant::now() + SPIN);
+        let found = if state.lanes.share_processor() {
+            // Once it has had its turn, there is much.
+            std::thread::yield_now();
+            state.has_news()
+        } else {
+            state.looks_until(Instant::now() + SPIN)
+        };
         if !found {
             state.lanes.cool();
         }

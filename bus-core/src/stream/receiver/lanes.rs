@@ -11,6 +11,9 @@ mod runs;
 
 use std::sync::Arc;
 
+use rustix::thread::sched_getcpu;
+
+use self::runs::Merge;
 use super::skips::Skips;
 use crate::lane::board::Board;
 use crate::lane::doorbell::{Doorbell, Ringer};
@@ -32,6 +35,7 @@ pub(super) struct Lanes {
     /// Where it waits, and what the daemon shows it; the same for all its lanes.
     ends: Option<(Arc<Doorbell>, Option<Board<Map>>)>,
     round: Round,
+    merge: Merge,
     /// The wall clock less the clock of the stamps, in nanoseconds.
     wall_clock_offset_ns: u64,
     /// Some messages are to be skipped.
@@ -272,6 +276,12 @@ impl Lanes {
     /// Which lane stands there.
     pub(super) fn id(&self, index: usize) -> LaneId {
         self.lanes[index].id
+    }
+
+    /// Whether a sender ran on this processor when it woke this receiver last: while that is awake, the sender does nothing.
+    pub(super) fn share_processor(&self) -> bool {
+        let here = sched_getcpu();
+        self.lanes.iter().any(|lane| lane.reader.was_woken_from(here))
     }
 
     /// Whether it paid the last time to look again and again.

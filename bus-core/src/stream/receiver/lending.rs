@@ -358,7 +358,7 @@ impl StreamReceiver {
             if !matches!(state.lend_head(index, Copied::All), Ok(true)) {
                 return;
             }
-            state.lend_run(index, most);
+            state.lend_in_passing(most);
         }
     }
 

@@ -4,6 +4,8 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use rustix::thread::sched_getcpu;
+
 use super::Encoded;
 use crate::lane::board::Board;
 use crate::lane::doorbell::{Doorbell, Ringer};
@@ -201,10 +203,18 @@ impl SenderLane {
 
     #[inline]
     pub(super) fn ring(&mut self) {
-        match (self.writer.must_wake(), &self.ringer) {
-            (None, _) | (Some(SleepsAt::Bell), None) => {}
-            (Some(SleepsAt::Word), _) => self.writer.data().wake(data::WOKEN),
-            (Some(SleepsAt::Bell), Some(ringer)) => ringer.ring(),
+        if let Some(at) = self.writer.must_wake() {
+            self.wake(at);
+        }
+    }
+
+    #[cold]
+    fn wake(&self, at: SleepsAt) {
+        self.writer.wakes_from(sched_getcpu());
+        match (at, &self.ringer) {
+            (SleepsAt::Word, _) => self.writer.data().wake(data::WOKEN),
+            (SleepsAt::Bell, Some(ringer)) => ringer.ring(),
+            (SleepsAt::Bell, None) => {}
         }
     }
 

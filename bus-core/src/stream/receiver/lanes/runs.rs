@@ -1,124 +1,264 @@
-//! Runs: messages of one lane that come one behind the other, chosen and acknowledged together.
+//! Runs: messages that are chosen and acknowledged together.
 //!
-//! Which message is next is decided by the looks of a round. As long as those stand, and nothing of another lane or
-//! of the stream is earlier, the next of the same lane is the next of all: so it is asked once.
+//! Which message is next is decided by the looks of a round. As long as those stand, nothing but the stamps of the lanes'
+//! next messages has to be compared; and as long as no other lane has an earlier one, not even those.
 
 use std::ops::Range;
 
-use super::{Lanes, Lent, Stream};
+use super::{Lane, Lanes, Lent, Stream};
+use crate::lane::ring::Record;
 use crate::limits::CLAIM_MESSAGES;
 use crate::stream::receiver::lending::BATCH_BYTES;
 use crate::stream::receiver::{Copied, State};
 use crate::wire::Origin;
 
-/// What may be handed out of one lane without a look at others.
-#[derive(Debug)]
-pub(in crate::stream::receiver) struct Run {
-    index: usize,
+/// The stamp of no message.
+const NOTHING: u64 = u64::MAX;
+
+/// What the looks of a round have shown, for messages that are handed out one behind the other.
+#[derive(Debug, Default)]
+pub(super) struct Merge {
+    /// When the next message of each lane was sent, as far as it may be handed out in passing.
+    stamps: Vec<u64>,
+    /// Whoever decides on each message by itself has one that was sent then.
+    barrier_ns: u64,
+    /// Lanes of which something is left that the first look has shown.
+    of_first_look: usize,
     clock_ns: u64,
-    /// Messages with an earlier stamp than this come before those of others.
-    before_ns: u64,
-    /// Something of another lane or of the stream was seen at the first look.
-    others_of_first_look: bool,
 }
 
-impl Lanes {
-    /// Behind a message of a lane: how far it may go on there. `None` where each message is decided on by itself.
-    pub(in crate::stream::receiver) fn run(&mut self, index: usize, stream: Stream) -> Option<Run> {
-        let clock_ns = self.round.clock_ns;
-        let is_behind = stream.head_ns.is_none() && stream.is_up && stream.received < self.round.due;
-        let shows_due = stream.is_up && self.board().is_some();
-        let begins_at = stream.received.saturating_sub(stream.waiting);
-        let stream_of_first_look = stream.head_ns.is_some() && (begins_at < self.round.first_due || !shows_due);
-        let lane = &self.lanes[index];
-        let is_plain = lane.attempts.is_empty() && lane.given_back.is_empty() && lane.skips.is_idle();
-        if is_behind || !is_plain {
+/// Messages of one lane that come before those of all others.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::stream::receiver) struct Run {
+    index: usize,
+    /// Messages with an earlier stamp than this.
+    before_ns: u64,
+}
+
+impl Merge {
+    /// Which lane is next, and how far. `None` when something else is, or the looks are used up.
+    #[inline]
+    fn run(&self) -> Option<Run> {
+        if self.of_first_look == 0 {
             return None;
         }
-        let before_ns = stream.head_ns.map_or(u64::MAX, |stamp_ns| stamp_ns.min(clock_ns));
-        let mut run = Run { index, clock_ns, before_ns, others_of_first_look: stream_of_first_look };
-        for (other, lane) in self.lanes.iter_mut().enumerate() {
-            if other == index || lane.waits_for_stream(stream.is_up) {
-                continue;
-            }
-            run.others_of_first_look |= lane.next.logical < lane.first_tail;
-            // What is no record shows where it would be handed out.
-            if let Some(record) = lane.head().ok()? {
-                // Of the same time the one that stands first comes first.
-                let stamp_ns = lane.stamp_ns(&record, clock_ns);
-                run.before_ns = run.before_ns.min(stamp_ns.saturating_add(u64::from(index < other)));
+        let (mut index, mut first_ns, mut before_ns) = (0, NOTHING, self.barrier_ns);
+        for (at, stamp_ns) in self.stamps.iter().copied().enumerate() {
+            // Of the same time the one that stands first comes first.
+            if stamp_ns < first_ns {
+                before_ns = before_ns.min(first_ns);
+                (index, first_ns) = (at, stamp_ns);
+            } else {
+                before_ns = before_ns.min(stamp_ns.saturating_add(1));
             }
         }
-        Some(run)
+        (first_ns < before_ns).then_some(Run { index, before_ns })
+    }
+}
+
+impl Lane {
+    /// Whether nothing has to be decided on any of its messages by itself.
+    fn is_plain(&self) -> bool {
+        self.begun && self.attempts.is_empty() && self.given_back.is_empty() && self.skips.is_idle()
     }
 
-    /// Claims the next message of a run, and passes on to the one behind it. `None` when the run is over, or that
-    /// message is to be decided on by itself.
+    fn has_of_first_look(&self) -> bool {
+        self.next.logical < self.first_tail
+    }
+
+    /// The next message, as the second look has shown it; also `None` where that is no record, or one that was
+    /// acknowledged before: that shows at the next choice.
     #[inline]
-    fn claim_next(&mut self, run: &Run) -> Option<Lent> {
-        let wall_clock_offset_ns = self.wall_clock_offset_ns;
-        let lane = &mut self.lanes[run.index];
-        if !run.others_of_first_look && lane.next.logical >= lane.first_tail {
-            return None;
+    fn head_in_passing(&mut self) -> Option<Record> {
+        if self.head.is_none() && self.next.logical < self.second_tail {
+            self.head = self.reader.record(self.next).ok()?;
         }
-        let record = match lane.head {
-            Some(record) => record,
-            None if lane.next.logical >= lane.second_tail => return None,
-            // What is no record shows at the next choice.
-            None => lane.reader.record(lane.next).ok()??,
-        };
-        let header = &record.header;
-        if lane.stamp_ns(&record, run.clock_ns) >= run.before_ns || header.sequence <= lane.known_through {
-            return None;
-        }
-        if lane.reader.taken() < record.next.messages {
-            let ahead = (record.next.messages - 1 + CLAIM_MESSAGES).min(lane.reader.published());
-            if !lane.reader.claim(record.next.messages.max(ahead)) {
+        self.head.filter(|record| record.header.sequence > self.known_through)
+    }
+
+    /// Claims its next message, and goes on to the one behind it. `None` when the sender honours another receiver.
+    #[inline]
+    fn claim_in_passing(&mut self, record: Record, wall_clock_offset_ns: u64) -> Option<Lent> {
+        if self.reader.taken() < record.next.messages {
+            let ahead = (record.next.messages - 1 + CLAIM_MESSAGES).min(self.reader.published());
+            if !self.reader.claim(record.next.messages.max(ahead)) {
                 return None;
             }
         }
-        (lane.next, lane.head) = (record.next, None);
-        let origin = Origin { sender: lane.sender, accepted_at_ns: header.stamp_ns, pid: lane.pid, attempt: 1 };
-        let sent_at_ns = header.stamp_ns.wrapping_add(wall_clock_offset_ns);
-        Some(Lent { lane: lane.id, record, origin, given_back: 0, sent_at_ns, known: false })
+        (self.next, self.head) = (record.next, None);
+        let stamp_ns = record.header.stamp_ns;
+        let origin = Origin { sender: self.sender, accepted_at_ns: stamp_ns, pid: self.pid, attempt: 1 };
+        let sent_at_ns = stamp_ns.wrapping_add(wall_clock_offset_ns);
+        Some(Lent { lane: self.id, record, origin, given_back: 0, sent_at_ns, known: false })
     }
+}
 
-    /// Acknowledges messages that are the first of their lanes, once for each run of them. Returns those whose lanes
-    /// are gone.
-    pub(in crate::stream::receiver) fn acknowledge_all(&mut self, lent: &[(Lent, Range<usize>)]) -> Vec<Lent> {
-        let mut gone = Vec::new();
-        for run in lent.chunk_by(|(one, _), (next, _)| one.lane == next.lane) {
-            let is_plain = |lanes: &mut Self| {
-                let lane = lanes.get_mut(run[0].0.lane);
-                lane.is_some_and(|lane| lane.given_back.is_empty() && lane.skips.is_idle())
-            };
-            // All before the last are acknowledged with it, unless each has its own attempts or gaps.
-            let from = if is_plain(self) { run.len() - 1 } else { 0 };
-            for (lent, _) in &run[from..] {
-                if !self.acknowledge(lent) {
-                    gone.push(*lent);
+impl Lanes {
+    /// Begins to hand out in passing what the looks of the present round have shown. `false` where each message is to be
+    /// decided on by itself.
+    fn begin_merge(&mut self, stream: Stream) -> bool {
+        let is_behind = stream.head_ns.is_none() && stream.is_up && stream.received < self.round.due;
+        if is_behind || self.round.clock_ns == 0 {
+            return false;
+        }
+        let shows_due = stream.is_up && self.board().is_some();
+        let begins_at = stream.received.saturating_sub(stream.waiting);
+        let stream_of_first_look = stream.head_ns.is_some() && (begins_at < self.round.first_due || !shows_due);
+        let clock_ns = self.round.clock_ns;
+        let merge = &mut self.merge;
+        merge.clock_ns = clock_ns;
+        merge.barrier_ns = stream.head_ns.map_or(NOTHING, |stamp_ns| stamp_ns.min(clock_ns));
+        merge.of_first_look = usize::from(stream_of_first_look);
+        merge.stamps.clear();
+        for lane in &mut self.lanes {
+            let mut shown_ns = NOTHING;
+            if !lane.waits_for_stream(stream.is_up) {
+                merge.of_first_look += usize::from(lane.has_of_first_look());
+                let is_plain = lane.is_plain();
+                // Of others than plain ones some are not to be handed out at all.
+                let head = if is_plain { lane.head_in_passing() } else { lane.head().ok().flatten() };
+                match head.map(|record| lane.stamp_ns(&record, clock_ns)) {
+                    Some(stamp_ns) if is_plain => shown_ns = stamp_ns,
+                    Some(stamp_ns) => merge.barrier_ns = merge.barrier_ns.min(stamp_ns),
+                    None if lane.next.logical < lane.second_tail => return false,
+                    None => {}
                 }
             }
+            merge.stamps.push(shown_ns);
+        }
+        true
+    }
+
+    /// Claims the next message of a run, and looks at the one behind it. `None` when the run is over.
+    #[inline]
+    fn claim_next(&mut self, run: Run) -> Option<Lent> {
+        let Self { lanes, merge, wall_clock_offset_ns, .. } = self;
+        let lane = &mut lanes[run.index];
+        if merge.of_first_look == 0 || merge.stamps[run.index] >= run.before_ns {
+            return None;
+        }
+        let was_of_first_look = lane.has_of_first_look();
+        let lent = lane.head.and_then(|record| lane.claim_in_passing(record, *wall_clock_offset_ns));
+        let next = lane.head_in_passing();
+        merge.stamps[run.index] = next.map_or(NOTHING, |record| lane.stamp_ns(&record, merge.clock_ns));
+        merge.of_first_look -= usize::from(was_of_first_look && !lane.has_of_first_look());
+        if lent.is_none() || next.is_none() && lane.next.logical < lane.second_tail {
+            // Nothing more in passing: what it is shows at the next choice.
+            merge.of_first_look = 0;
+        }
+        lent
+    }
+
+    /// Those of some lanes that were lent to nobody after all come next again: of each what follows `lent`.
+    fn rewind(&mut self, lent: &[(Lent, Range<usize>)]) {
+        for lane in &mut self.lanes {
+            let last = lent.iter().rev().find(|(lent, _)| lent.lane == lane.id);
+            (lane.next, lane.head) = (last.map_or(lane.reader.head(), |(lent, _)| lent.record.next), None);
+        }
+    }
+
+    /// Acknowledges messages that are the first of their lanes. Returns those whose lanes are gone.
+    pub(in crate::stream::receiver) fn acknowledge_all(&mut self, lent: &[(Lent, Range<usize>)]) -> Vec<Lent> {
+        let is_plain = |lane: &Lane| lane.given_back.is_empty() && lane.skips.is_idle();
+        let all_are_plain = self.lanes.iter().all(is_plain);
+        let mut gone = Vec::new();
+        let mut settle = |lent: &Lent| {
+            if !self.acknowledge(lent) {
+                gone.push(*lent);
+            }
+        };
+        if all_are_plain {
+            // With the last of a lane all before it are.
+            lent.iter().rev().for_each(|(lent, _)| settle(lent));
+        } else {
+            // Each may have its own attempts, or a gap behind it.
+            lent.iter().for_each(|(lent, _)| settle(lent));
         }
         gone
     }
 }
 
 impl State {
-    /// Lends what follows in a lane, as far as it may be without another look: `most` messages in all at most.
-    pub(in crate::stream::receiver) fn lend_run(&mut self, index: usize, most: usize) {
-        let Some(run) = self.stream().and_then(|stream| self.lanes.run(index, stream)) else { return };
-        let (lent_before, next_before) = (self.lane_loan.lent.len(), self.lanes.lanes[index].next);
-        while self.lane_loan.lent.len() < most && self.lane_loan.used < BATCH_BYTES {
-            let Some(lent) = self.lanes.claim_next(&run) else { break };
-            let content = self.copy_out(index, &lent, Copied::All);
-            self.lane_loan.lent.push((lent, content));
+    /// Lends what follows in lanes, as far as it may be without another look: `most` messages in all at most.
+    pub(in crate::stream::receiver) fn lend_in_passing(&mut self, most: usize) {
+        let Some(stream) = self.stream() else { return };
+        if !self.lanes.begin_merge(stream) {
+            return;
         }
-        if !self.lanes.is_still_honoured(index) || self.lanes.are_revoked() {
-            // It has another receiver, and what was copied may be half another message: nobody has seen it.
-            self.lane_loan.lent.truncate(lent_before);
-            let lane = &mut self.lanes.lanes[index];
-            (lane.next, lane.head) = (next_before, None);
+        let before = self.lane_loan.lent.len();
+        while let Some(run) = self.lanes.merge.run() {
+            if !self.has_room_to_lend(most) {
+                break;
+            }
+            while self.has_room_to_lend(most)
+                && let Some(lent) = self.lanes.claim_next(run)
+            {
+                let content = self.copy_out(run.index, &lent, Copied::All);
+                self.lane_loan.lent.push((lent, content));
+            }
+        }
+        self.take_back_what_is_anothers(before);
+    }
+
+    fn has_room_to_lend(&self, most: usize) -> bool {
+        self.lane_loan.lent.len() < most && self.lane_loan.used < BATCH_BYTES
+    }
+
+    /// Of what was lent behind the first `before` some may have another receiver, and what was copied may be half another
+    /// message: nobody has seen it.
+    fn take_back_what_is_anothers(&mut self, before: usize) {
+        let lanes = &self.lanes;
+        let is_anothers = |lane: &Lane| !lane.reader.is_still_honoured();
+        let first = if lanes.are_revoked() {
+            Some(0)
+        } else if lanes.lanes.iter().any(is_anothers) {
+            let of_another = |(lent, _): &(Lent, _)| lanes.iter().any(|lane| lane.id == lent.lane && is_anothers(lane));
+            self.lane_loan.lent[before..].iter().position(of_another)
+        } else {
+            None
+        };
+        if let Some(first) = first {
+            self.lane_loan.lent.truncate(before + first);
+            self.lanes.rewind(&self.lane_loan.lent);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Whatever runs are made of it: by stamp, of the same stamp the first lane first, and nothing that is not
+        /// earlier than what somebody else decides on.
+        #[test]
+        fn messages_come_by_stamp_and_of_the_same_stamp_by_lane(
+            mut lanes in prop::collection::vec(prop::collection::vec(1_u64..20, 0..8), 1..5),
+            barrier_ns in prop_oneof![Just(NOTHING), 1_u64..20],
+        ) {
+            lanes.iter_mut().for_each(|stamps| stamps.sort_unstable());
+            let mut expected: Vec<(u64, usize)> = lanes
+                .iter()
+                .enumerate()
+                .flat_map(|(index, stamps)| stamps.iter().map(move |stamp_ns| (*stamp_ns, index)))
+                .filter(|(stamp_ns, _)| *stamp_ns < barrier_ns)
+                .collect();
+            expected.sort_unstable();
+            let mut lanes: Vec<_> = lanes.into_iter().map(|stamps| stamps.into_iter().peekable()).collect();
+            let head = |lane: &mut std::iter::Peekable<std::vec::IntoIter<u64>>| lane.peek().copied().unwrap_or(NOTHING);
+            let stamps = lanes.iter_mut().map(head).collect();
+            let mut merge = Merge { stamps, barrier_ns, of_first_look: 1, clock_ns: NOTHING };
+            let mut came = Vec::new();
+            while let Some(run) = merge.run() {
+                while merge.stamps[run.index] < run.before_ns {
+                    came.push((merge.stamps[run.index], run.index));
+                    lanes[run.index].next();
+                    merge.stamps[run.index] = head(&mut lanes[run.index]);
+                }
+            }
+            prop_assert_eq!(came, expected);
         }
     }
 }
