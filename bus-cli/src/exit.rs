@@ -257,9 +257,10 @@ impl From<FlushError> for Failure {
                 let refused = counted(refused as u64, "message");
                 Self::new(Exit::Closed, format!("the channel was closed before {refused} {were} accepted"))
             }
-            FlushError::Unknown(_) => {
-                Self::new(Exit::Timeout, "the time passed before the daemon had accepted every message")
-            }
+            FlushError::Unknown(_) => Self::new(
+                Exit::Timeout,
+                "the time passed before the daemon had accepted every message: what it has not may still arrive",
+            ),
             _ => Self::new(Exit::Failed, error.to_string()),
         }
     }

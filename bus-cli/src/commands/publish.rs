@@ -222,7 +222,7 @@ impl<'a> Publisher<'a> {
                 outgoing.feed_bytes(payload, Some(Instant::now() + limit)).map_err(Failure::from)
             }
             Patience::UntilDeadline(deadline) => outgoing.feed_bytes(payload, Some(deadline)).map_err(Failure::from),
-            Patience::None => outgoing.try_send_bytes(payload).map_err(Failure::from),
+            Patience::None => outgoing.asking_for_room().try_send_bytes(payload).map_err(Failure::from),
         };
         match outcome {
             Ok(()) => {

@@ -394,7 +394,7 @@ impl<T: Send + 'static> Sender<T> {
     /// ```
     #[must_use]
     pub fn outgoing(&self) -> Outgoing<'_, T> {
-        Outgoing { sender: self, headers: None, codec: self.builder.codec }
+        Outgoing { sender: self, headers: None, codec: self.builder.codec, asks_for_room: false }
     }
 
     /// Opens another endpoint with the same options: a sender of its own, with its own order and

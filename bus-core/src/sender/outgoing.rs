@@ -28,6 +28,7 @@ pub struct Outgoing<'a, T> {
     pub(super) sender: &'a Sender<T>,
     pub(super) headers: Option<&'a Headers>,
     pub(super) codec: Codec,
+    pub(super) asks_for_room: bool,
 }
 
 /// Why a message is not confirmed.
@@ -67,6 +68,28 @@ impl<'a, T: Send + 'static> Outgoing<'a, T> {
         self
     }
 
+    /// Asks for room in the channel before it is sent, also where the capacity is the daemon's default: `Full` and
+    /// `Timeout` then say that the channel has none, and what is `Ok` is accepted. Else a message waits in the daemon's
+    /// socket for room, and only `flush` tells. On a stream that costs a round trip for each message, in a lane
+    /// nothing. What may stay in a buffer (`feed`) does not ask.
+    ///
+    /// ```
+    /// # let bus = bus_core::Bus::in_process();
+    /// # let sender = bus.sender::<u32>("numbers").open()?;
+    /// assert!(sender.outgoing().asking_for_room().try_send(1).is_ok());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn asking_for_room(mut self) -> Self {
+        self.asks_for_room = true;
+        self
+    }
+
+    /// When a call returns that does not buffer.
+    fn until_written(&self) -> Until {
+        if self.asks_for_room { Until::WrittenToRoom } else { Until::Written }
+    }
+
     /// See [`Sender::send`].
     ///
     /// ```
@@ -79,7 +102,7 @@ impl<'a, T: Send + 'static> Outgoing<'a, T> {
     /// # Errors
     /// [`SendError`].
     pub fn send(&self, value: T) -> Result<(), SendError<T>> {
-        self.push(value, Wait::Forever, Until::Written).map(drop).map_err(Into::into)
+        self.push(value, Wait::Forever, self.until_written()).map(drop).map_err(Into::into)
     }
 
     /// See [`Sender::try_send`].
@@ -94,7 +117,7 @@ impl<'a, T: Send + 'static> Outgoing<'a, T> {
     /// # Errors
     /// [`TrySendError`].
     pub fn try_send(&self, value: T) -> Result<(), TrySendError<T>> {
-        self.push(value, Wait::Never, Until::Written).map(drop).map_err(Into::into)
+        self.push(value, Wait::Never, self.until_written()).map(drop).map_err(Into::into)
     }
 
     /// See [`Sender::send_deadline`].
@@ -110,7 +133,7 @@ impl<'a, T: Send + 'static> Outgoing<'a, T> {
     /// # Errors
     /// [`SendTimeoutError`].
     pub fn send_deadline(&self, value: T, deadline: Instant) -> Result<(), SendTimeoutError<T>> {
-        self.push(value, Wait::Until(deadline), Until::Written).map(drop).map_err(Into::into)
+        self.push(value, Wait::Until(deadline), self.until_written()).map(drop).map_err(Into::into)
     }
 
     /// See [`Sender::feed`].
@@ -205,7 +228,7 @@ impl Outgoing<'_, Vec<u8>> {
     /// [`SendTimeoutError`]; the caller has the bytes.
     pub fn send_bytes(&self, payload: &[u8], deadline: Option<Instant>) -> Result<(), SendTimeoutError<()>> {
         let wait = deadline.map_or(Wait::Forever, Wait::Until);
-        self.push_bytes(payload, wait, Until::Written).map_err(Into::into)
+        self.push_bytes(payload, wait, self.until_written()).map_err(Into::into)
     }
 
     /// As [`feed_deadline`](Self::feed_deadline); without a deadline it waits as long as it takes.
@@ -292,7 +315,7 @@ impl Outgoing<'_, Vec<u8>> {
     /// # Errors
     /// [`TrySendError`]; the caller has the bytes.
     pub fn try_send_bytes(&self, payload: &[u8]) -> Result<(), TrySendError<()>> {
-        self.push_bytes(payload, Wait::Never, Until::Written).map_err(Into::into)
+        self.push_bytes(payload, Wait::Never, self.until_written()).map_err(Into::into)
     }
 
     fn push_bytes(&self, payload: &[u8], wait: Wait, until: Until) -> Result<(), Unsent<()>> {

@@ -66,15 +66,16 @@ impl Broker {
     }
 
     /// Until when a receiver is early. A new one may come when the daemon before has just died: whoever that had seated
-    /// comes back before long, and first, for it may hold a message that nobody else is to have meanwhile. Who would
-    /// wait in line may do so while the seat is kept free.
+    /// comes back before long, and first, for it may hold a message that nobody else is to have meanwhile. Or the present
+    /// one is on its way out, by `kick`. Who would wait in line may do so meanwhile.
     fn early_until_ms(&self, hello: &ReceiverHello) -> u64 {
         if hello.returning.is_some() {
             return 0;
         }
         let channel = self.by_name.get(&hello.channel).filter(|_| !hello.standby).map(|id| self.channel(*id));
         let reserved_until_ms = channel.map_or(0, |channel| channel.seat_reserved_until_ms);
-        reserved_until_ms.max(self.rules.former_receivers_ms)
+        let leaving = channel.and_then(|channel| channel.seat.as_ref()).and_then(|seat| seat.leaving_until_ms);
+        reserved_until_ms.max(leaving.unwrap_or(0)).max(self.rules.former_receivers_ms)
     }
 
     fn let_wait(&mut self, id: PeerId, hello: Hello, until_ms: u64) {

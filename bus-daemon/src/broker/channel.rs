@@ -11,7 +11,7 @@ use bus_core::{ChannelName, ChannelOptions, Ledger, WhenFull};
 use slab::Slab;
 
 use super::account::{Account, AccountId, Window};
-use super::lanes::Lane;
+use super::lanes::{Held, Lane};
 use super::large::Reading;
 use super::log::{Entry, MessageLog};
 use super::peer::PeerId;
@@ -66,6 +66,8 @@ pub(super) struct Channel {
     /// What waits for the receiver to give messages back.
     pub(super) recall: Recall,
     pub(super) lanes: Vec<Lane>,
+    /// In those of senders that have left, as last counted.
+    pub(super) held_in_lanes: Held,
     /// Messages that went through lanes which are gone.
     pub(super) former_lane_messages: u64,
     /// Bytes that did.
@@ -206,6 +208,7 @@ impl Channel {
             watchers: Vec::new(),
             recall: Recall::default(),
             lanes: Vec::new(),
+            held_in_lanes: Held::default(),
             former_lane_messages: 0,
             former_lane_bytes: 0,
             rates: RateMeter::default(),
@@ -236,8 +239,8 @@ impl Channel {
 
     /// As [`Self::has_room`], beside messages and bytes that are expected as well.
     pub(super) fn has_room_beside(&self, (expected, expected_bytes): (u64, u64), bytes: u64) -> bool {
-        let messages = self.log.len() + self.granted_messages + expected;
-        let held_bytes = self.log.bytes() + self.granted_bytes + expected_bytes;
+        let messages = self.log.len() + self.held_in_lanes.messages + self.granted_messages + expected;
+        let held_bytes = self.log.bytes() + self.held_in_lanes.bytes + self.granted_bytes + expected_bytes;
         messages == 0 || (messages < self.bounds.messages && held_bytes + bytes <= self.bounds.bytes)
     }
 

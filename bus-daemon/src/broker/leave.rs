@@ -137,6 +137,10 @@ impl Broker {
             self.open_unread_lanes(channel_id);
             // What was on its way to it can be dropped again.
             self.give_room(channel_id);
+            if !self.early.is_empty() {
+                // Some may have waited for it to go.
+                self.due(self.now_ms);
+            }
         }
         self.tell_peers(channel_id);
         self.vanish_if_idle(channel_id);

@@ -69,10 +69,11 @@ impl Channel {
     }
 
     /// Whether the first in line has room here: then it is its user that has none, or messages that are
-    /// being read keep the room.
+    /// being read keep the room. Or it has none for what lies in lanes: of that nobody tells when it is read.
     pub(super) fn waits_for_others(&self) -> bool {
-        let has_room = |first: &Waiter| self.may_go_on(first, |need| self.has_room(need.bytes));
-        self.called.is_none() && self.waiting.front().is_some_and(has_room)
+        let in_lanes = self.held_in_lanes.messages > 0;
+        let waits = |first: &Waiter| in_lanes || self.may_go_on(first, |need| self.has_room(need.bytes));
+        self.called.is_none() && self.waiting.front().is_some_and(waits)
     }
 
     /// Whether a message has room.
@@ -250,6 +251,7 @@ impl Broker {
 
     /// There may be room: for the first in line, and those behind it as far as there is more.
     pub(super) fn give_room(&mut self, channel_id: ChannelId) {
+        self.count_held_in_lanes(channel_id);
         while let Some(first) = self.first_with_room(channel_id) {
             self.channel_mut(channel_id).waiting.pop_front();
             match first.wait {

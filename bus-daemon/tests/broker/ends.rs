@@ -166,6 +166,27 @@ fn a_kicked_receiver_that_says_nothing_is_closed_and_all_that_it_was_sent_comes_
     assert_eq!(marks, [(1, true), (2, true)]);
 }
 
+/// It was refused, because of the one that had been removed.
+#[test]
+fn who_comes_behind_a_kick_waits_for_the_seat_and_is_not_refused() {
+    let bench = Bench::new();
+    let (sender, receiver) = (bench.sender("jobs"), bench.receiver("jobs"));
+    sender.send(1);
+    let control = bench.control();
+    control.ask(Request::Kick(name("jobs")));
+    let next = bench.connect();
+    next.hello(Role::Receiver(receiver_hello("jobs")));
+    assert_eq!(next.all_heard(), []);
+    receiver.goodbye();
+    bench.wait_ms(0);
+    assert!(matches!(next.all_heard()[..], [Heard::Welcome(_), Heard::Delivery(_)]));
+    control.ask(Request::Kick(name("jobs")));
+    let after = bench.connect();
+    after.hello(Role::Receiver(receiver_hello("jobs")));
+    bench.wait_ms(250);
+    assert!(matches!(after.all_heard()[..], [Heard::Welcome(_), Heard::Delivery(_)]));
+}
+
 /// The rest of the message was forgotten, and the order to leave was read as its content.
 #[test]
 fn a_kicked_receiver_with_half_a_message_is_not_sent_something_else_in_its_place() {

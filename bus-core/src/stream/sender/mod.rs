@@ -58,6 +58,8 @@ pub(crate) enum Until {
     BufferedWhileUp,
     /// The frame is in the daemon's socket.
     Written,
+    /// As `Written`, and the daemon was asked for room before: it takes the message.
+    WrittenToRoom,
     /// As `Written`, and the daemon is asked to confirm it at once.
     Confirmable,
 }

@@ -63,7 +63,9 @@ impl StreamSender {
         entering: Entering,
     ) -> Result<Room<'a>, PushError> {
         let state = self.await_window(state, entering)?;
-        let asks = state.sending.rules().exact || (entering.may_be_late() && !entering.fits_one_piece());
+        let asks = state.sending.rules().exact
+            || entering.until == Until::WrittenToRoom
+            || (entering.may_be_late() && !entering.fits_one_piece());
         if asks { self.await_grant(state, entering) } else { Ok(Room::Here(state)) }
     }
 

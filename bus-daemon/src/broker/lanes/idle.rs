@@ -136,6 +136,7 @@ impl Broker {
     pub(super) fn lane_is_left(&mut self, channel_id: ChannelId, id: LaneId) {
         let Some(lane) = self.channel_mut(channel_id).lanes.iter_mut().find(|lane| lane.id == id) else { return };
         (lane.sender_leaving, lane.account) = (true, None);
+        self.count_held_in_lanes(channel_id);
         self.actions.push_back(Action::Lane(LaneAction::FreezeData(id)));
     }
 }

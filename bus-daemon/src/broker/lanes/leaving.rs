@@ -128,6 +128,7 @@ impl Broker {
             return self.free_lane(channel_id, id);
         }
         (lane.sender_leaving, lane.account) = (true, None);
+        self.count_held_in_lanes(channel_id);
         self.actions.push_back(Action::Lane(LaneAction::FreezeData(id)));
     }
 

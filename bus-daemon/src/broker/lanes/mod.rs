@@ -7,6 +7,7 @@
 mod books;
 mod bring;
 mod condemned;
+mod held;
 mod idle;
 mod leaving;
 mod missed;
@@ -26,6 +27,7 @@ use super::channel::{Channel, ChannelId, Tally};
 use super::peer::PeerId;
 use super::{Action, Broker, Fault, Refusal};
 
+pub(super) use self::held::Held;
 use self::idle::Idle;
 use self::quota::ring_bytes;
 use self::shell::Doomed;
@@ -174,6 +176,7 @@ impl Broker {
         for lane in unused {
             self.free_lane(channel_id, lane);
         }
+        self.count_held_in_lanes(channel_id);
         self.actions.extend(left.into_iter().map(|lane| Action::Lane(LaneAction::FreezeData(lane))));
     }
 
@@ -204,7 +207,7 @@ impl Broker {
             return;
         }
         let ring_bytes = ring_bytes(message_max_bytes);
-        if self.check_takes_lane(channel_id, uid, ring_bytes).is_err() {
+        if self.check_takes_lane(channel_id, uid, ring_bytes).is_err() || self.lanes_are_full(channel_id) {
             // A receiver may leave that reads none, or another give one back, before this one is busy again.
             self.may_have_another(channel_id, account_id, asked);
             return;
@@ -497,6 +500,7 @@ impl Broker {
         let tally = Tally { accepted: acknowledged + lost, acknowledged: acknowledged - purged, purged, dropped: lost };
         channel.count_lane(counted_from, tally);
         self.free_lane(channel_id, done.lane);
+        self.give_room(channel_id);
         if let (Some(sender), Some(fault)) = (sender, done.fault) {
             // It comes back, and is told that the lane is not known.
             self.end_peer(sender, format!("its lane is broken: {fault}"));
