@@ -1,5 +1,7 @@
 //! [`Account`]: what a channel knows of one sender, also after it has left.
 
+use std::collections::VecDeque;
+
 use bus_core::wire::{Flags, FrameHeader, LaneId, Origin, Settled};
 
 use super::peer::PeerId;
@@ -18,6 +20,15 @@ pub(super) struct Window {
 /// How much may be acknowledged before the sender is told, in bytes: it writes next where its memory is
 /// warm.
 const STRIDE_BYTES_MAX: u64 = 256 * 1024;
+
+/// Which messages of a sender have left the log.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Left {
+    /// All up to this sequence.
+    UpTo(u64),
+    /// One, with others before it, perhaps: it counts when those have left.
+    Alone(u64),
+}
 
 /// The time at which senders have left that do not come back: before all others.
 pub(super) const FOR_GOOD: u64 = 0;
@@ -56,6 +67,8 @@ pub(super) struct Account {
     pub(super) accepted: u64,
     /// All up to here are out of our hands.
     pub(super) acked: u64,
+    /// Messages behind that which are so as well, from and to, in order: they were removed.
+    early: VecDeque<(u64, u64)>,
     /// Its messages in the log.
     pub(super) outstanding: u64,
     outstanding_bytes: u64,
@@ -106,6 +119,7 @@ impl Account {
             former_peers: 0,
             accepted,
             acked: accepted,
+            early: VecDeque::new(),
             outstanding: 0,
             outstanding_bytes: 0,
             last_bytes: 0,
@@ -185,9 +199,8 @@ impl Account {
         self.departed_at_ms.is_some() && self.outstanding == 0 && self.peer.is_none() && self.former_peers == 0
     }
 
-    /// Some of its messages have left the log. In order they leave one by one, up to the sequence
-    /// `all_up_to`; one that was dropped from the middle counts when those before it have left.
-    pub(super) fn resolve(&mut self, messages: u64, bytes: u64, all_up_to: Option<u64>, window: Window) {
+    /// Some of its messages have left the log.
+    pub(super) fn resolve(&mut self, messages: u64, bytes: u64, left: Left, window: Window) {
         self.outstanding -= messages;
         self.outstanding_bytes -= bytes;
         self.untold_bytes += bytes;
@@ -196,8 +209,27 @@ impl Account {
         }
         if self.outstanding == 0 {
             self.acked = self.accepted;
-        } else if let Some(sequence) = all_up_to {
-            self.acked = self.acked.max(sequence);
+            self.early.clear();
+            return;
+        }
+        match left {
+            Left::UpTo(sequence) => self.acked = self.acked.max(sequence),
+            Left::Alone(sequence) => self.leaves_early(sequence),
+        }
+        while let Some((from, to)) = self.early.front().copied()
+            && from <= self.acked + 1
+        {
+            self.acked = self.acked.max(to);
+            self.early.pop_front();
+        }
+    }
+
+    fn leaves_early(&mut self, sequence: u64) {
+        let at = self.early.partition_point(|(from, _)| *from <= sequence);
+        let before = at.checked_sub(1).and_then(|before| self.early.get_mut(before));
+        match before.filter(|(_, to)| *to + 1 >= sequence) {
+            Some((_, to)) => *to = sequence.max(*to),
+            None => self.early.insert(at, (sequence, sequence)),
         }
     }
 
@@ -214,5 +246,30 @@ impl Account {
         self.told = settled;
         self.untold_bytes = 0;
         self.confirm = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WINDOW: Window = Window { messages: 100, bytes: 1_000 };
+
+    fn with_outstanding(messages: u64) -> Account {
+        let mut account = Account::new(1, 1, 0);
+        (account.accepted, account.outstanding) = (messages, messages);
+        account
+    }
+
+    #[test]
+    fn what_is_removed_counts_once_all_before_it_have_left() {
+        let mut account = with_outstanding(9);
+        for (sequence, acked) in [(1, 1), (4, 1), (6, 1), (3, 1), (5, 1), (2, 6)] {
+            account.resolve(1, 0, Left::Alone(sequence), WINDOW);
+            assert_eq!(account.acked, acked, "{sequence} was removed");
+        }
+        account.resolve(1, 0, Left::Alone(8), WINDOW);
+        account.resolve(1, 0, Left::UpTo(7), WINDOW);
+        assert_eq!((account.acked, account.early.len()), (8, 0));
     }
 }

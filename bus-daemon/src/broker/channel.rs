@@ -10,7 +10,7 @@ use bus_core::wire::TypeDeclaration;
 use bus_core::{ChannelName, ChannelOptions, Ledger, WhenFull};
 use slab::Slab;
 
-use super::account::{Account, AccountId, Window};
+use super::account::{Account, AccountId, Left, Window};
 use super::lanes::{Held, Lane};
 use super::large::Reading;
 use super::log::{Entry, MessageLog};
@@ -307,7 +307,7 @@ impl Channel {
         let mut left = Vec::new();
         let mut settle = |run: Settling| {
             let account = &mut accounts[run.account.0 as usize];
-            account.resolve(run.messages, run.bytes, Some(run.sequence), window);
+            account.resolve(run.messages, run.bytes, Left::UpTo(run.sequence), window);
             if account.outstanding == 0 && account.departed_at_ms.is_some() {
                 left.push(run.account);
             }
@@ -341,7 +341,8 @@ impl Channel {
         let window = self.bounds.window();
         let account = &mut self.accounts[entry.account.0 as usize];
         account.dropped += u64::from(leaves == Leaves::Dropped);
-        account.resolve(1, u64::from(entry.message_bytes), Some(entry.sequence).filter(|_| was_oldest), window);
+        let left = if was_oldest { Left::UpTo(entry.sequence) } else { Left::Alone(entry.sequence) };
+        account.resolve(1, u64::from(entry.message_bytes), left, window);
         if account.outstanding == 0 && account.departed_at_ms.is_some() {
             self.remember_departed(entry.account);
         }

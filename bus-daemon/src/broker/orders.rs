@@ -304,7 +304,6 @@ impl Broker {
         let before = self.channel(id).cost();
         let gone = self.channel_mut(id).log.remove_where(from, goes);
         for entry in &gone {
-            // What stays of the same sender is older: its acknowledgement covers this one.
             self.channel_mut(id).count(entry, Leaves::Purged, false);
             self.tell_later(id, entry.account);
         }

@@ -3,7 +3,7 @@
 use bus_core::WhenFull;
 use bus_core::wire::{Flags, FrameHeader};
 
-use super::account::{Account, AccountId};
+use super::account::{Account, AccountId, Left};
 use super::channel::{Channel, ChannelId, Leaves};
 use super::log::Content;
 use super::peer::{Charge, PeerId};
@@ -178,7 +178,8 @@ impl Broker {
         account.accept(header, window, now_ms);
         account.dropped += 1;
         let only = account.outstanding == 1;
-        account.resolve(1, header.message_bytes(), Some(header.sequence).filter(|_| only), window);
+        let left = if only { Left::UpTo(header.sequence) } else { Left::Alone(header.sequence) };
+        account.resolve(1, header.message_bytes(), left, window);
         self.tell_later(channel_id, account_id);
     }
 

@@ -82,6 +82,7 @@ fn skip_removes_the_head_alone() {
     sender.send_all(1..=3);
     let control = bench.control();
     assert_eq!(control.ask(Request::Skip(name("jobs"))), removed(1, 0));
+    assert_eq!(sender.settled().acked, 1, "the next daemon is not sent it again");
     assert_eq!(bench.receiver("jobs").values(), [2, 3]);
     assert_eq!(bench.ledger("jobs").purged, 1);
 }
