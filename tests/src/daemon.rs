@@ -49,6 +49,24 @@ impl Daemon {
         daemon
     }
 
+    /// Starts a daemon by way of another program, which is given that of the daemon and its arguments.
+    ///
+    /// # Panics
+    /// When it does not answer.
+    #[must_use]
+    pub fn start_through(program: &str, arguments: &[&str]) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let address = Address::new(folder.path().join("bus.sock")).expect("a short path");
+        let log = File::create(folder.path().join("busd.log")).expect("a log file");
+        let mut command = Command::new(program);
+        command.args(arguments).arg(busd()).arg("--socket").arg(address.path()).args(["--idle-exit", "2m"]);
+        command.env_remove("BUS_LOG").stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        let child = command.spawn().expect("it starts");
+        let daemon = Self { address, child: Mutex::new(child), folder };
+        daemon.wait_until_it_answers();
+        daemon
+    }
+
     /// Starts a daemon that sees a file system of 64 KiB and eight files mounted on `small` in its folder, with its
     /// config in there. Others find that at [`small`](Self::small). Without the means to mount it, the reason.
     ///
