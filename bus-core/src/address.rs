@@ -55,8 +55,8 @@ impl Address {
         Ok(Self(path))
     }
 
-    /// The bus of this user: `BUS_SOCKET`, else `bus/bus.sock` in `$XDG_RUNTIME_DIR`, else in
-    /// `/run/user/UID`, else in `$HOME/.local/state`.
+    /// The bus of this user: `BUS_SOCKET`, else `bus/bus.sock` in `$XDG_RUNTIME_DIR` (an absolute
+    /// path), else in `/run/user/UID`, else in `$HOME/.local/state`.
     ///
     /// ```no_run
     /// println!("{}", bus_core::Address::of_user()?);
@@ -79,8 +79,9 @@ impl Address {
         if let Some(path) = variable(SOCKET_VARIABLE) {
             return Self::new(path);
         }
-        if let Some(folder) = variable("XDG_RUNTIME_DIR") {
-            return Self::new(PathBuf::from(folder).join("bus/bus.sock"));
+        // A relative one is invalid, says its specification, and would be another folder for each who asks.
+        if let Some(folder) = variable("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|folder| folder.is_absolute()) {
+            return Self::new(folder.join("bus/bus.sock"));
         }
         let folder = PathBuf::from(format!("/run/user/{uid}"));
         if is_folder(&folder) {
@@ -158,6 +159,10 @@ mod tests {
         assert_eq!(found(&all[2..], true).unwrap(), "/run/user/7/bus/bus.sock");
         assert_eq!(found(&all[2..], false).unwrap(), "/h/.local/state/bus/bus.sock");
         assert_eq!(found(&[], false), Err(AddressError::Nowhere));
+        assert_eq!(
+            found(&[("XDG_RUNTIME_DIR", "here"), ("HOME", "/h")], false).unwrap(),
+            "/h/.local/state/bus/bus.sock"
+        );
     }
 
     #[test]

@@ -112,6 +112,38 @@ impl ChannelOptions {
     pub fn is_exact(&self) -> bool {
         self.capacity.is_some() || self.capacity_bytes.is_some() || self.when_full != WhenFull::Block
     }
+
+    /// What of these a channel with other options has otherwise, by the names of the shell; empty when they are equal.
+    ///
+    /// ```
+    /// use bus_core::ChannelOptions;
+    ///
+    /// let known = ChannelOptions { capacity: Some(5), ..ChannelOptions::default() };
+    /// let wanted = ChannelOptions { capacity: Some(2), window: Some(9), ..ChannelOptions::default() };
+    /// assert_eq!(wanted.unlike(&known), "--capacity 5 instead of 2, the default --window instead of 9");
+    /// assert_eq!(known.unlike(&known), "");
+    /// ```
+    #[must_use]
+    pub fn unlike(&self, known: &Self) -> String {
+        let figures = |options: &Self| {
+            let (window, largest) = (options.window.map(u64::from), options.message_max_bytes.map(u64::from));
+            [options.capacity, options.capacity_bytes, window, largest]
+        };
+        let names = ["--capacity", "--capacity-bytes", "--window", "--max-message"];
+        let figures = names.into_iter().zip(figures(known).into_iter().zip(figures(self)));
+        let mut unlike: Vec<String> = figures
+            .filter_map(|(name, (known, wanted))| match (known, wanted) {
+                (known, wanted) if known == wanted => None,
+                (Some(known), Some(wanted)) => Some(format!("{name} {known} instead of {wanted}")),
+                (Some(known), None) => Some(format!("{name} {known} instead of the default")),
+                (None, wanted) => wanted.map(|wanted| format!("the default {name} instead of {wanted}")),
+            })
+            .collect();
+        if known.when_full != self.when_full {
+            unlike.push(format!("--when-full {} instead of {}", known.when_full, self.when_full));
+        }
+        unlike.join(", ")
+    }
 }
 
 /// How many ends of each kind are at a channel.

@@ -71,7 +71,7 @@ fn default_places() -> Vec<PathBuf> {
     let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let uid = rustix::process::geteuid().as_raw();
     let run_user = PathBuf::from(format!("/run/user/{uid}/bus"));
-    let runtime = variable("XDG_RUNTIME_DIR").map(|folder| folder.join("bus"));
+    let runtime = variable("XDG_RUNTIME_DIR").filter(|folder| folder.is_absolute()).map(|folder| folder.join("bus"));
     let state = variable("HOME").map(|home| home.join(".local/state/bus"));
     [Some(run_user), runtime, state].into_iter().flatten().collect()
 }

@@ -171,3 +171,12 @@ fn kicking_nobody_is_an_error() {
     world.output(&["-q", "create", "jobs"]);
     world.run(&["kick", "jobs"]).fails(1, &["jobs", "no receiver"]);
 }
+
+#[test]
+fn a_channel_that_exists_otherwise_says_what_is_otherwise() {
+    let world = World::new();
+    world.output(&["-q", "create", "jobs", "--capacity", "5"]);
+    world
+        .run(&["create", "jobs", "--capacity", "2", "--when-full", "reject"])
+        .fails(1, &["jobs", "--capacity 5 instead of 2", "--when-full block instead of reject"]);
+}

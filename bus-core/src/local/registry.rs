@@ -50,9 +50,11 @@ impl LocalBus {
         let entry = channels.entry(name.clone()).or_default();
         match &entry.options {
             Some(known) if *known == options => return Ok(false),
-            Some(_) => {
-                let text =
-                    format!("channel {name} exists with other options: delete it first, or create it with the same");
+            Some(known) => {
+                let text = format!(
+                    "channel {name} exists with other options: {}; delete it first, or create it with the same",
+                    options.unlike(known)
+                );
                 return Err(AdminError::Refused { text });
             }
             None if entry.mailbox.is_some() && options != ChannelOptions::default() => {

@@ -170,8 +170,10 @@ impl Broker {
             self.message_max_bytes = self.message_max_bytes.max(bounds.message_max_bytes);
             let channel = self.channel_mut(known);
             if channel.declared && channel.options != options {
-                let text =
-                    format!("channel {name} exists with other options: delete it first, or create it with the same");
+                let text = format!(
+                    "channel {name} exists with other options: {}; delete it first, or create it with the same",
+                    options.unlike(&channel.options)
+                );
                 return Err(Refusal::new(RefusedCode::Exists, text));
             }
             let new = !channel.declared;
