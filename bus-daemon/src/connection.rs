@@ -66,6 +66,8 @@ pub(crate) struct Connection {
     pub(crate) write_closed: bool,
     /// Being closed; cut then, even if not everything could be said.
     pub(crate) close_by: Option<Instant>,
+    /// Bytes of half a frame that was forgotten.
+    forgotten_bytes: usize,
 }
 
 /// What carries the bytes. None of them ever waits.
@@ -135,6 +137,7 @@ impl Connection {
             blocked_at: None,
             write_closed: false,
             close_by: None,
+            forgotten_bytes: 0,
         }
     }
 
@@ -345,7 +348,9 @@ impl Connection {
                 Ok(_) | Err(_) => break,
             }
         }
-        self.large.take_if(|large| large.missing() > 0);
+        if let Some(large) = self.large.take_if(|large| large.missing() > 0) {
+            self.forgotten_bytes = large.received_bytes();
+        }
         self.rest.bytes.shrink_to_fit();
         self.stream = Stream::Closed;
         (self.write_closed, self.write_blocked) = (true, false);
@@ -391,6 +396,12 @@ impl Connection {
             Err(_) => true,
         };
         self.is_closed() && self.large.is_none() && !whole
+    }
+
+    /// Bytes of a frame whose end has not come.
+    pub(crate) fn unfinished_bytes(&self) -> usize {
+        let large_bytes = self.large.as_ref().map_or(0, LargeFrame::received_bytes);
+        self.forgotten_bytes + self.rest.len() + large_bytes
     }
 
     /// Whether the client is in this process.

@@ -52,6 +52,11 @@ impl LargeFrame {
         }
     }
 
+    /// How much of it has come, header included.
+    pub(crate) fn received_bytes(&self) -> usize {
+        self.header.frame_bytes() - self.missing()
+    }
+
     pub(crate) fn held_bytes(&self) -> usize {
         match &self.content {
             LargeContent::Kept { record, .. } => record.len(),

@@ -18,14 +18,14 @@ pub enum LogLevel {
     Off,
     /// What made the daemon stop, or lose something.
     Error,
-    /// And what an administrator should look at: closed peers, limits met.
+    /// And what an administrator should look at: peers closed for their fault, limits met.
     Warn,
-    /// And the daemon's coming and going.
+    /// And peers refused, removed, or gone with something under way; the daemon's coming and going.
     #[default]
     Info,
-    /// And every connection and channel.
+    /// And every connection, end and channel that comes and goes.
     Debug,
-    /// And every frame, without its payload.
+    /// And every frame in and out, without its payload.
     Trace,
 }
 

@@ -14,7 +14,7 @@ use siphasher::sip128::{Hasher128, SipHasher24};
 use super::account::{AccountId, Brings};
 use super::channel::{Awaited, ChannelId, Leaves, Seat};
 use super::peer::{PeerId, PeerRole};
-use super::{Broker, Refusal};
+use super::{Broker, Note, Refusal};
 
 impl Broker {
     pub(super) fn greet(&mut self, id: PeerId, mut hello: Hello) {
@@ -24,6 +24,7 @@ impl Broker {
         }
         let Some(peer) = self.peer_mut(id) else { return };
         peer.name = cut(hello.name.clone(), ENDPOINT_NAME_MAX_BYTES);
+        peer.was_end = !matches!(hello.role, Role::Control);
         let kernel_pid = peer.credentials.pid;
         if kernel_pid == 0 {
             // Another pid namespace: what it says of itself is better than nothing, and only shown.
@@ -60,8 +61,9 @@ impl Broker {
                 self.greet_receiver(id, pids, receiver)
             }
         };
-        if let Err(Refusal { code, text }) = welcomed {
-            self.refuse(id, code, text);
+        match welcomed {
+            Ok(()) => self.note(Note::LetIn(self.who(id))),
+            Err(Refusal { code, text }) => self.refuse(id, code, text),
         }
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bus_core::wire::{Closing, ClosingCode, FrameError, Refused, RefusedCode};
 
 use super::peer::{PeerId, PeerRole};
-use super::{Action, Broker, Fault, millis};
+use super::{Action, Broker, Ending, Fault, Note, millis};
 use bus_core::wire::Kind;
 
 impl Broker {
@@ -35,22 +35,38 @@ impl Broker {
         if self.peer(id).is_some_and(|peer| !peer.closing) {
             self.put(id, Kind::Refused, &Refused { code, text: text.clone() });
         }
-        self.end_peer(id, text);
+        let ending = match code {
+            RefusedCode::Version | RefusedCode::Protocol | RefusedCode::Denied | RefusedCode::Limit => Ending::Fault,
+            // It has come at the wrong time, or to the wrong place.
+            _ => Ending::Order,
+        };
+        self.end(id, ending, text);
     }
 
     pub(super) fn close(&mut self, id: PeerId, code: ClosingCode, text: String) {
         if self.peer(id).is_some_and(|peer| !peer.closing) {
             self.put(id, Kind::Closing, &Closing { code, text: text.clone() });
         }
-        self.end_peer(id, text);
+        let ending = if code == ClosingCode::Fault { Ending::Fault } else { Ending::Order };
+        self.end(id, ending, text);
     }
 
     /// Nothing that the peer says counts any more, and it is closed. Also when it has taken its leave
     /// already: whoever goes on to talk may have hung up unnoticed.
     pub(super) fn end_peer(&mut self, id: PeerId, text: String) {
+        self.end(id, Ending::Order, text);
+    }
+
+    /// The same, of a peer that is not told why, and whose fault it is.
+    pub(super) fn end_at_fault(&mut self, id: PeerId, text: String) {
+        self.end(id, Ending::Fault, text);
+    }
+
+    fn end(&mut self, id: PeerId, ending: Ending, text: String) {
         let Some(peer) = self.peer_mut(id) else { return };
         peer.closing = true;
         if !std::mem::replace(&mut peer.close_ordered, true) {
+            self.note(Note::Ending { who: self.who(id), ending, reason: text.clone() });
             self.actions.push_back(Action::Close(id, text));
         }
     }
@@ -82,20 +98,5 @@ impl Broker {
             // Not for good: a client that was stopped meanwhile may try again.
             self.refuse(id, RefusedCode::Limit, text);
         }
-    }
-
-    /// What a log line calls a peer.
-    #[must_use]
-    pub fn describe(&self, id: PeerId) -> String {
-        let Some(peer) = self.peer(id) else { return "a former peer".to_owned() };
-        let role = match peer.role {
-            PeerRole::Greeting { .. } | PeerRole::Early => "connection",
-            PeerRole::Control => "former end",
-            PeerRole::Bringing => "former end of a lane",
-            PeerRole::Sender { .. } => "sender",
-            PeerRole::FormerSender { .. } => "former connection of sender",
-            PeerRole::Receiver { .. } => "receiver",
-        };
-        format!("{role} {:?} (pid {}, uid {})", peer.name, peer.credentials.pid, peer.credentials.uid)
     }
 }

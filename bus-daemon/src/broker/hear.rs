@@ -6,7 +6,7 @@ use bus_core::wire::{FrameHeader, Kind, LaneNamed, Progress, Request, Want, read
 
 use super::log::Content;
 use super::peer::{PeerId, PeerRole};
-use super::{Broker, Fault, Handled, millis};
+use super::{Broker, Fault, Handled, Note, millis};
 
 impl Broker {
     /// A peer has sent a frame, whose lengths were checked against [`Self::frame_limits`].
@@ -64,8 +64,12 @@ impl Broker {
             }
             (PeerRole::Receiver { channel, .. }, Kind::Goodbye) => read::<Progress>(Kind::Goodbye, body)
                 .and_then(|progress| self.progress(id, channel, progress))
-                .map(|()| self.receiver_leaves(id, channel, true)),
+                .map(|()| {
+                    self.note(Note::Left(self.who(id)));
+                    self.receiver_leaves(id, channel, true);
+                }),
             (PeerRole::Sender { channel, account, .. }, Kind::Goodbye) => {
+                self.note(Note::Left(self.who(id)));
                 self.sender_leaves(id, channel, account, true);
                 Ok(())
             }

@@ -2,15 +2,16 @@
 //!
 //! **How it is driven.** Hand in one event ([`Broker::connected`], [`Broker::frame`], [`Broker::run`],
 //! [`Broker::announced`], [`Broker::disconnected`], [`Broker::process_gone`], [`Broker::tick`]), then take all actions from
-//! [`Broker::poll_action`]. What a peer is to be sent is asked by [`Broker::output`], and what its
-//! socket took is told by [`Broker::wrote`]. After a turn of the event loop, [`Broker::end_turn`]
+//! [`Broker::poll_action`], and what a log may tell of from [`Broker::poll_note`]. What a peer is to be sent is asked
+//! by [`Broker::output`], and what its socket took is told by [`Broker::wrote`]. After a turn of the event loop, [`Broker::end_turn`]
 //! lets senders know how far they are. Time is an argument, counted from the daemon's start.
 //!
 //! Payloads move through, and are neither cloned nor decoded.
 //!
 //! The rooms, in the way of a message: `attach` lets ends in, `hear` takes frames apart, `publish`,
 //! `room`, for many at once `run` and for large ones `large` let messages in, `deliver` and `settle`
-//! tell receivers and senders, `leave` and `close` see peers off. `orders` answers the shell; `registry` and `users` keep what there is.
+//! tell receivers and senders, `leave` and `close` see peers off. `orders` answers the shell; `registry` and `users`
+//! keep what there is; `notes` says what has happened.
 
 mod account;
 mod attach;
@@ -23,6 +24,7 @@ mod large;
 mod leave;
 mod links;
 mod log;
+mod notes;
 mod orders;
 mod outbox;
 mod peer;
@@ -47,6 +49,7 @@ use slab::Slab;
 pub use self::lanes::{AtRest, LaneAction, LaneBooks, LaneMessage, LanePart, LaneSize, NoLane};
 pub use self::large::Announced;
 pub use self::log::{Content, LARGE_BYTES, PREFIX_BYTES};
+pub use self::notes::{Ending, InFlight, Note, Who};
 pub use self::peer::PeerId;
 pub use self::rules::Rules;
 pub use self::users::MESSAGE_COST_BYTES;
@@ -132,6 +135,10 @@ pub struct Broker {
     /// Few, and looked up for each message.
     users: BTreeMap<u32, User>,
     actions: VecDeque<Action>,
+    /// What a log may tell of.
+    notes: VecDeque<Note>,
+    /// When it was last noted that a user holds all that it may, in milliseconds.
+    user_full_told_ms: Option<u64>,
     /// Accounts with news for their senders.
     to_tell: Vec<(ChannelId, AccountId)>,
     /// When those are told who do not wait for it, in milliseconds.
@@ -204,6 +211,8 @@ impl Broker {
             by_name: HashMap::new(),
             users: BTreeMap::new(),
             actions: VecDeque::new(),
+            notes: VecDeque::new(),
+            user_full_told_ms: None,
             to_tell: Vec::new(),
             tell_all_at_ms: None,
             senders_named: 0,

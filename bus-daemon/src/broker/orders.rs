@@ -10,7 +10,7 @@ use super::lanes::{InLanes, accepted_at_ns};
 use super::log::PREFIX_BYTES;
 use super::peer::{Peer, PeerId, PeerRole};
 use super::settle::peers;
-use super::{Broker, LinkOrder, Refusal};
+use super::{Broker, LinkOrder, Note, Refusal};
 
 /// How many senders `show` lists.
 const SENDERS_SHOWN: usize = 1_000;
@@ -188,7 +188,10 @@ impl Broker {
             channel.bounds = bounds;
             return Ok(Reply::Created(new));
         }
-        self.check_channels(uid, name)?;
+        if let Err(refusal) = self.check_channels(uid, name) {
+            self.note(Note::LimitMet { who: self.who(id), reason: refusal.text.clone() });
+            return Err(refusal);
+        }
         let channel = self.channel_or_new(name, options, uid);
         self.channel_mut(channel).declared = true;
         Ok(Reply::Created(true))
@@ -241,6 +244,7 @@ impl Broker {
         }
         self.to_tell.retain(|(channel, _)| *channel != id);
         self.remove_channel(id);
+        self.note(Note::ChannelDeleted { channel: name, messages });
         Reply::Removed(Removed { messages, recalled: 0 })
     }
 

@@ -37,6 +37,8 @@ pub(super) struct Peer {
     pub(super) missed_peers: bool,
     /// Nothing that it says counts any more.
     pub(super) closing: bool,
+    /// It was let in as an end, of a channel or of a lane.
+    pub(super) was_end: bool,
     /// A `Close` action for it was given.
     pub(super) close_ordered: bool,
     /// Its next frame waits for room, since then, in milliseconds of the daemon's clock.
@@ -97,6 +99,7 @@ impl Peer {
             stalled: false,
             missed_peers: false,
             closing: false,
+            was_end: false,
             close_ordered: false,
             paused_at_ms: None,
             turn_messages: 0,

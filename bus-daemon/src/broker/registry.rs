@@ -2,8 +2,8 @@
 
 use bus_core::{ChannelName, ChannelOptions};
 
-use super::Broker;
 use super::channel::{Bounds, Channel, ChannelId};
+use super::{Broker, Note};
 
 impl Broker {
     /// Declares a channel of the configuration.
@@ -37,6 +37,7 @@ impl Broker {
         self.message_max_bytes = self.message_max_bytes.max(bounds.message_max_bytes);
         let id = ChannelId(self.channels.insert(Channel::new(name.clone(), options, bounds, uid)) as u32);
         self.by_name.insert(name.clone(), id);
+        self.note(Note::ChannelMade(name.clone()));
         self.users.entry(uid).or_default().channels += 1;
         id
     }
@@ -61,7 +62,9 @@ impl Broker {
             channel.sender_seen = false;
             return;
         }
+        let name = channel.name.clone();
         self.remove_channel(id);
+        self.note(Note::ChannelVanished(name));
     }
 
     pub(super) fn remove_channel(&mut self, id: ChannelId) {

@@ -127,6 +127,9 @@ impl Broker {
         }
         self.release_grant(channel_id, account_id);
         self.give_room(channel_id);
+        if self.peer(id).is_some_and(|peer| peer.want.is_some()) {
+            self.note_user_limit(id, channel_id, Need::here(want.bytes.into()));
+        }
         let Some(peer) = self.peer_mut(id) else { return };
         if peer.want.is_some() && !want.wait {
             let drops = self.channel(channel_id).bounds.when_full == WhenFull::DropNewest;
@@ -189,6 +192,7 @@ impl Broker {
             peer.turn_messages = 0;
         }
         self.due(now_ms + RETRY_PAUSED_MS);
+        self.note_user_limit(id, channel_id, need);
         let waiter = Waiter { peer: id, need, wait: Wait::Call };
         let line = &mut self.channel_mut(channel_id).waiting;
         if first { line.push_front(waiter) } else { line.push_back(waiter) }

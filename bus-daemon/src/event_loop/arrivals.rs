@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use rustix::time::Timespec;
 
+use super::telling::tells_frames;
 use super::traffic::Readiness;
 use super::{EventLoop, FIRST_CONNECTION, Outside, Slot};
 use crate::connection::{self, Connection};
@@ -87,6 +88,8 @@ impl<O: Outside> EventLoop<O> {
         credentials: Credentials,
         number: Option<u64>,
     ) -> Option<usize> {
+        let Credentials { pid, uid } = credentials;
+        tracing::debug!(pid, uid, "a connection was accepted");
         let entry = self.connections.vacant_entry();
         let key = entry.key();
         if let Some(fd) = connection.fd() {
@@ -107,6 +110,7 @@ impl<O: Outside> EventLoop<O> {
             watched_for_room: false,
             number,
             closing: None,
+            frames_out: tells_frames().then(Box::default),
         });
         self.by_peer.insert(peer, key);
         if number.is_some() {

@@ -4,6 +4,7 @@ use std::io;
 
 use bus_core::wire::{Kind, LaneId, Welcome, WelcomeRole, put_control};
 
+use super::telling::tell_frame_out;
 use super::{EventLoop, Outside};
 use crate::broker::{LaneAction, LanePart, NoLane, PeerId};
 use crate::lanes::Frozen;
@@ -138,6 +139,9 @@ impl<O: Outside> EventLoop<O> {
         put_control(Kind::Welcome, &body, &mut welcome);
         let descriptors = self.lanes.descriptors(lane, part);
         let sent = descriptors.and_then(|fds| self.connections[key].connection.send_descriptors(&welcome, &fds));
+        if sent.is_ok() {
+            tell_frame_out(&self.broker, peer, Kind::Welcome, welcome.len());
+        }
         if let Err(error) = sent {
             log(lane, "hand it over", Err(error));
             self.connections[key].closing = Some(format!("lane {} cannot be handed over", lane.0));

@@ -7,6 +7,7 @@
 mod arrivals;
 mod lanes;
 mod links;
+mod telling;
 #[cfg(test)]
 mod tests;
 mod traffic;
@@ -23,6 +24,7 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 use slab::Slab;
 
+use self::telling::FramesOut;
 use self::traffic::Readiness;
 use crate::broker::{Broker, PeerId};
 use crate::connection::{Connection, READ_BUFFER_BYTES};
@@ -135,6 +137,8 @@ struct Slot {
     number: Option<u64>,
     /// Closed as soon as what is to be said has been written.
     closing: Option<String>,
+    /// Finds the frames in what it is sent, where the log tells of each.
+    frames_out: Option<Box<FramesOut>>,
 }
 
 impl<O: Outside> EventLoop<O> {

@@ -8,6 +8,7 @@ use bus_core::wire::{FrameError, FrameHeader};
 use mio::unix::SourceFd;
 use mio::{Interest, Token};
 
+use super::telling::{tell_frame_in, tell_frame_out, tell_frames_in, tells_frames};
 use super::{EventLoop, FIRST_CONNECTION, HOLD_BACK, HeldBack, LINGER, Outside, Slot};
 use crate::broker::{Action, Announced, Broker, Content, Handled, PeerId};
 use crate::connection::{Read, Sink};
@@ -54,7 +55,11 @@ impl Intake<'_> {
 impl Sink for Intake<'_> {
     fn run(&mut self, bytes: &[u8]) -> usize {
         let now = self.now();
-        self.broker.run(now, self.peer, bytes)
+        let taken = self.broker.run(now, self.peer, bytes);
+        if taken > 0 && tells_frames() {
+            tell_frames_in(self.broker, self.peer, &bytes[..taken]);
+        }
+        taken
     }
 
     fn announced(&mut self, header: &FrameHeader) -> Announced {
@@ -68,7 +73,11 @@ impl Sink for Intake<'_> {
 
     fn frame<'a>(&mut self, header: &FrameHeader, content: Content<'a>) -> Handled<'a> {
         let now = self.now();
-        self.broker.frame(now, self.peer, header, content)
+        let handled = self.broker.frame(now, self.peer, header, content);
+        if matches!(handled, Handled::Taken) {
+            tell_frame_in(self.broker, self.peer, header);
+        }
+        handled
     }
 
     fn malformed(&mut self, error: FrameError) {
@@ -213,6 +222,7 @@ impl<O: Outside> EventLoop<O> {
     /// Does what the broker has ordered.
     pub(super) fn carry_out(&mut self) {
         loop {
+            self.tell_notes();
             while let Some(action) = self.broker.poll_action() {
                 match action {
                     Action::Write(peer) => {
@@ -238,7 +248,7 @@ impl<O: Outside> EventLoop<O> {
                         if let Some(key) = self.slot_of(peer)
                             && !self.connections[key].connection.is_closed()
                         {
-                            tracing::info!(peer = %self.broker.describe(peer), reason, "hung up on a peer");
+                            tracing::info!(peer = %self.broker.who(peer), reason, "hung up on a peer");
                             self.hang_up(key);
                         }
                     }
@@ -285,7 +295,11 @@ impl<O: Outside> EventLoop<O> {
             let mut slices: Vec<IoSlice<'_>> = std::mem::take(&mut self.slices);
             self.broker.output(peer, &mut slices);
             let written = (!slices.is_empty()).then(|| slot.connection.write(&slices));
+            let frames = slot.frames_out.as_mut().map(|frames| frames.wrote(&slices, written.unwrap_or_default()));
             self.slices = emptied(slices);
+            for (kind, bytes) in frames.into_iter().flatten() {
+                tell_frame_out(&self.broker, peer, kind, bytes);
+            }
             let Some(written) = written else { break };
             if written > 0 {
                 self.broker.wrote(peer, written);
@@ -338,9 +352,8 @@ impl<O: Outside> EventLoop<O> {
         if slot.connection.close_by.is_some() {
             self.lingering -= 1;
         }
-        if let Some(reason) = reason {
-            tracing::info!(peer = %self.broker.describe(slot.peer), reason, "closed a peer");
-        }
+        self.tell_notes();
+        self.tell_of_end(&slot, reason.as_deref());
         if let Some(number) = slot.number {
             self.by_number.remove(&number);
         }

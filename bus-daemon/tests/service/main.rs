@@ -7,6 +7,7 @@ mod busd;
 mod descriptors;
 mod lanes;
 mod leaving;
+mod logs;
 mod no_memory_files;
 mod peer;
 mod program;

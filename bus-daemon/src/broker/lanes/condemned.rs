@@ -30,7 +30,7 @@ impl Broker {
         self.free_lane(channel_id, lane);
         if let Some(sender) = sender {
             // It comes back, and is told that the lane is not known.
-            self.end_peer(sender, format!("its lane is broken: {fault} (pid {pid})"));
+            self.end_at_fault(sender, format!("its lane is broken: {fault} (pid {pid})"));
         }
         self.go_on_when_at_rest(channel_id);
         self.end_if_deserted(channel_id);

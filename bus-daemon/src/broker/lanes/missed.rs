@@ -36,7 +36,7 @@ impl Broker {
         self.put(id, Kind::SenderGone, &LaneNamed { lane });
         self.free_lane(channel_id, lane);
         // It comes back, and is told that the lane is not known.
-        self.end_peer(sender, fault.to_owned());
+        self.end_at_fault(sender, fault.to_owned());
     }
 
     /// Nothing was ever sent in a lane, and its sender goes on without it.

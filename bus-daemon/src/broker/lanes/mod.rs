@@ -503,7 +503,7 @@ impl Broker {
         self.give_room(channel_id);
         if let (Some(sender), Some(fault)) = (sender, done.fault) {
             // It comes back, and is told that the lane is not known.
-            self.end_peer(sender, format!("its lane is broken: {fault}"));
+            self.end_at_fault(sender, format!("its lane is broken: {fault}"));
         }
         self.end_if_deserted(channel_id);
         self.vanish_if_idle(channel_id);
@@ -531,7 +531,7 @@ impl Broker {
             self.put(receiver, Kind::SenderGone, &LaneNamed { lane: done.lane });
         }
         self.free_lane(channel_id, done.lane);
-        self.end_peer(id, format!("its lane is broken: {fault} (pid {pid})"));
+        self.end_at_fault(id, format!("its lane is broken: {fault} (pid {pid})"));
         self.go_on_when_at_rest(channel_id);
     }
 
