@@ -5,7 +5,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use bus_core::{Address, Autostart, Bus, BusBuilder, ConnectError, SOCKET_VARIABLE};
+use bus_core::{Address, Autostart, Bus, BusBuilder, ChannelInfo, ConnectError, SOCKET_VARIABLE};
 
 use crate::args::GlobalArgs;
 use crate::exit::{Exit, Failure};
@@ -64,6 +64,16 @@ impl Surroundings {
         .map_err(|error| Failure::not_connected(error, timeout))
     }
 
+    /// What the daemon says of a channel, if it says so at once: for the text of an error.
+    pub(crate) fn ask_about(&self, channel: &str) -> Option<ChannelInfo> {
+        let address = match &self.socket {
+            Some(path) => Address::new(path).ok()?,
+            None => Address::of_user().ok()?,
+        };
+        let bus = self.builder(address, Some(Instant::now() + ASKING_PATIENCE)).connect().ok()?;
+        bus.show(channel).ok()
+    }
+
     fn builder(&self, address: Address, deadline: Option<Instant>) -> BusBuilder {
         let builder = Bus::builder().address(address).name(&self.endpoint_name);
         match deadline {
@@ -91,6 +101,9 @@ impl Surroundings {
 
 /// Turns the automatic start off when it is 0.
 const AUTOSTART_VARIABLE: &str = "BUS_AUTOSTART";
+
+/// How long the text of an error waits for the daemon to say more.
+const ASKING_PATIENCE: Duration = Duration::from_millis(300);
 
 /// How long a daemon that was started by a verb stays without work.
 const IDLE_EXIT: &str = "10m";

@@ -7,8 +7,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use bus_core::{
-    Address, AddressError, AdminError, ConnectError, FlushError, OpenError, RecvTimeoutError, SendTimeoutError,
-    TrySendError,
+    Address, AddressError, AdminError, ChannelInfo, ConnectError, FlushError, Obstacle, OpenError, RecvTimeoutError,
+    SendTimeoutError, TrySendError, WhenFull,
 };
 
 use crate::output::counted;
@@ -139,9 +139,44 @@ impl Failure {
         Self { exit: self.exit, text: format!("{}; {note}", self.text) }
     }
 
+    /// The same, with what was in the way of a message: the error of sending it does not say so.
+    pub(crate) fn because(self, obstacle: &Obstacle, ask: impl FnOnce() -> Option<ChannelInfo>) -> Self {
+        let reason = || match obstacle {
+            Obstacle::Capacity { .. } | Obstacle::Unread { .. } => {
+                ask().and_then(|info| full_text(&info)).unwrap_or_else(|| obstacle.to_string())
+            }
+            _ => obstacle.to_string(),
+        };
+        let text = match self.exit {
+            Exit::Full => reason(),
+            Exit::Timeout => format!(
+                "the time passed before there was room, and the message was not sent: {}; or give it longer",
+                reason()
+            ),
+            _ => return self,
+        };
+        Self { text, ..self }
+    }
+
     pub(crate) fn is_silent(&self) -> bool {
         self.text.is_empty()
     }
+}
+
+/// That a channel is full, if it is.
+fn full_text(info: &ChannelInfo) -> Option<String> {
+    let rejects = if info.when_full == WhenFull::Reject { ", and rejects what does not fit" } else { "" };
+    let held = info.ledger.queued + info.ledger.in_delivery;
+    let lacks_bytes = info.held_bytes + u64::from(info.message_max_bytes) > info.capacity_bytes;
+    let (held, most, option) = match held >= info.capacity {
+        true => (held, counted(info.capacity, "message"), "--capacity"),
+        false if held > 0 && lacks_bytes => (info.held_bytes, counted(info.capacity_bytes, "byte"), "--capacity-bytes"),
+        false => return None,
+    };
+    let channel = &info.channel;
+    Some(format!(
+        "channel {channel} is full with {held} of {most}{rejects}: wait for its receiver, or raise its capacity (`bus create {option}`)"
+    ))
 }
 
 impl fmt::Display for Failure {

@@ -277,7 +277,7 @@ send_errors! {
     /// ```
     TrySendError {
         /// The window is used up, or the channel is full.
-        Full(T) = "the channel is full: wait for its receiver, or raise its capacity",
+        Full(T) = "the window is used up, or the channel is full: `Sender::obstacle` says which, and what to do",
         /// There is no daemon at the moment.
         Away(T) = "the daemon is away: it is looked for again at the next call",
     }
@@ -300,7 +300,7 @@ send_errors! {
     /// ```
     SendTimeoutError {
         /// The time passed; the message was never sent.
-        Timeout(T) = "the time passed before there was room, and the message was not sent: give it longer",
+        Timeout(T) = "the time passed before there was room, and the message was not sent: give it longer; `Sender::obstacle` says what was in the way",
         /// The channel is full, and made to reject then.
         Full(T) = "the channel is full, and rejects what does not fit: wait for its receiver, or raise its capacity",
     }
@@ -328,7 +328,7 @@ send_errors! {
     /// ```
     ConfirmError {
         /// The time passed; the message was never sent.
-        Timeout(T) = "the time passed before there was room, and the message was not sent: give it longer",
+        Timeout(T) = "the time passed before there was room, and the message was not sent: give it longer; `Sender::obstacle` says what was in the way",
         /// The time passed; the message is on its way. Waiting on the ticket again is the retry.
         Unknown(Ticket) = "the time passed before the daemon confirmed: the message is on its way, wait on its ticket",
         /// The channel is full, and made to reject then.

@@ -144,6 +144,7 @@ mod link;
 mod local;
 mod message;
 mod name;
+mod obstacle;
 mod receiver;
 mod sender;
 mod signal;
@@ -169,6 +170,7 @@ pub use error::{
 pub use link::{LinkInfo, LinkSpec, LinkState, Pipe, Restart, Unlink};
 pub use message::{Headers, Message, MessageInfo, SenderId};
 pub use name::{ChannelName, ChannelNameError};
+pub use obstacle::Obstacle;
 pub use receiver::{
     BytesBatch, BytesDelivery, BytesItem, Delivery, InPlaceDelivery, IntoIter, Iter, OwnedDelivery, Receiver,
     ReceiverBuilder, TryIter,

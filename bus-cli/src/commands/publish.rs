@@ -41,7 +41,7 @@ pub(crate) fn run(args: &PublishArgs, around: &Surroundings) -> Result<Exit, Fai
         patience: Patience::new(args),
         pace: args.rate.map(Pace::new),
         progress: Progress::new(around.is_quiet()),
-        ..Publisher::new(&args.channel, &sender, &headers)
+        ..Publisher::new(&args.channel, &sender, &headers, around)
     };
     let published = publisher.publish_all(args, around, &bus);
     publisher.finish(published, around)?;
@@ -57,7 +57,7 @@ pub(super) fn publish_output(
 ) -> Result<(), Failure> {
     let headers = args.headers.iter().cloned().collect();
     let patience = deadline.map_or(Patience::Forever, Patience::UntilDeadline);
-    let mut publisher = Publisher { patience, ..Publisher::new(sender.channel(), sender, &headers) };
+    let mut publisher = Publisher { patience, ..Publisher::new(sender.channel(), sender, &headers, around) };
     let limit = publisher.limit(bus);
     let published = publisher.publish_from(source, None, &args.framing, limit);
     publisher.finish(published, around)
@@ -69,6 +69,7 @@ struct Publisher<'a> {
     sender: &'a Sender<Vec<u8>>,
     /// What every message gets.
     headers: &'a Headers,
+    around: &'a Surroundings,
     codec: Codec,
     patience: Patience,
     pace: Option<Pace>,
@@ -80,11 +81,17 @@ struct Publisher<'a> {
 }
 
 impl<'a> Publisher<'a> {
-    fn new(channel: &'a ChannelName, sender: &'a Sender<Vec<u8>>, headers: &'a Headers) -> Self {
+    fn new(
+        channel: &'a ChannelName,
+        sender: &'a Sender<Vec<u8>>,
+        headers: &'a Headers,
+        around: &'a Surroundings,
+    ) -> Self {
         Self {
             channel: channel.as_str(),
             sender,
             headers,
+            around,
             codec: Codec::Raw,
             patience: Patience::Forever,
             pace: None,
@@ -234,6 +241,10 @@ impl<'a> Publisher<'a> {
     }
 
     fn not_sent(&self, failure: Failure) -> Failure {
+        let failure = match self.sender.obstacle() {
+            Some(obstacle) => failure.because(&obstacle, || self.around.ask_about(self.channel)),
+            None => failure,
+        };
         failure.at(format_args!("message {} for {}", self.sent + 1, self.channel))
     }
 

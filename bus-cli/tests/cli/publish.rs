@@ -144,8 +144,8 @@ fn a_try_does_not_wait_for_room() {
     world.run(&["publish", "jobs", "--try", "a", "b", "c"]).is(
         6,
         "",
-        "bus: message 3 for jobs: the channel is full: wait for its receiver, or raise its capacity; \
-         the 2 messages before it were accepted\n",
+        "bus: message 3 for jobs: channel jobs is full with 2 of 2 messages: wait for its receiver, \
+         or raise its capacity (`bus create --capacity`); the 2 messages before it were accepted\n",
     );
     assert_eq!(world.drain("jobs"), "a\nb\n");
 }
@@ -166,10 +166,39 @@ fn waiting_for_room_ends_after_the_timeout() {
     world.run(&["publish", "jobs", "--timeout", "2s", "a", "b"]).is(
         4,
         "",
-        "bus: message 2 for jobs: the time passed before there was room, and the message was not sent: give it longer; \
-         the message before it was accepted\n",
+        "bus: message 2 for jobs: the time passed before there was room, and the message was not sent: \
+         channel jobs is full with 1 of 1 message: wait for its receiver, or raise its capacity \
+         (`bus create --capacity`); or give it longer; the message before it was accepted\n",
     );
     assert_eq!(world.drain("jobs"), "a\n");
+}
+
+/// It was told that the channel was full, which held 3 messages of 65,536.
+#[test]
+fn a_window_that_is_used_up_is_told_from_a_full_channel() {
+    let world = World::new();
+    world.output(&["-q", "create", "jobs", "--window", "3"]);
+    let used_up = "the window of 3 messages for each sender of channel jobs is used up: wait until its receiver \
+                   acknowledges some, or raise it (`bus create --window`)";
+    let publish = |how: &[&str]| world.run(&[&["publish", "jobs"], how, &["1", "2", "3", "4"]].concat());
+    let accepted = "the 3 messages before it were accepted\n";
+    publish(&["--try"]).is(6, "", &format!("bus: message 4 for jobs: {used_up}; {accepted}"));
+    let late = "the time passed before there was room, and the message was not sent";
+    let told = format!("bus: message 4 for jobs: {late}: {used_up}; or give it longer; {accepted}");
+    publish(&["--timeout", "100ms"]).is(4, "", &told);
+    assert_eq!(world.drain("jobs"), "1\n2\n3\n1\n2\n3\n");
+}
+
+#[test]
+fn a_channel_that_is_full_by_bytes_says_so() {
+    let world = World::new();
+    world.output(&["-q", "create", "jobs", "--capacity-bytes", "10"]);
+    world.run(&["publish", "jobs", "--try", "abcdef", "abcdef"]).is(
+        6,
+        "",
+        "bus: message 2 for jobs: channel jobs is full with 6 of 10 bytes: wait for its receiver, \
+         or raise its capacity (`bus create --capacity-bytes`); the message before it was accepted\n",
+    );
 }
 
 #[test]
@@ -179,8 +208,8 @@ fn a_channel_that_rejects_ends_it_when_full() {
     world.run(&["publish", "jobs", "a", "b"]).is(
         6,
         "",
-        "bus: message 2 for jobs: the channel is full, and rejects what does not fit: wait for its receiver, or raise its capacity; \
-         the message before it was accepted\n",
+        "bus: message 2 for jobs: channel jobs is full with 1 of 1 message, and rejects what does not fit: \
+         wait for its receiver, or raise its capacity (`bus create --capacity`); the message before it was accepted\n",
     );
 }
 
@@ -190,8 +219,8 @@ fn the_first_line_that_is_rejected_is_named_and_only_those_before_it_count_as_ac
     let world = World::new();
     world.output(&["-q", "create", "jobs", "--capacity", "10", "--when-full", "reject"]);
     let lines: String = (1..=1000).map(|number| format!("{number}\n")).collect();
-    let told = "bus: message 11 for jobs: the channel is full, and rejects what does not fit: wait for its receiver, or raise its capacity; \
-                the 10 messages before it were accepted\n";
+    let told = "bus: message 11 for jobs: channel jobs is full with 10 of 10 messages, and rejects what does not fit: \
+                wait for its receiver, or raise its capacity (`bus create --capacity`); the 10 messages before it were accepted\n";
     world.run_with(&["publish", "jobs"], lines.as_bytes()).is(6, "", told);
     world.output(&["-q", "purge", "jobs"]);
     let outcome = world.run(&["run", "--out", "jobs", "--", "seq", "1", "1000"]);

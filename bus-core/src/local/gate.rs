@@ -27,6 +27,10 @@ impl Gate {
         Self { capacity, entered: OwnLine::default(), left: OwnLine::default() }
     }
 
+    pub(super) fn capacity(&self) -> u64 {
+        self.capacity
+    }
+
     /// Takes a place inside, if there is one. `room_until` is what the caller last saw.
     pub(super) fn enter(&self, room_until: &mut u64) -> bool {
         let mut entered = self.entered.0.load(Ordering::Relaxed);

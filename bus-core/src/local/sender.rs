@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::fmt;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, MutexGuard};
 use std::time::{Instant, SystemTime};
 
@@ -13,6 +14,7 @@ use crate::codec::Codec;
 use crate::error::PeersError;
 use crate::lane::forked::Origin;
 use crate::message::{Headers, MessageInfo, SenderId};
+use crate::obstacle::Obstacle;
 use crate::stream::sender::{PushError, Wait};
 use crate::stream::session::lock;
 
@@ -29,13 +31,17 @@ struct Endpoint<T> {
     /// Asked once: it is a system call.
     pid: u32,
     require_receiver: bool,
+    /// What was in the way of the last message that was not sent: one of the figures below.
+    hindered: AtomicU8,
 }
 
 /// Why a message cannot go into the queue now.
 enum Refusal<T> {
     /// The channel is deleted, or has no receiver and must have one.
     Closed,
-    /// The window or the channel is full.
+    /// The window is used up.
+    WindowUsedUp,
+    /// The channel is full.
     Full,
     /// The channel is full, and made to reject then.
     Rejected,
@@ -44,6 +50,10 @@ enum Refusal<T> {
     /// This older message has made room.
     Evicted(Envelope<T>),
 }
+
+const NOTHING: u8 = 0;
+const WINDOW: u8 = 1;
+const CAPACITY: u8 = 2;
 
 /// What the caller gives of a message.
 struct Outgoing<T> {
@@ -77,6 +87,7 @@ impl<T> LocalSender<T> {
                 id,
                 pid,
                 require_receiver,
+                hindered: AtomicU8::new(NOTHING),
             }),
         }
     }
@@ -100,11 +111,18 @@ impl<T> LocalSender<T> {
                 }
                 Err(Refusal::Evicted(oldest)) => drop(oldest),
                 Err(Refusal::Dropped(sequence)) => return Ok(sequence),
-                Err(Refusal::Rejected) => return Err((value, PushError::Full)),
+                Err(Refusal::Rejected) => {
+                    endpoint.hindered.store(CAPACITY, Ordering::Relaxed);
+                    return Err((value, PushError::Full));
+                }
                 Err(Refusal::Closed) => return Err((value, PushError::Disconnected)),
-                Err(Refusal::Full) => match endpoint.wait_for_room(wait, moment) {
+                Err(full @ (Refusal::Full | Refusal::WindowUsedUp)) => match endpoint.wait_for_room(wait, moment) {
                     Ok(now) => moment = Some(now),
-                    Err(why) => return Err((value, why)),
+                    Err(why) => {
+                        let hindrance = if matches!(full, Refusal::Full) { CAPACITY } else { WINDOW };
+                        endpoint.hindered.store(hindrance, Ordering::Relaxed);
+                        return Err((value, why));
+                    }
                 },
             }
         }
@@ -121,7 +139,19 @@ impl<T> LocalSender<T> {
             if endpoint.account.window_is_open(&mut lock(&endpoint.account.order.0), endpoint.mailbox.window) {
                 return Ok(());
             }
-            moment = Some(endpoint.wait_for_room(wait, moment)?);
+            let waited = endpoint.wait_for_room(wait, moment);
+            moment = Some(waited.inspect_err(|_| endpoint.hindered.store(WINDOW, Ordering::Relaxed))?);
+        }
+    }
+
+    /// What was in the way of the last message that was not sent.
+    pub(crate) fn obstacle(&self) -> Option<Obstacle> {
+        let mailbox = &*self.endpoint.mailbox;
+        let channel = mailbox.name.clone();
+        match self.endpoint.hindered.load(Ordering::Relaxed) {
+            WINDOW => Some(Obstacle::Window { channel, messages: mailbox.window }),
+            CAPACITY => Some(Obstacle::Capacity { channel, messages: Some(mailbox.gate.capacity()) }),
+            _ => None,
         }
     }
 
@@ -161,7 +191,7 @@ impl<T> Endpoint<T> {
             return Err(Refusal::Closed);
         }
         if !self.account.window_is_open(&mut order, mailbox.window) {
-            return Err(Refusal::Full);
+            return Err(Refusal::WindowUsedUp);
         }
         if mailbox.gate.enter(&mut order.room_until) {
             return Ok(Admission { _turn: turn, order });

@@ -20,6 +20,7 @@ use crate::limits::PEERS_TIMEOUT_MS;
 use crate::local::LocalSender;
 use crate::message::{Message, SenderId};
 use crate::name::ChannelName;
+use crate::obstacle::Obstacle;
 use crate::stream::sender::{FlushOnDrop, Seen, Until, Wait};
 use crate::ticket::Ticket;
 use outgoing::Unconfirmed;
@@ -323,6 +324,26 @@ impl<T: Send + 'static> Sender<T> {
         match &self.route {
             Route::Stream(stream) if self.route.is_here() => stream.0.refused(),
             Route::Stream(_) | Route::Local(_) => Vec::new(),
+        }
+    }
+
+    /// What was in the way of the last message that this sender, or a clone of it, could not send, with the figures
+    /// that it knows; `None` before the first.
+    ///
+    /// ```
+    /// # let bus = bus_core::Bus::in_process();
+    /// # let sender = bus.sender::<u32>("numbers").open()?;
+    /// if let Err(error) = sender.try_send(1) {
+    ///     eprintln!("{}", sender.obstacle().map_or(error.to_string(), |obstacle| obstacle.to_string()));
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn obstacle(&self) -> Option<Obstacle> {
+        match &self.route {
+            _ if !self.route.is_here() => None,
+            Route::Stream(stream) => stream.0.obstacle(),
+            Route::Local(local) => local.obstacle(),
         }
     }
 

@@ -12,6 +12,7 @@ use super::mapped::{Cursor, SenderLane};
 use super::{Encoded, LOOK_INTERVAL_NS, Link, PushError, State, StreamSender, Wait, Written};
 use crate::lane::ring::NotWritten;
 use crate::lane::stamp::now_ns;
+use crate::obstacle::Hindrance;
 use crate::stream::keeper;
 use crate::stream::session::DialError;
 use crate::waiting::Waiting;
@@ -135,8 +136,14 @@ impl StreamSender {
                 continue;
             }
             match wait {
-                Wait::Never => break Err(PushError::Full),
-                Wait::Until(deadline) if Instant::now() >= deadline => break Err(PushError::Timeout),
+                Wait::Never => {
+                    state.hindrance = Some(in_the_way(&mut state, on_stream));
+                    break Err(PushError::Full);
+                }
+                Wait::Until(deadline) if Instant::now() >= deadline => {
+                    state.hindrance = Some(in_the_way(&mut state, on_stream));
+                    break Err(PushError::Timeout);
+                }
                 Wait::Until(_) | Wait::Forever => {}
             }
             if self.options.waiting == Waiting::Spin && is_up {
@@ -354,5 +361,14 @@ impl StreamSender {
 
     pub(super) fn lacks_receiver(&self, state: &State) -> bool {
         self.options.require_receiver && state.sending.receivers() == 0
+    }
+}
+
+/// Which bound of a lane has no room for a message.
+fn in_the_way(state: &mut State, on_stream: u64) -> Hindrance {
+    let window_messages = u64::from(state.sending.rules().window_messages);
+    match state.lane.as_mut().map(SenderLane::unacknowledged) {
+        Some(in_lane) if on_stream + in_lane >= window_messages => Hindrance::Window,
+        _ => Hindrance::Lane,
     }
 }

@@ -36,6 +36,7 @@ use crate::lane::forked::Origin;
 use crate::limits::{DROP_FLUSH_MS, FEED_BUFFER_BYTES};
 use crate::message::{Message, SenderId};
 use crate::name::ChannelName;
+use crate::obstacle::{Hindrance, Obstacle};
 use crate::ticket::Ticket;
 use crate::transport::Connection;
 use crate::waiting::Waiting;
@@ -142,6 +143,8 @@ struct State {
     /// A thread fetches what the daemon has announced.
     fetching: bool,
     closing: Closing,
+    /// What was in the way of the last message that was not sent.
+    hindrance: Option<Hindrance>,
 }
 
 #[derive(Debug)]
@@ -183,6 +186,7 @@ impl StreamSender {
             lane: None,
             fetching: false,
             closing: Closing::default(),
+            hindrance: None,
         };
         let sender = Arc::new_cyclic(|me| Self {
             origin: Origin::here(),
@@ -345,11 +349,13 @@ impl StreamSender {
                 (Written::All, _) => break Ok(()),
                 (Written::NoLink, Link::Closed) => break Err(PushError::Disconnected),
                 (Written::NoLink, _) if wait == Wait::Never || until == Until::BufferedWhileUp => {
+                    state.hindrance = Some(Hindrance::Away);
                     break Err(PushError::Away);
                 }
                 (Written::NoLink | Written::SocketFull, _) => {}
             }
             if patience.is_some_and(|patience| Instant::now() >= patience) {
+                state.hindrance = Some(if written == Written::NoLink { Hindrance::Away } else { Hindrance::Unread });
                 break Err(if wait == Wait::Never { PushError::Full } else { PushError::Timeout });
             }
             if self.options.require_receiver && state.sending.receivers() == 0 {
@@ -477,6 +483,25 @@ impl StreamSender {
         let mut state = self.look_around(lock(&self.state));
         let in_lane = state.lane.as_mut().map_or(0, SenderLane::unacknowledged);
         state.sending.unacknowledged() + usize::try_from(in_lane).unwrap_or(usize::MAX)
+    }
+
+    /// What was in the way of the last message that was not sent.
+    pub(crate) fn obstacle(&self) -> Option<Obstacle> {
+        let mut state = lock(&self.state);
+        let channel = self.options.channel.clone();
+        let rules = state.sending.rules();
+        let (messages, bytes) = (rules.window_messages.into(), rules.window_bytes);
+        Some(match state.hindrance? {
+            Hindrance::Window => Obstacle::Window { channel, messages },
+            Hindrance::WindowBytes => Obstacle::WindowBytes { channel, bytes },
+            Hindrance::Capacity => Obstacle::Capacity { channel, messages: None },
+            Hindrance::Unread => Obstacle::Unread { channel },
+            Hindrance::Lane => {
+                let in_lane = state.lane.as_mut().map_or(0, SenderLane::unacknowledged);
+                Obstacle::Lane { channel, unacknowledged: in_lane + state.sending.unacknowledged() as u64 }
+            }
+            Hindrance::Away => Obstacle::Away { channel },
+        })
     }
 
     pub(crate) fn dropped(&self) -> u64 {

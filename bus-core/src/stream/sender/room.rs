@@ -12,6 +12,7 @@ use super::sending::RoomAnswer;
 use super::{Link, PushError, State, StreamSender, TRY_PATIENCE, Until, Wait, Written};
 use crate::channel::WhenFull;
 use crate::limits::FEED_BUFFER_BYTES;
+use crate::obstacle::Hindrance;
 use crate::stream::keeper;
 use crate::wire::HEADER_BYTES;
 
@@ -80,7 +81,7 @@ impl StreamSender {
         let mut looked = false;
         let mut patience = None;
         loop {
-            self.check_link(&state, entering)?;
+            self.check_link(&mut state, entering)?;
             let others = state.writing || state.sending.wants_room();
             if !others && state.sending.has_room(entering.bytes) && self.may_begin(&mut state, entering) {
                 return Ok(state);
@@ -97,10 +98,14 @@ impl StreamSender {
                 Wait::Never if state.sending.wants_room() && !state.writing => {
                     Some(*patience.get_or_insert_with(|| Instant::now() + TRY_PATIENCE))
                 }
-                Wait::Never => return Err(PushError::Full),
+                Wait::Never => {
+                    state.hindrance = Some(in_the_way(&state, entering.bytes));
+                    return Err(PushError::Full);
+                }
                 Wait::Until(_) | Wait::Forever => wait.deadline(),
             };
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                state.hindrance = Some(in_the_way(&state, entering.bytes));
                 return Err(late(wait));
             }
             state = match others {
@@ -128,7 +133,7 @@ impl StreamSender {
         let when_full = state.sending.rules().when_full;
         state.sending.want_room(entering.bytes as u32, wait != Wait::Never && when_full == WhenFull::Block);
         let outcome = loop {
-            if let Err(refusal) = self.check_link(&state, entering) {
+            if let Err(refusal) = self.check_link(&mut state, entering) {
                 break Err(refusal);
             }
             if matches!(state.link, Link::Up(_)) {
@@ -137,11 +142,20 @@ impl StreamSender {
                     Some(RoomAnswer::Full) if when_full == WhenFull::DropNewest => {
                         break Ok(Room::Dropped { last_sequence: state.sending.last_sequence() });
                     }
-                    Some(RoomAnswer::Full) => break Err(PushError::Full),
+                    Some(RoomAnswer::Full) => {
+                        state.hindrance = Some(Hindrance::Capacity);
+                        break Err(PushError::Full);
+                    }
                     None => self.write(&mut state),
                 };
             }
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                let is_up = matches!(state.link, Link::Up(_));
+                state.hindrance = Some(match wait {
+                    _ if !is_up => Hindrance::Away,
+                    Wait::Never => Hindrance::Unread,
+                    Wait::Until(_) | Wait::Forever => Hindrance::Capacity,
+                });
                 break Err(late(wait));
             }
             state = self.wait_for_news(state, deadline);
@@ -159,15 +173,26 @@ impl StreamSender {
         }
     }
 
-    fn check_link(&self, state: &State, entering: Entering) -> Result<(), PushError> {
+    fn check_link(&self, state: &mut State, entering: Entering) -> Result<(), PushError> {
         match state.link {
             Link::Closed => Err(PushError::Disconnected),
             _ if self.options.require_receiver && state.sending.receivers() == 0 => Err(PushError::Disconnected),
             Link::Away if entering.wait == Wait::Never || entering.until == Until::BufferedWhileUp => {
+                state.hindrance = Some(Hindrance::Away);
                 Err(PushError::Away)
             }
             Link::Away | Link::Up(_) => Ok(()),
         }
+    }
+}
+
+/// Why a message cannot go into the window now.
+fn in_the_way(state: &State, bytes: u64) -> Hindrance {
+    match state.sending.lacks_room(bytes) {
+        _ if !matches!(state.link, Link::Up(_)) => Hindrance::Away,
+        Some(lack) => lack,
+        // Another thread, or what was sent before, waits for the socket.
+        None => Hindrance::Unread,
     }
 }
 

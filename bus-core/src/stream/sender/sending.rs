@@ -14,6 +14,7 @@ use super::Encoded;
 use super::lane::LaneNews;
 use crate::channel::Peers;
 use crate::message::{Message, MessageInfo};
+use crate::obstacle::Hindrance;
 use crate::stream::control_queue::ControlQueue;
 use crate::stream::outbox::{Outbox, Outgoing, SLICES_MAX};
 use crate::wire::{
@@ -149,6 +150,13 @@ impl Sending {
         let in_window = held < self.rules.window_messages as usize
             && self.outbox.message_bytes() + bytes <= self.rules.window_bytes;
         !self.resending && (held == 0 || in_window)
+    }
+
+    /// Which part of the window has no room for a message.
+    pub(super) fn lacks_room(&self, bytes: u64) -> Option<Hindrance> {
+        let is_used_up = self.outbox.len() >= self.rules.window_messages as usize;
+        let lack = if is_used_up { Hindrance::Window } else { Hindrance::WindowBytes };
+        (!self.resending && !self.has_room(bytes)).then_some(lack)
     }
 
     /// Takes a message into the window. Returns its sequence.
