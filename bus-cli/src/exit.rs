@@ -142,13 +142,19 @@ impl Failure {
     /// The same, with what was in the way of a message: the error of sending it does not say so.
     pub(crate) fn because(self, obstacle: &Obstacle, ask: impl FnOnce() -> Option<ChannelInfo>) -> Self {
         let reason = || match obstacle {
+            Obstacle::Deleted { channel } => format!("channel {channel} was deleted: publish again to make it anew"),
+            Obstacle::NoReceiver { channel } => {
+                format!(
+                    "channel {channel} has no receiver, and --require-receiver asks for one: start a consumer first"
+                )
+            }
             Obstacle::Capacity { .. } | Obstacle::Unread { .. } => {
                 ask().and_then(|info| full_text(&info)).unwrap_or_else(|| obstacle.to_string())
             }
             _ => obstacle.to_string(),
         };
         let text = match self.exit {
-            Exit::Full => reason(),
+            Exit::Full | Exit::Closed => reason(),
             Exit::Timeout => format!(
                 "the time passed before there was room, and the message was not sent: {}; or give it longer",
                 reason()

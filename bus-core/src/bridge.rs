@@ -217,7 +217,7 @@ impl<E> fmt::Debug for Bridge<E> {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(thiserror::Error)]
-#[error("export to channel {}: {fault}", sender.channel())]
+#[error("export to channel {}: {}", sender.channel(), told(fault, sender))]
 pub struct ExportError<T: Send + 'static> {
     /// What has happened.
     pub fault: ExportFault<T>,
@@ -258,6 +258,16 @@ pub enum ExportFault<T> {
     /// There is no thread to be had.
     #[error("no thread can be started: {0}")]
     Thread(io::Error),
+}
+
+/// A fault with what was in the way, where it was.
+fn told<T: Send + 'static>(fault: &ExportFault<T>, sender: &Sender<T>) -> String {
+    match fault {
+        ExportFault::Send(SendError::Full(_) | SendError::Disconnected(_)) => {
+            sender.obstacle().map_or_else(|| fault.to_string(), |obstacle| obstacle.to_string())
+        }
+        fault => fault.to_string(),
+    }
 }
 
 impl<T: Send + 'static> fmt::Debug for ExportError<T> {

@@ -198,13 +198,14 @@ macro_rules! send_errors {
         $(#[$meta])*
         ///
         /// As in crossbeam it holds the value and little else: the name of the channel is at hand in
-        /// [`Sender::channel`](crate::Sender::channel).
+        /// [`Sender::channel`](crate::Sender::channel), and what was in the way, with the figures, in
+        /// [`Sender::obstacle`](crate::Sender::obstacle).
         #[derive(thiserror::Error)]
         #[non_exhaustive]
         pub enum $name<T> {
             $($(#[$variant_meta])* #[error($text)] $variant($content),)*
             /// The channel was deleted, or it has no receiver and the sender requires one.
-            #[error("the channel is closed: it was deleted, or has no receiver and the sender requires one")]
+            #[error("the channel is closed to this sender: `Sender::obstacle` says why")]
             Disconnected(T),
             /// The message is over the limit; nothing was sent.
             #[error("message of {bytes} bytes is over the limit of {limit} bytes: split it, or raise max-message")]

@@ -60,6 +60,24 @@ pub enum Obstacle {
         /// The channel.
         channel: ChannelName,
     },
+    /// The channel was deleted.
+    Deleted {
+        /// The channel.
+        channel: ChannelName,
+    },
+    /// The channel has no receiver, and the sender was opened with
+    /// [`require_receiver`](crate::SenderBuilder::require_receiver).
+    NoReceiver {
+        /// The channel.
+        channel: ChannelName,
+    },
+    /// The daemon has closed the sender, or did not let it in again.
+    Refused {
+        /// The channel.
+        channel: ChannelName,
+        /// What the daemon said.
+        text: String,
+    },
 }
 
 impl fmt::Display for Obstacle {
@@ -94,6 +112,13 @@ impl fmt::Display for Obstacle {
             Self::Away { channel } => {
                 write!(f, "no daemon serves channel {channel} at the moment: the next one is looked for")
             }
+            Self::Deleted { channel } => {
+                write!(f, "channel {channel} was deleted: open the sender again to make it anew")
+            }
+            Self::NoReceiver { channel } => {
+                write!(f, "channel {channel} has no receiver, and this sender requires one: start a receiver first")
+            }
+            Self::Refused { channel, text } => write!(f, "the sender of channel {channel} was closed: {text}"),
         }
     }
 }
@@ -107,6 +132,15 @@ pub(crate) enum Hindrance {
     Unread,
     Lane,
     Away,
+    NoReceiver,
+}
+
+/// Why an end is closed for good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Closed {
+    Deleted,
+    /// The daemon said so.
+    Refused(String),
 }
 
 #[cfg(test)]
@@ -134,5 +168,18 @@ mod tests {
                 "is full with 1 of 1 messages: wait for its receiver, or raise its capacity (`bus create --capacity`)";
             assert_eq!(full.obstacle().unwrap().to_string(), format!("channel {} {text}", full.channel()));
         }
+    }
+    #[test]
+    fn of_a_closed_channel_the_one_reason_that_holds_is_told() {
+        let bus = Bus::in_process();
+        let deleted = bus.sender::<u32>("gone").open().unwrap();
+        bus.delete("gone").unwrap();
+        assert!(deleted.try_send(1).is_err());
+        let text = "channel gone was deleted: open the sender again to make it anew";
+        assert_eq!(deleted.obstacle().unwrap().to_string(), text);
+        let lonely = bus.sender::<u32>("deserted").require_receiver().open().unwrap();
+        assert!(lonely.try_send(1).is_err());
+        let text = "channel deserted has no receiver, and this sender requires one: start a receiver first";
+        assert_eq!(lonely.obstacle().unwrap().to_string(), text);
     }
 }

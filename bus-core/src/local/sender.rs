@@ -54,6 +54,8 @@ enum Refusal<T> {
 const NOTHING: u8 = 0;
 const WINDOW: u8 = 1;
 const CAPACITY: u8 = 2;
+/// Where the channel was not deleted.
+const NO_RECEIVER: u8 = 3;
 
 /// What the caller gives of a message.
 struct Outgoing<T> {
@@ -115,7 +117,10 @@ impl<T> LocalSender<T> {
                     endpoint.hindered.store(CAPACITY, Ordering::Relaxed);
                     return Err((value, PushError::Full));
                 }
-                Err(Refusal::Closed) => return Err((value, PushError::Disconnected)),
+                Err(Refusal::Closed) => {
+                    endpoint.hindered.store(NO_RECEIVER, Ordering::Relaxed);
+                    return Err((value, PushError::Disconnected));
+                }
                 Err(full @ (Refusal::Full | Refusal::WindowUsedUp)) => match endpoint.wait_for_room(wait, moment) {
                     Ok(now) => moment = Some(now),
                     Err(why) => {
@@ -134,6 +139,7 @@ impl<T> LocalSender<T> {
         let mut moment = None;
         loop {
             if endpoint.is_closed() {
+                endpoint.hindered.store(NO_RECEIVER, Ordering::Relaxed);
                 return Err(PushError::Disconnected);
             }
             if endpoint.account.window_is_open(&mut lock(&endpoint.account.order.0), endpoint.mailbox.window) {
@@ -148,7 +154,11 @@ impl<T> LocalSender<T> {
     pub(crate) fn obstacle(&self) -> Option<Obstacle> {
         let mailbox = &*self.endpoint.mailbox;
         let channel = mailbox.name.clone();
+        if mailbox.is_deleted() {
+            return Some(Obstacle::Deleted { channel });
+        }
         match self.endpoint.hindered.load(Ordering::Relaxed) {
+            NO_RECEIVER => Some(Obstacle::NoReceiver { channel }),
             WINDOW => Some(Obstacle::Window { channel, messages: mailbox.window }),
             CAPACITY => Some(Obstacle::Capacity { channel, messages: Some(mailbox.gate.capacity()) }),
             _ => None,

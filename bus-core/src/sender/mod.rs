@@ -328,7 +328,7 @@ impl<T: Send + 'static> Sender<T> {
     }
 
     /// What was in the way of the last message that this sender, or a clone of it, could not send, with the figures
-    /// that it knows; `None` before the first.
+    /// that it knows; `None` before the first. Once the channel is closed: why.
     ///
     /// ```
     /// # let bus = bus_core::Bus::in_process();

@@ -320,7 +320,10 @@ impl Outlet<'_> {
             match outgoing.feed_bytes(payload, Some(self.look_at)) {
                 Ok(()) => return Ok(true),
                 Err(SendTimeoutError::Timeout(())) => self.look()?,
-                Err(error @ SendTimeoutError::Disconnected(())) => return Err(Over::Because(error.to_string())),
+                Err(error @ SendTimeoutError::Disconnected(())) => {
+                    let why = self.sender.obstacle().map_or_else(|| error.to_string(), |why| why.to_string());
+                    return Err(Over::Because(why));
+                }
                 Err(error) => {
                     self.link.refuse(&error);
                     return Ok(false);

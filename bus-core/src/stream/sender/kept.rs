@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::mapped::SenderLane;
 use super::{Link, StreamSender, hello};
 use crate::address::Address;
+use crate::obstacle::Closed;
 use crate::stream::keeper::{Kept, Reattached, Standing, Tended};
 use crate::stream::session::{DialError, Session, is_final, lock};
 use crate::wire::{Kind, LaneNamed, LaneWish, Refused, RefusedCode, Role, WelcomeRole};
@@ -72,7 +73,7 @@ impl Kept for StreamSender {
             Err(DialError::Refused(refused)) if is_final(refused.code) => {
                 let mut state = lock(&self.state);
                 state.link = Link::Closed;
-                state.sending.close();
+                state.sending.close(Closed::Refused(refused.text));
                 state.closing.close();
                 self.wake_others(&state);
                 return Reattached::Done;

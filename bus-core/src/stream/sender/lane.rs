@@ -84,7 +84,7 @@ impl StreamSender {
     ) -> Result<InLane<'a, P>, PushError> {
         let (mut waits, mut looked, mut shortage) = (false, false, Shortage::new(wait, self.options.waiting));
         let outcome = loop {
-            if matches!(state.link, Link::Closed) || self.lacks_receiver(&state) {
+            if matches!(state.link, Link::Closed) || self.lacks_receiver(&mut state) {
                 break Err(PushError::Disconnected);
             }
             let on_stream = state.sending.unacknowledged() as u64;
@@ -359,8 +359,12 @@ impl StreamSender {
         sending.accept_through(before + ended.clamp(start.taken.min(messages), messages));
     }
 
-    pub(super) fn lacks_receiver(&self, state: &State) -> bool {
-        self.options.require_receiver && state.sending.receivers() == 0
+    pub(super) fn lacks_receiver(&self, state: &mut State) -> bool {
+        let lacks = self.options.require_receiver && state.sending.receivers() == 0;
+        if lacks {
+            state.hindrance = Some(Hindrance::NoReceiver);
+        }
+        lacks
     }
 }
 

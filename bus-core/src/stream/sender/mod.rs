@@ -36,7 +36,7 @@ use crate::lane::forked::Origin;
 use crate::limits::{DROP_FLUSH_MS, FEED_BUFFER_BYTES};
 use crate::message::{Message, SenderId};
 use crate::name::ChannelName;
-use crate::obstacle::{Hindrance, Obstacle};
+use crate::obstacle::{Closed, Hindrance, Obstacle};
 use crate::ticket::Ticket;
 use crate::transport::Connection;
 use crate::waiting::Waiting;
@@ -358,7 +358,7 @@ impl StreamSender {
                 state.hindrance = Some(if written == Written::NoLink { Hindrance::Away } else { Hindrance::Unread });
                 break Err(if wait == Wait::Never { PushError::Full } else { PushError::Timeout });
             }
-            if self.options.require_receiver && state.sending.receivers() == 0 {
+            if self.lacks_receiver(&mut state) {
                 break Err(PushError::Disconnected);
             }
             state.writing = true;
@@ -489,6 +489,11 @@ impl StreamSender {
     pub(crate) fn obstacle(&self) -> Option<Obstacle> {
         let mut state = lock(&self.state);
         let channel = self.options.channel.clone();
+        match state.sending.closed() {
+            Some(Closed::Deleted) => return Some(Obstacle::Deleted { channel }),
+            Some(Closed::Refused(text)) => return Some(Obstacle::Refused { channel, text: text.clone() }),
+            None => {}
+        }
         let rules = state.sending.rules();
         let (messages, bytes) = (rules.window_messages.into(), rules.window_bytes);
         Some(match state.hindrance? {
@@ -501,6 +506,7 @@ impl StreamSender {
                 Obstacle::Lane { channel, unacknowledged: in_lane + state.sending.unacknowledged() as u64 }
             }
             Hindrance::Away => Obstacle::Away { channel },
+            Hindrance::NoReceiver => Obstacle::NoReceiver { channel },
         })
     }
 

@@ -174,9 +174,11 @@ impl StreamSender {
     }
 
     fn check_link(&self, state: &mut State, entering: Entering) -> Result<(), PushError> {
+        if self.lacks_receiver(state) {
+            return Err(PushError::Disconnected);
+        }
         match state.link {
             Link::Closed => Err(PushError::Disconnected),
-            _ if self.options.require_receiver && state.sending.receivers() == 0 => Err(PushError::Disconnected),
             Link::Away if entering.wait == Wait::Never || entering.until == Until::BufferedWhileUp => {
                 state.hindrance = Some(Hindrance::Away);
                 Err(PushError::Away)

@@ -14,7 +14,7 @@ use super::Encoded;
 use super::lane::LaneNews;
 use crate::channel::Peers;
 use crate::message::{Message, MessageInfo};
-use crate::obstacle::Hindrance;
+use crate::obstacle::{Closed, Hindrance};
 use crate::stream::control_queue::ControlQueue;
 use crate::stream::outbox::{Outbox, Outgoing, SLICES_MAX};
 use crate::wire::{
@@ -41,7 +41,7 @@ pub(super) struct Sending {
     watching: bool,
     /// Not everything is written again yet over a new connection.
     resending: bool,
-    closed: bool,
+    closed: Option<Closed>,
     /// What follows goes through a lane.
     in_lane: bool,
     /// All up to here were acknowledged in lanes that it left, or before its lane as that shows: a daemon may say less,
@@ -99,7 +99,7 @@ impl Sending {
             peers: None,
             watching: false,
             resending: false,
-            closed: false,
+            closed: None,
             in_lane: false,
             left_through: 0,
             lane_ended: None,
@@ -132,12 +132,17 @@ impl Sending {
 
     /// Whether the daemon has ended this sender for good.
     pub(super) fn is_closed(&self) -> bool {
-        self.closed
+        self.closed.is_some()
+    }
+
+    /// Why that is.
+    pub(super) fn closed(&self) -> Option<&Closed> {
+        self.closed.as_ref()
     }
 
     /// Nothing is accepted any more.
-    pub(super) fn close(&mut self) {
-        self.closed = true;
+    pub(super) fn close(&mut self, why: Closed) {
+        self.closed.get_or_insert(why);
         self.disconnected();
     }
 
@@ -399,7 +404,8 @@ impl Sending {
                 let closing: Closing = read_control(kind, body).map_err(|_| Broken)?;
                 match closing.code {
                     ClosingCode::ShuttingDown => return Err(Broken),
-                    ClosingCode::Deleted | ClosingCode::Kicked | ClosingCode::Fault => self.close(),
+                    ClosingCode::Deleted => self.close(Closed::Deleted),
+                    ClosingCode::Kicked | ClosingCode::Fault => self.close(Closed::Refused(closing.text)),
                 }
             }
             _ => return Err(Broken),

@@ -94,7 +94,7 @@ impl StreamSender {
     /// Sends what was written to a place in a lane. Should that be gone, it is sent as any other bytes are.
     pub(crate) fn commit(&self, slot: LaneSlot, codec: Codec, wait: Wait) -> Result<(), (LaneSlot, PushError)> {
         let mut state = lock(&self.state);
-        if matches!(state.link, Link::Closed) || self.lacks_receiver(&state) {
+        if matches!(state.link, Link::Closed) || self.lacks_receiver(&mut state) {
             return Err((slot, PushError::Disconnected));
         }
         let Some(lane) = state.lane.as_mut().filter(|lane| lane.id() == slot.lane) else {
