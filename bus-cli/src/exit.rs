@@ -241,6 +241,8 @@ impl From<OpenError> for Failure {
             OpenError::Name(_) => Exit::Usage,
             OpenError::ReceiverTaken { .. } => Exit::ReceiverTaken,
             OpenError::Denied { .. } => Exit::Denied,
+            // As when it has ended, a moment later.
+            OpenError::ShuttingDown { .. } => Exit::Unreachable,
             _ => Exit::Failed,
         };
         Self::new(exit, error.to_string())

@@ -116,6 +116,12 @@ pub enum OpenError {
         /// The limit and the figure.
         text: String,
     },
+    /// The daemon is ending. The next one lets ends in again.
+    #[error("{text}")]
+    ShuttingDown {
+        /// What to do.
+        text: String,
+    },
     /// Another refusal.
     #[error("{text}")]
     Refused {
@@ -133,11 +139,10 @@ impl OpenError {
             RefusedCode::Denied => Self::Denied { text },
             RefusedCode::Limit => Self::Limit { text },
             RefusedCode::Version => Self::Connect(ConnectError::Protocol { address: address.clone(), text }),
-            RefusedCode::Protocol
-            | RefusedCode::NoSuchChannel
-            | RefusedCode::Exists
-            | RefusedCode::LaneUnknown
-            | RefusedCode::ShuttingDown => Self::Refused { text },
+            RefusedCode::ShuttingDown => Self::ShuttingDown { text },
+            RefusedCode::Protocol | RefusedCode::NoSuchChannel | RefusedCode::Exists | RefusedCode::LaneUnknown => {
+                Self::Refused { text }
+            }
         }
     }
 }

@@ -98,3 +98,18 @@ fn a_channel_is_not_empty_while_a_sender_of_the_daemon_before_has_not_brought_wh
     assert_eq!((outcome.code, outcome.stderr.as_str()), (0, ""));
     assert!(line(0) + std::str::from_utf8(&outcome.stdout).unwrap() == all, "{} bytes", outcome.stdout.len());
 }
+
+/// It was 1, as if the message were at fault: whoever tries again after 3 did not.
+#[test]
+fn who_comes_while_the_daemon_ends_is_told_so_as_when_there_is_none() {
+    let world = World::new();
+    let consumer = world.start(&["consume", "jobs"]);
+    world.await_peers("jobs", 0, 1);
+    consumer.signal(Signal::STOP);
+    world.publish("jobs", &["left"]);
+    world.signal_daemon(Signal::TERM);
+    // It may not have heard of it yet.
+    let refused = std::iter::repeat_with(|| world.run(&["publish", "jobs", "late"])).find(|outcome| outcome.code != 0);
+    refused.unwrap().fails(3, &["the daemon is ending", "jobs"]);
+    consumer.signal(Signal::KILL);
+}
