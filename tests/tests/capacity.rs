@@ -6,7 +6,7 @@
 use std::thread;
 use std::time::Instant;
 
-use bus_core::{Bus, TrySendError};
+use bus_core::{Bus, Sender, TrySendError};
 use bus_tests::{Daemon, PATIENCE, eventually, watch};
 
 /// A try was `Ok` as long as the socket took the message, which was accepted whenever there was room.
@@ -32,13 +32,7 @@ fn a_try_that_asks_for_room_says_that_a_channel_is_full_although_its_window_is_n
 #[test]
 fn what_departed_senders_left_in_lanes_counts_against_the_capacity() {
     with_daemon("left in lanes", "capacity_messages = 100\n", |bus| {
-        let gone = bus.raw_sender("jobs").lane().open().unwrap();
-        let began = Instant::now();
-        // Few: the stream takes no more than the channel holds.
-        while !gone.has_lane() && began.elapsed() < PATIENCE {
-            gone.send(vec![0]).unwrap();
-            thread::sleep(PATIENCE / 1_000);
-        }
+        let gone = in_lane(bus);
         let mut sent = bus.show("jobs").unwrap().ledger.accepted;
         while sent < 100 {
             gone.send(vec![0]).unwrap();
@@ -57,6 +51,40 @@ fn what_departed_senders_left_in_lanes_counts_against_the_capacity() {
         (0..sent - sent / 2).for_each(|_| assert_eq!(receiver.recv().unwrap(), [0]));
         assert_eq!(receiver.recv().unwrap(), b"late");
     });
+}
+
+#[test]
+fn beside_what_departed_senders_left_in_lanes_a_stream_gets_no_more_than_the_rest_of_the_capacity() {
+    with_daemon("the rest", "capacity_messages = 100\n", |bus| {
+        let gone = in_lane(bus);
+        while bus.show("jobs").unwrap().ledger.accepted < 60 {
+            gone.send(vec![0]).unwrap();
+        }
+        drop(gone);
+        eventually("it has left", || bus.show("jobs").unwrap().senders.is_empty());
+        let left = bus.show("jobs").unwrap().ledger.queued;
+        let sender = bus.raw_sender("jobs").no_lane().open().unwrap();
+        // More than there is room for lies in the socket.
+        (0..200).for_each(|_| sender.send(vec![1]).unwrap());
+        eventually("the channel is full", || bus.show("jobs").unwrap().ledger.queued == 100);
+        sender.flush_deadline(Instant::now() + PATIENCE / 100).unwrap_err();
+        assert_eq!(bus.show("jobs").unwrap().ledger.queued, 100);
+        let receiver = bus.raw_receiver("jobs").open().unwrap();
+        (0..left).for_each(|_| assert_eq!(receiver.recv().unwrap(), [0]));
+        (0..200).for_each(|_| assert_eq!(receiver.recv().unwrap(), [1]));
+    });
+}
+
+/// A sender that has sent something in its lane.
+fn in_lane(bus: &Bus) -> Sender<Vec<u8>> {
+    let sender = bus.raw_sender("jobs").lane().open().unwrap();
+    let began = Instant::now();
+    // Few: the stream takes no more than the channel holds.
+    while !sender.has_lane() && began.elapsed() < PATIENCE {
+        sender.send(vec![0]).unwrap();
+        thread::sleep(PATIENCE / 1_000);
+    }
+    sender
 }
 
 fn with_daemon(name: &str, config: &'static str, test: fn(&Bus)) {

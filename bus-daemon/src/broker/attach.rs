@@ -14,6 +14,7 @@ use siphasher::sip128::{Hasher128, SipHasher24};
 use super::account::{AccountId, Brings};
 use super::channel::{Awaited, ChannelId, Leaves, Seat};
 use super::peer::{PeerId, PeerRole};
+use super::tick::RETRY_PAUSED_MS;
 use super::{Broker, Note, Refusal};
 
 impl Broker {
@@ -322,6 +323,9 @@ impl Broker {
         }
         self.give_lanes(channel_id);
         self.write(id);
+        if self.channel(channel_id).waits_for_others() {
+            self.due(now_ms + RETRY_PAUSED_MS);
+        }
         self.end_if_deserted(channel_id);
     }
 

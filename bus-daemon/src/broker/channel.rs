@@ -239,9 +239,16 @@ impl Channel {
 
     /// As [`Self::has_room`], beside messages and bytes that are expected as well.
     pub(super) fn has_room_beside(&self, (expected, expected_bytes): (u64, u64), bytes: u64) -> bool {
-        let messages = self.log.len() + self.held_in_lanes.messages + self.granted_messages + expected;
-        let held_bytes = self.log.bytes() + self.held_in_lanes.bytes + self.granted_bytes + expected_bytes;
+        let held = self.held();
+        let messages = held.messages + self.granted_messages + expected;
+        let held_bytes = held.bytes + self.granted_bytes + expected_bytes;
         messages == 0 || (messages < self.bounds.messages && held_bytes + bytes <= self.bounds.bytes)
+    }
+
+    /// What is held for it, and counts against its capacity: in the log, and in lanes that their senders have left.
+    pub(super) fn held(&self) -> Held {
+        let Held { messages, bytes } = self.held_in_lanes;
+        Held { messages: self.log.len() + messages, bytes: self.log.bytes() + bytes }
     }
 
     pub(super) fn account(&self, id: AccountId) -> &Account {

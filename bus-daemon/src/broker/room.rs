@@ -69,9 +69,9 @@ impl Channel {
     }
 
     /// Whether the first in line has room here: then it is its user that has none, or messages that are
-    /// being read keep the room. Or it has none for what lies in lanes: of that nobody tells when it is read.
+    /// being read keep the room. Or it has none for what lies in lanes: when that is read nobody tells.
     pub(super) fn waits_for_others(&self) -> bool {
-        let in_lanes = self.held_in_lanes.messages > 0;
+        let in_lanes = self.held_in_lanes.messages > 0 && self.seat.is_some();
         let waits = |first: &Waiter| in_lanes || self.may_go_on(first, |need| self.has_room(need.bytes));
         self.called.is_none() && self.waiting.front().is_some_and(waits)
     }
@@ -96,8 +96,9 @@ impl Channel {
     }
 
     fn is_drained_enough(&self) -> bool {
-        let few = self.log.len() <= self.bounds.messages - self.bounds.messages / FREE_PART;
-        few && self.log.bytes() <= self.bounds.bytes - self.bounds.bytes / FREE_PART
+        let held = self.held();
+        let few = held.messages <= self.bounds.messages - self.bounds.messages / FREE_PART;
+        few && held.bytes <= self.bounds.bytes - self.bounds.bytes / FREE_PART
     }
 
     /// How many messages a sender may send in its turn.

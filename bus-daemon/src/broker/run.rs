@@ -28,7 +28,7 @@ impl Broker {
         if self.shutting_down || !sends_freely(peer) || turn_messages == 0 {
             return 0;
         }
-        let (window, before) = (channel.bounds.window(), channel.cost());
+        let (window, before, held) = (channel.bounds.window(), channel.cost(), channel.held());
         let account = &mut channel.accounts[account_id.0 as usize];
         if account.peer != Some(id) || account.granted.is_some() {
             return 0;
@@ -38,8 +38,8 @@ impl Broker {
         // that has left its store buffer (measured: half of the cost of an append).
         let origin = account.origin(self.rules.nanoseconds(now)).encode();
         let limits = FrameLimits { message_max_bytes: channel.bounds.message_max_bytes, control_max_bytes: 0 };
-        let held_messages = channel.log.len() + channel.granted_messages;
-        let held_bytes = channel.log.bytes() + channel.granted_bytes;
+        let held_messages = held.messages + channel.granted_messages;
+        let held_bytes = held.bytes + channel.granted_bytes;
         let mut room_messages = channel.bounds.messages.saturating_sub(held_messages).min(turn_messages);
         let mut room_bytes = channel.bounds.bytes.saturating_sub(held_bytes);
         let mut user_room = self.rules.user_bytes_max.saturating_sub(user.bytes);

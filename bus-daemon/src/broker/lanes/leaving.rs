@@ -176,6 +176,9 @@ impl Broker {
             (lane.sender_gone && read).then_some((lane.id, counts.published, by_seated))
         });
         let finished: Vec<(LaneId, u64, u64)> = finished.collect();
+        if finished.is_empty() {
+            return;
+        }
         for (id, published, by_seated) in finished {
             let channel = self.channel_mut(channel_id);
             if let Some(seat) = &mut channel.seat {
@@ -188,6 +191,7 @@ impl Broker {
                 .count_lane(before, Tally { accepted: messages, acknowledged: messages - purged, purged, dropped: 0 });
             self.free_lane(channel_id, id);
         }
+        self.give_room(channel_id);
     }
 
     /// What could not be frozen is tried again.
