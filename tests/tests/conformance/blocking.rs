@@ -110,6 +110,41 @@ pub(crate) fn what_was_received_makes_room_without_another_call(world: &World) {
     }
 }
 
+/// It was rung for in a lane only once a quarter of that was acknowledged.
+pub(crate) fn a_receiver_that_takes_some_of_much_makes_room_for_as_many(world: &World) {
+    const WINDOW: u32 = 1_000;
+    world.bus().create(JOBS, ChannelOptions { window: Some(WINDOW), ..Default::default() }).unwrap();
+    let (sender, mut receiver) = (sender::<Vec<u8>>(world), receiver::<Vec<u8>>(world));
+    (0..WINDOW).for_each(|_| sender.send_deadline(vec![0; 512], in_time()).unwrap());
+    for round in 0..6 {
+        let blocked = sender.clone();
+        let sending = thread::spawn(move || (0..10).try_for_each(|_| blocked.send_deadline(vec![0; 512], in_time())));
+        (0..10).for_each(|_| _ = next(&receiver));
+        // The receiver does something else now, or holds the next one for as long as that takes.
+        let held = (round % 2 == 0).then(|| receiver.next_delivery_deadline(in_time()).unwrap());
+        assert!(sending.join().unwrap().is_ok(), "round {round}: ten were received, and there is no room for ten");
+        drop(held.map(|delivery| delivery.nack()));
+    }
+}
+
+/// A call of another thread, on a clone, kept the one that slept from being woken.
+pub(crate) fn a_try_of_a_clone_does_not_keep_a_blocked_send_asleep(world: &World) {
+    world.bus().create(JOBS, ChannelOptions { window: Some(8), ..Default::default() }).unwrap();
+    let (sender, receiver) = (sender::<u32>(world), receiver::<u32>(world));
+    for round in 0..10 {
+        (0..8).for_each(|number| sender.send_deadline(number, in_time()).unwrap());
+        let blocked = sender.clone();
+        let sending = thread::spawn(move || blocked.send_deadline(8, in_time()));
+        // At any moment of that.
+        for _ in 0..round {
+            assert!(matches!(sender.send_timeout(9, MOMENT / 10), Err(SendTimeoutError::Timeout(9))));
+            assert!(matches!(sender.try_send(9), Err(TrySendError::Full(9))));
+        }
+        (0..9).for_each(|number| assert_eq!(next(&receiver), number, "round {round}"));
+        assert!(sending.join().unwrap().is_ok(), "round {round}");
+    }
+}
+
 /// The same while a delivery is read, which may take long.
 pub(crate) fn what_was_acknowledged_makes_room_while_the_next_is_read(world: &World) {
     world.bus().create(JOBS, ChannelOptions { window: Some(3), ..Default::default() }).unwrap();

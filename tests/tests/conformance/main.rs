@@ -67,6 +67,8 @@ over_every_route! {
         ends_wait_as_they_are_told_to
         what_was_received_makes_room_without_another_call
         what_was_acknowledged_makes_room_while_the_next_is_read
+        a_receiver_that_takes_some_of_much_makes_room_for_as_many
+        a_try_of_a_clone_does_not_keep_a_blocked_send_asleep
         a_blocked_receiver_gets_what_is_sent_later
         an_empty_channel_is_told_from_one_that_took_too_long
         a_deadline_that_has_passed_still_takes_what_is_there

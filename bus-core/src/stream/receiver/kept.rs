@@ -50,6 +50,7 @@ impl Kept for StreamReceiver {
             return if self.deferral.rests() { Tended::Nothing } else { Tended::NotNow };
         };
         self.deferral.is_awake();
+        state.lanes.ring_for_those_who_wait();
         if state.connection.is_some() {
             if state.told_at == CoarseTime::now() {
                 return Tended::Soon;

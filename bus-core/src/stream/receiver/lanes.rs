@@ -55,7 +55,7 @@ pub(super) struct Lane {
     /// Of this receiver.
     generation: u64,
     pub(super) reader: Reader<Map, Map>,
-    ringer: Ringer,
+    ringer: Arc<Ringer>,
     sender: u64,
     pid: u32,
     not_before_ns: u64,
@@ -531,6 +531,22 @@ impl Lanes {
             words.add_shared(lane.reader.data().futex(data::WOKEN), lane.reader.unwoken()? as u32);
         }
         Some(words)
+    }
+
+    /// Whether a sender waits that was not rung for, although something is acknowledged: more is to come first.
+    #[inline]
+    pub(super) fn owe_rings(&self) -> bool {
+        self.lanes.iter().any(|lane| lane.ring_at.is_some())
+    }
+
+    /// By what those are rung for.
+    pub(super) fn owed_rings(&self) -> impl Iterator<Item = Arc<Ringer>> {
+        self.lanes.iter().filter(|lane| lane.ring_at.is_some()).map(|lane| Arc::clone(&lane.ringer))
+    }
+
+    /// They were rung for.
+    pub(super) fn have_rung(&mut self) {
+        self.lanes.iter_mut().for_each(|lane| lane.ring_at = None);
     }
 
     /// Rings for senders that wait for what is acknowledged.

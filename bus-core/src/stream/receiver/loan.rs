@@ -15,19 +15,30 @@ pub(crate) struct Loan<'a> {
     state: Option<MutexGuard<'a, State>>,
     /// Of a message that came by the stream.
     head: Option<Head>,
-    /// The keeper tells what is owed meanwhile.
-    held: bool,
+    /// What the keeper sees to meanwhile.
+    held: Held,
+}
+
+/// What the keeper sees to while messages are held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Held {
+    /// Nothing.
+    Nothing,
+    /// It tells the daemon how far the receiver is.
+    Progress,
+    /// It rings for senders that wait for room.
+    Rings,
 }
 
 impl<'a> Loan<'a> {
     pub(super) fn new(endpoint: &'a StreamReceiver, mut state: MutexGuard<'a, State>, head: Head) -> Self {
         state.receiving.lend(1);
-        Self { endpoint, state: Some(state), head: Some(head), held: false }
+        Self { endpoint, state: Some(state), head: Some(head), held: Held::Nothing }
     }
 
     /// What the endpoint has lent from its lanes.
     pub(super) fn of_lane(endpoint: &'a StreamReceiver, state: MutexGuard<'a, State>) -> Self {
-        Self { endpoint, state: Some(state), head: None, held: false }
+        Self { endpoint, state: Some(state), head: None, held: Held::Nothing }
     }
 
     pub(super) fn state(&self) -> &State {
@@ -42,8 +53,10 @@ impl<'a> Loan<'a> {
             std::mem::forget(state);
             return None;
         }
-        if self.held {
-            self.endpoint.take_back(&mut state);
+        match self.held {
+            Held::Nothing => {}
+            Held::Progress => self.endpoint.take_back(&mut state),
+            Held::Rings => self.endpoint.take_rings_back(&mut state),
         }
         Some(state)
     }
@@ -84,9 +97,16 @@ impl<'a> Loan<'a> {
     /// Its user may keep it for long: what is owed until now is told meanwhile.
     pub(crate) fn hold(mut self) -> Self {
         let of_stream = self.head.is_some();
-        if let Some(state) = self.state.as_ref().filter(|state| of_stream && state.receiving.may_be_told()) {
-            self.endpoint.put_off(state);
-            self.held = true;
+        match &self.state {
+            Some(state) if of_stream && state.receiving.may_be_told() => {
+                self.endpoint.put_off(state);
+                self.held = Held::Progress;
+            }
+            Some(state) if state.lanes.owe_rings() => {
+                self.endpoint.put_off_rings(state);
+                self.held = Held::Rings;
+            }
+            _ => {}
         }
         self
     }
@@ -182,6 +202,10 @@ impl StreamReceiver {
             self.tell(state, gives_back);
         } else {
             self.settle_lanes(state, count);
+            if state.lanes.owe_rings() {
+                // There may be no further call for long.
+                self.defer();
+            }
         }
         if state.waiting > 0 {
             self.changed.notify_all();

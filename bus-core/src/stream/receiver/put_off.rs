@@ -4,8 +4,10 @@
 //! milliseconds have passed: each frame that is not sent is a wake-up that the daemon is spared.
 
 use std::io::{self, IoSlice};
+use std::sync::Arc;
 
 use super::{CoarseTime, Link, State, StreamReceiver};
+use crate::lane::doorbell::Ringer;
 use crate::stream::control_queue::ControlQueue;
 use crate::stream::keeper::Tended;
 use crate::stream::session::lock;
@@ -17,6 +19,10 @@ pub(super) struct PutOff {
     progress: Option<(Progress, CoarseTime)>,
     /// The frame that tells it, when the socket has taken a part.
     begun: ControlQueue,
+    /// By what senders are rung for that wait in lanes for what is acknowledged; and since when that is owed to them,
+    /// unless it was done.
+    rings: Vec<Arc<Ringer>>,
+    rings_owed_since: Option<CoarseTime>,
 }
 
 impl StreamReceiver {
@@ -27,12 +33,35 @@ impl StreamReceiver {
             lock(&self.put_off).progress = Some((untold, CoarseTime::now()));
             self.defer();
         }
+        if state.lanes.owe_rings() {
+            return self.put_off_rings(state);
+        }
         self.deferral.sleep();
+    }
+
+    /// Leaves it to the keeper to ring for senders that wait for what is acknowledged, until
+    /// [`Self::take_rings_back`].
+    pub(super) fn put_off_rings(&self, state: &State) {
+        let mut put_off = lock(&self.put_off);
+        put_off.rings.clear();
+        put_off.rings.extend(state.lanes.owed_rings());
+        put_off.rings_owed_since = Some(CoarseTime::now());
+        drop(put_off);
+        self.defer();
+        self.deferral.sleep();
+    }
+
+    /// What the keeper has not rung is this thread's again.
+    pub(super) fn take_rings_back(&self, state: &mut State) {
+        self.deferral.wake();
+        if !state.lanes.is_empty() && lock(&self.put_off).rings_owed_since.take().is_none() {
+            state.lanes.have_rung();
+        }
     }
 
     /// What the keeper has not told is this thread's again.
     pub(super) fn take_back(&self, state: &mut State) {
-        self.deferral.wake();
+        self.take_rings_back(state);
         let Some(told) = state.receiving.untold() else { return };
         let mut put_off = lock(&self.put_off);
         let untold = put_off.progress.take();
@@ -46,6 +75,17 @@ impl StreamReceiver {
     /// The keeper tells what a waiting thread has put off; `None` when there is nothing.
     pub(super) fn tell_put_off(&self) -> Option<Tended> {
         let mut put_off = lock(&self.put_off);
+        if let Some(since) = put_off.rings_owed_since {
+            if since == CoarseTime::now() {
+                return Some(Tended::Soon);
+            }
+            put_off.rings.drain(..).for_each(|ringer| ringer.ring());
+            put_off.rings_owed_since = None;
+            if put_off.progress.is_none() {
+                self.deferral.settle();
+                return Some(Tended::Told);
+            }
+        }
         let (progress, at) = put_off.progress?;
         if at == CoarseTime::now() {
             // The thread waits for very little: it tells by itself what is due.

@@ -10,8 +10,8 @@ use super::Wait;
 use crate::lane::ring::Growth;
 use crate::waiting::Waiting;
 
-/// How long a sender waits for room before its ring grows, in nanoseconds. Its receiver rings for a quarter of the ring at
-/// first, 64 KiB: it has as long if it takes 1.6 us for a message of 64 bytes.
+/// How long a sender waits for room before its ring grows, in nanoseconds: many times what a receiver that works needs for
+/// all of a short ring, and a third of what one waits for that others keep from the processor.
 const PATIENCE_NS: u64 = 1_000_000;
 
 /// How long it does so awake: about as long as it takes to be woken.

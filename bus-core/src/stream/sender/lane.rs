@@ -54,6 +54,18 @@ pub(super) enum InLane<'a, P> {
 }
 
 impl State {
+    /// A call does not wait for room in the lane any more.
+    fn ends_wait_in_lane(&mut self) {
+        self.waiting_in_lane -= 1;
+        let Some(lane) = &mut self.lane else { return };
+        if self.waiting_in_lane == 0 {
+            return lane.writer.end_wait();
+        }
+        // The receiver rings once for each time that it is waited for, and that ring this call may have heard alone.
+        lane.writer.begin_wait();
+        lane.ring_own_bell();
+    }
+
     /// The lane of that name, whether it is used or about to be.
     pub(super) fn lane_of(&mut self, id: LaneId) -> Option<&mut SenderLane> {
         self.lane.as_mut().into_iter().chain(&mut self.mapped).find(|lane| lane.id == id)
@@ -90,7 +102,10 @@ impl StreamSender {
             let on_stream = state.sending.unacknowledged() as u64;
             let is_up = matches!(state.link, Link::Up(_));
             // While this thread waited all of it was folded back.
-            let Some(lane) = &mut state.lane else { return Ok(InLane::Gone(state)) };
+            let Some(lane) = &mut state.lane else {
+                state.waiting_in_lane -= usize::from(waits);
+                return Ok(InLane::Gone(state));
+            };
             let stamp_ns = now_ns();
             lane.writer.set_growth(shortage.growth(stamp_ns, lane.knows_receiver()));
             match put(lane, stamp_ns, on_stream) {
@@ -125,8 +140,11 @@ impl StreamSender {
             if !waits {
                 // A receiver that is busy makes room at any moment.
                 waits = true;
-                lane.writer.waits_since(stamp_ns);
+                if !lane.writer.waits() {
+                    lane.writer.waits_since(stamp_ns);
+                }
                 lane.writer.begin_wait();
+                state.waiting_in_lane += 1;
                 continue;
             }
             if !looked {
@@ -163,8 +181,8 @@ impl StreamSender {
             }
             state = self.look_around(state);
         };
-        if waits && let Some(lane) = &mut state.lane {
-            lane.writer.end_wait();
+        if waits {
+            state.ends_wait_in_lane();
         }
         outcome
     }

@@ -140,6 +140,8 @@ struct State {
     move_again_at: Option<Instant>,
     /// The lane that it sends through.
     lane: Option<SenderLane>,
+    /// Calls that wait for room in a lane.
+    waiting_in_lane: usize,
     /// A thread fetches what the daemon has announced.
     fetching: bool,
     closing: Closing,
@@ -184,6 +186,7 @@ impl StreamSender {
             mapped: None,
             move_again_at: None,
             lane: None,
+            waiting_in_lane: 0,
             fetching: false,
             closing: Closing::default(),
             hindrance: None,

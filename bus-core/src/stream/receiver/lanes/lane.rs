@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use super::{Ends, Lane};
 use crate::lane::board::Board;
@@ -44,7 +45,7 @@ impl Lane {
             first_tail: 0,
             second_tail: 0,
             reader,
-            ringer: Ringer::new(ringer),
+            ringer: Arc::new(Ringer::new(ringer)),
             sender: given.sender,
             pid: given.pid,
             not_before_ns: given.not_before_ns,
