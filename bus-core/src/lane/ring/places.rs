@@ -165,8 +165,9 @@ impl Places {
         if self.starts_again(head, needed) {
             return Some(self.keep(0, bytes));
         }
-        let behind_each = self.reserved.iter().map(|(_, to)| *to);
-        let near = [self.place + RECORD_BYTES].into_iter().chain(behind_each).find(|at| self.free_at(*at) >= needed);
+        // Not behind each of them: many may be open at once.
+        let behind_last = self.reserved.last().map(|(_, to)| *to);
+        let near = [self.place + RECORD_BYTES].into_iter().chain(behind_last).find(|at| self.free_at(*at) >= needed);
         let first = self.free_at(0);
         let first_will_do = first >= needed && (first >= self.soft_end / 2 || head == self.tail);
         let found = near.or_else(|| first_will_do.then_some(0)).or_else(|| {
