@@ -2,10 +2,10 @@
 
 use proptest::prelude::*;
 
-use super::tests::{Memories, bounds, header};
+use super::tests::{Memories, bounds, chain, header, say_head};
 use super::*;
 use crate::codec::Codec;
-use crate::lane::layout::{PAGE_BYTES, RECORD_BYTES, WORD_BYTES, cursor, data};
+use crate::lane::layout::{NOBODY, PAGE_BYTES, RECORD_BYTES, WORD_BYTES, cursor, data};
 use crate::lane::memory::Memory;
 use crate::lane::memory::tests::Heap;
 
@@ -50,8 +50,113 @@ fn send(writer: &mut Writer<&Heap, &Heap>, sequence: &mut u64, bytes: usize) -> 
     Ok(())
 }
 
+/// What a sender and a receiver do that both mean ill: what is sent comes from anywhere.
+#[derive(Clone, Debug)]
+enum Plot {
+    /// A payload that is itself so many records of so many words, the last of which may be one word longer.
+    SendChain {
+        records: u64,
+        words: u64,
+        spoilt: bool,
+    },
+    Receive(usize),
+    /// Says a head within or between what was sent, so many words before the tail; and how far it is off with the count.
+    SayHead {
+        back: u64,
+        off: i64,
+    },
+    Scribble {
+        word: usize,
+        value: u64,
+    },
+    Look,
+    Turn,
+}
+
+fn plots() -> impl Strategy<Value = Vec<Plot>> {
+    let step = prop_oneof![
+        6 => (0_u64..12, 4_u64..8, any::<bool>())
+            .prop_map(|(records, words, spoilt)| Plot::SendChain { records, words, spoilt }),
+        4 => (0_usize..8).prop_map(Plot::Receive),
+        2 => (0_u64..200, prop_oneof![4 => Just(0), 1 => -3_i64..3]).prop_map(|(back, off)| Plot::SayHead { back, off }),
+        1 => (prop_oneof![Just(cursor::HEAD), 0_usize..40], value())
+            .prop_map(|(word, value)| Plot::Scribble { word, value }),
+        2 => Just(Plot::Look),
+        1 => Just(Plot::Turn),
+    ];
+    prop::collection::vec(step, 1..120)
+}
+
+/// Whether all from there on that was published is the sender's own, in its order, to the last.
+fn is_own_to_the_last(data: &Heap, start: Start, sent: &Writer<&Heap, &Heap>) -> Result<(), TestCaseError> {
+    let limits = Limits { ring_bytes: RING_BYTES, message_max_bytes: u32::MAX };
+    let mut expected = start.messages;
+    let end = walk(data, limits, start, |_, record| {
+        expected += 1;
+        record.header.sequence == expected
+    });
+    prop_assert_eq!(end.map(|end| end.messages), Ok(sent.messages()));
+    Ok(())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    /// Payloads may be records, and the receiver may point into them: its sender believes it nowhere but where one of
+    /// its own records begins, so what the next receiver is given, or its sender takes back, is its own from there on,
+    /// and all of it.
+    #[test]
+    fn a_receiver_that_points_into_payloads_of_records_costs_others_nothing(plots in plots()) {
+        let memories = Memories::new(RING_BYTES);
+        let mut cursors = vec![Heap::new(PAGE_BYTES)];
+        cursors.extend(plots.iter().map(|_| Heap::new(PAGE_BYTES)));
+        let mut generation = 0;
+        let mut writer = Writer::new(&memories.data, &cursors[0], bounds(1000));
+        let limits = Limits { ring_bytes: RING_BYTES, message_max_bytes: u32::MAX };
+        let mut reader = Reader::new(&memories.data, &cursors[0], limits, 0, Start::default());
+        let mut believed = 0;
+        for plot in plots {
+            let cursor = &cursors[generation];
+            match plot {
+                Plot::SendChain { records, words, spoilt } => {
+                    let mut payload = chain(records, words * WORD_BYTES as u64);
+                    if spoilt && records > 0 {
+                        let last = (records - 1) as usize * words as usize * WORD_BYTES + 24;
+                        payload[last] += 8;
+                    }
+                    let written = writer.write(&header(writer.messages() + 1, b"", &payload), b"", &payload);
+                    prop_assert_ne!(written, Err(NotWritten::TooLarge));
+                    writer.publish();
+                }
+                Plot::Receive(most) => {
+                    for _ in 0..if reader.look().is_ok() { most } else { 0 } {
+                        let Ok(Some(record)) = reader.record(reader.head()) else { break };
+                        reader.claim(record.next.messages);
+                        reader.acknowledge(record.next);
+                    }
+                }
+                Plot::SayHead { back, off } => {
+                    let logical = memories.data.load(data::TAIL).saturating_sub(back * WORD_BYTES as u64);
+                    // The count that belongs there is the best that a liar can say.
+                    let messages = writer.acknowledged().max(writer.messages().saturating_sub(back / 30));
+                    say_head(cursor, logical, messages.saturating_add_signed(off));
+                }
+                Plot::Scribble { word, value } => cursor.store(word, value),
+                Plot::Look => drop(writer.look()),
+                Plot::Turn => {
+                    generation += 1;
+                    let start = writer.turn(&cursors[generation], generation as u64);
+                    prop_assert!(start.messages >= believed, "what was written over is not gone back to");
+                    prop_assert!(start.messages <= start.taken && start.taken <= writer.messages());
+                    is_own_to_the_last(&memories.data, start, &writer)?;
+                    reader = Reader::new(&memories.data, &cursors[generation], limits, generation as u64, start);
+                }
+            }
+            believed = writer.acknowledged();
+        }
+        let start = writer.turn(&cursors[0], NOBODY);
+        is_own_to_the_last(&memories.data, start, &writer)?;
+    }
 
     /// The receiver against its sender: every message that it makes of that is within the limits, and each
     /// look ends.

@@ -207,11 +207,15 @@ fn a_receiver_that_lies_of_where_it_stands_costs_the_next_nothing() {
     const RING: u64 = 16 * 1024;
     // What it writes for its head, its place and its messages; and the message that the next one begins with.
     type Lie = fn(Position) -> [u64; 3];
-    let lies: [(Lie, u64); 4] = [
+    let lies: [(Lie, u64); 6] = [
         (|at| [at.logical | 1, at.place + 8, at.messages], 71),
         (|at| [at.logical | 1, at.place, at.messages + 1], 71),
-        // Within the record: that one is lost to it.
-        (|at| [at.logical + 16, at.place, at.messages], 72),
+        // Within a record: nothing of that is believed.
+        (|at| [at.logical + 16, at.place, at.messages], 51),
+        // Fewer messages than lie before it.
+        (|at| [at.logical | 1, at.place, at.messages - 1], 51),
+        // As one that has never begun, long after it had.
+        (|_| [0, 0, 0], 51),
         (|_| [u64::MAX, 0, 0], 51),
     ];
     for (lie, first) in lies {
@@ -253,6 +257,122 @@ fn a_receiver_that_lies_of_where_it_stands_costs_the_next_nothing() {
             at = record.next;
         }
     }
+}
+
+/// A payload that is itself a chain of valid records, each of so many bytes.
+pub(super) fn chain(records: u64, record_bytes: u64) -> Vec<u8> {
+    let content = vec![0; (record_bytes - RECORD_BYTES) as usize];
+    let forged = Fixed::Message(header(666, b"", &content)).encode();
+    let one: Vec<u8> = forged.iter().flat_map(|word| word.to_ne_bytes()).chain(content).collect();
+    one.repeat(records as usize)
+}
+
+/// Writes a head as a receiver would that has come there.
+pub(super) fn say_head(cursor: &Heap, logical: u64, messages: u64) {
+    cursor.store(cursor::SLOTS + 2, 0);
+    cursor.store(cursor::SLOTS + 3, messages);
+    cursor.store(cursor::HEAD, logical | 1);
+}
+
+/// Its head led into a payload that looked like records: there were more of them than messages were sent, and the
+/// sender's process panicked each time that it turned. Where more was sent than looked so, it took them for its own.
+#[test]
+fn a_head_within_a_payload_of_records_is_not_believed() {
+    const RING: u64 = 16 * 1024;
+    for behind in [0, 20] {
+        // The first by what the sender turns to, the second by what it has looked at before.
+        for looks in [false, true] {
+            let memories = Memories::new(RING);
+            let bounds = Bounds { first_bytes: RING, ring_bytes: RING, ..bounds(100) };
+            let mut writer = memories.writer(bounds);
+            write(&mut writer, 1, &chain(10, RECORD_BYTES)).unwrap();
+            (2..2 + behind).for_each(|sequence| write(&mut writer, sequence, b"own").unwrap());
+            writer.publish();
+            say_head(&memories.cursor, RECORD_BYTES, 0);
+            if looks {
+                assert_eq!(writer.look(), Err(NotWritten::Broken(Broken::Head)));
+            }
+            let next_cursor = Heap::new(PAGE_BYTES);
+            let start = writer.turn(&next_cursor, 1);
+            assert_eq!((start.logical, start.messages, start.taken), (0, 0, writer.messages()));
+            let limits = Limits { ring_bytes: RING, message_max_bytes: 4096 };
+            let mut next = Reader::new(&memories.data, &next_cursor, limits, 1, start);
+            next.look().unwrap();
+            let mut at = next.head();
+            for sequence in 1..2 + behind {
+                let record = next.record(at).unwrap().unwrap();
+                assert_eq!(record.header.sequence, sequence);
+                at = record.next;
+            }
+        }
+    }
+}
+
+/// What was let go of there was written over, and nobody could tell any more where a record begins.
+#[test]
+fn what_a_liar_lets_go_of_is_not_written_over() {
+    let memories = Memories::new(RING_BYTES);
+    let mut writer = memories.writer(Bounds { first_bytes: RING_BYTES, ..bounds(1_000) });
+    let (mut sent, text) = (0, chain(3, RECORD_BYTES));
+    while write(&mut writer, sent + 1, &text).is_ok() {
+        sent += 1;
+    }
+    writer.publish();
+    say_head(&memories.cursor, 10 * 4 * RECORD_BYTES + 2 * RECORD_BYTES, 10);
+    assert_eq!(write(&mut writer, sent + 1, &text), Err(NotWritten::Broken(Broken::Head)));
+    // Where one of its own begins it is as good as any other.
+    say_head(&memories.cursor, 10 * 4 * RECORD_BYTES, 10);
+    write(&mut writer, sent + 1, &text).unwrap();
+    assert_eq!(writer.acknowledged(), 10);
+}
+
+/// Counts what is loaded.
+struct Counted<'a> {
+    memory: &'a Heap,
+    loads: std::cell::Cell<u64>,
+}
+
+impl Memory for Counted<'_> {
+    fn words(&self) -> usize {
+        self.memory.words()
+    }
+
+    fn load(&self, word: usize) -> u64 {
+        self.loads.set(self.loads.get() + 1);
+        self.memory.load(word)
+    }
+
+    fn store(&self, word: usize, value: u64) {
+        self.memory.store(word, value);
+    }
+
+    fn fence(&self, fence: Fence) {
+        self.memory.fence(fence);
+    }
+}
+
+/// From every word of the payload the whole chain was walked, with the sender's state locked: half an hour for 16 MiB.
+#[test]
+fn a_head_within_a_long_chain_is_found_out_soon() {
+    const RING: u64 = 64 * 1024;
+    let (data, cursor) = (Heap::new(PAGE_BYTES + RING as usize), Heap::new(PAGE_BYTES));
+    let counted = Counted { memory: &data, loads: std::cell::Cell::new(0) };
+    let bounds = Bounds { first_bytes: RING, ring_bytes: RING, ..bounds(10_000) };
+    let mut writer = Writer::new(&counted, &cursor, bounds);
+    let mut chain = chain(200, RECORD_BYTES);
+    // Which does not end where it should.
+    let last = chain.len() - 8;
+    chain[last] = 8;
+    for sequence in 1..=1_000 {
+        let text = if sequence == 1_000 { &chain[..] } else { b"own" };
+        writer.write(&header(sequence, b"", text), b"", text).unwrap();
+        writer.publish();
+    }
+    say_head(&cursor, 999 * 40 + RECORD_BYTES, 999);
+    let next = Heap::new(PAGE_BYTES);
+    counted.loads.set(0);
+    assert_eq!(writer.turn(&next, 1).messages, 0);
+    assert!(counted.loads.get() < 200, "{} words were loaded", counted.loads.get());
 }
 
 /// Also by Miri, which sees what a processor of another kind might do:

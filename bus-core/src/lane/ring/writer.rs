@@ -1,9 +1,10 @@
 //! [`Writer`]: the sender's end of a ring.
 
+use super::marks::Marks;
 use super::places::{Growth, Places, Reserved, Room};
-use super::{Broken, Limits, SleepsAt, Start, walk};
+use super::{Broken, Limits, Position, Reader, SleepsAt, Start};
 use crate::lane::layout::{Fixed, MessageHeader, PAGE_BYTES, RECORD_BYTES, WORD_BYTES, cursor, data};
-use crate::lane::memory::{Fence, Memory};
+use crate::lane::memory::{Fence, Memory, Nothing};
 
 /// The sender's end. What it writes is visible once it is [published](Self::publish).
 #[derive(Debug)]
@@ -15,8 +16,9 @@ pub struct Writer<D, C> {
     messages: u64,
     /// Messages that the receiver had acknowledged when it was last looked at.
     acknowledged: u64,
-    /// How far it had, in logical bytes.
+    /// How far it had, in logical bytes: the end of a record that was written here, whatever it says.
     head: u64,
+    marks: Marks,
     /// Some receiver's user has acknowledged something.
     seen: bool,
     /// Where the present receiver began.
@@ -65,6 +67,7 @@ impl<D: Memory, C: Memory> Writer<D, C> {
             messages: 0,
             acknowledged: 0,
             head: 0,
+            marks: Marks::new(bounds.ring_bytes),
             seen: false,
             start: Start::default(),
             window_messages: bounds.window_messages,
@@ -79,6 +82,7 @@ impl<D: Memory, C: Memory> Writer<D, C> {
         self.places.begin_at(start.logical, start.place);
         (self.messages, self.acknowledged, self.head, self.start) =
             (start.messages, start.messages, start.logical, start);
+        self.marks.begin_at(start.logical);
         self.publish();
     }
 
@@ -114,6 +118,7 @@ impl<D: Memory, C: Memory> Writer<D, C> {
         self.put(&Fixed::Message(*header));
         self.places.wrote(header.record_bytes());
         self.messages += 1;
+        self.marks.note(self.places.tail(), self.messages);
     }
 
     fn put(&self, fixed: &Fixed) {
@@ -211,70 +216,72 @@ impl<D: Memory, C: Memory> Writer<D, C> {
             // The next one begins where it stood when it lost its place, and needs what it lets go of since.
             return Ok(());
         }
-        let Some(seen) = seen? else { return Ok(()) };
-        // One that works meanwhile may have used the slot again, for a later head: the count is that of the
-        // head at least.
-        self.head = seen.logical;
-        self.acknowledged = self.acknowledged.max(seen.messages);
+        let Some((head, messages)) = seen? else { return Ok(()) };
+        (self.head, self.acknowledged) = (head, messages);
+        self.marks.forget(head);
         self.note_seen();
         Ok(())
     }
 
-    /// Where the receiver stands; `None` before it has begun. Of one that works meanwhile, place and messages
-    /// may be those of a later head.
-    fn cursor_now(&self) -> Result<Option<Start>, NotWritten> {
+    /// How far the receiver has acknowledged, in logical bytes and in messages; `None` before it has begun.
+    ///
+    /// A payload may look like records and the receiver may point into it: so no head is believed, and what lies before
+    /// it given away, but where a record ends that this end has written. It walks over those from the last mark before it,
+    /// or from the head that was believed last: from there on all is intact, and nobody else can write there. So nothing
+    /// is lost behind the last true head, and a lie costs a short walk, and duplicates.
+    fn cursor_now(&self) -> Result<Option<(u64, u64)>, NotWritten> {
         let word = self.cursor.load(cursor::HEAD);
-        if word == 0 {
+        if word == 0 && self.head == self.start.logical {
             return Ok(None);
         }
         // Pairs with (H) in the reader: what the slot says belongs to this head, or to a later one.
         self.cursor.fence(Fence::Acquire);
         let (logical, slot) = (word & !SLOT_BITS, (word & 1) as usize);
-        let place = self.cursor.load(cursor::SLOTS + 2 * slot);
-        let messages = self.cursor.load(cursor::SLOTS + 2 * slot + 1);
-        let possible = (self.head..=self.places.tail()).contains(&logical) && messages <= self.messages;
-        if word & SLOT_BITS > 1 || !possible {
-            return Err(NotWritten::Broken(Broken::Head));
+        let said = self.cursor.load(cursor::SLOTS + 2 * slot + 1);
+        let messages = if word & SLOT_BITS > 1 { None } else { self.messages_before(logical) };
+        match messages {
+            // One that works meanwhile may have used the slot again, for a later head.
+            Some(messages) if (messages..=self.messages).contains(&said) => Ok(Some((logical, messages))),
+            _ => Err(NotWritten::Broken(Broken::Head)),
         }
-        Ok(Some(Start { logical, place, messages, taken: messages }))
     }
 
-    /// Where the receiver stands, for the next one. Of what it says only its head is taken, and that only if
-    /// a record begins there: the rest this end knows by itself.
+    /// How many messages lie before a position; `None` when no record of this end, that is not written over, ends there.
+    fn messages_before(&self, logical: u64) -> Option<u64> {
+        if logical == self.head {
+            return Some(self.acknowledged);
+        }
+        if !(self.head..=self.places.tail()).contains(&logical) {
+            return None;
+        }
+        let (from, messages) = self.marks.before(logical).unwrap_or((self.head, self.acknowledged));
+        let start = Start { logical: from, place: self.places.place_of(from)?, messages, taken: messages };
+        let limits = Limits { ring_bytes: self.places.end(), message_max_bytes: u32::MAX };
+        let mut reader = Reader::new(&self.data, Nothing, limits, u64::MAX, start);
+        reader.look().ok()?;
+        let mut at: Position = reader.head();
+        while at.logical < logical {
+            at = reader.record(at).ok()??.next;
+        }
+        (at.logical == logical).then_some(at.messages)
+    }
+
+    /// Where the receiver stands, for the next one: where it is believed to. Of what it says else only what it may have
+    /// been handed is taken.
     fn start_of_next(&self) -> Start {
         let seen = self.cursor_now();
-        let (head, taken) = match seen {
+        let taken = || self.cursor.load(cursor::TAKEN).max(self.start.taken);
+        let believed = (self.head, self.acknowledged);
+        let ((logical, messages), taken) = match seen {
             // What it was believed last. It may have been handed more, and has said so before.
-            _ if self.cursor.is_revoked() => (self.head, self.cursor.load(cursor::TAKEN).max(self.start.taken)),
+            _ if self.cursor.is_revoked() => (believed, taken()),
             Ok(None) => return self.start,
-            Ok(Some(seen)) => (seen.logical, self.cursor.load(cursor::TAKEN).max(self.start.taken)),
-            // It may have been handed everything. What it acknowledged before may be written over.
-            Err(_) => (self.head, self.messages),
+            Ok(Some(seen)) => (seen, taken()),
+            // It may have been handed everything.
+            Err(_) => (believed, self.messages),
         };
-        let mut logical = head;
-        let rest = loop {
-            match self.messages_from(logical) {
-                Some(messages) => break messages,
-                // It lies. What it has let go of is lost to it, but the next message is the next one's.
-                None => logical += WORD_BYTES as u64,
-            }
-        };
-        let messages = self.messages - rest;
         let place = self.places.place_of(logical).unwrap_or_else(|| self.places.place());
         Start { logical, place, messages, taken: taken.clamp(messages, self.messages) }
-    }
-
-    /// How many messages were published from there on; `None` when that is not where a message begins.
-    fn messages_from(&self, logical: u64) -> Option<u64> {
-        let tail = self.places.tail();
-        if logical >= tail {
-            return Some(0);
-        }
-        let place = self.places.place_of(logical)?;
-        let limits = Limits { ring_bytes: self.places.end(), message_max_bytes: u32::MAX };
-        let start = Start { logical, place, messages: 0, taken: 0 };
-        let end = walk(&self.data, limits, start, |_, _| true).ok()?;
-        (end.logical == tail).then_some(end.messages)
     }
 
     /// Makes everything that was written visible.
@@ -340,6 +347,7 @@ impl<D: Memory, C: Memory> Writer<D, C> {
         let start = self.start_of_next();
         self.note_seen();
         (self.head, self.acknowledged) = (start.logical, start.messages);
+        self.marks.forget(self.head);
         (self.cursor, self.start, self.rung) = (cursor, start, 0);
         if self.cursor.words() > 0 {
             // Before anything is written over that this one has let go of: until then the receiver before it has the
