@@ -5,6 +5,7 @@
 //! seconds beside a daemon that is stopped: a thread of its own does it, one for each address.
 
 use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
@@ -239,14 +240,17 @@ impl Keeper {
     }
 
     fn dial(&self, address: &Address, endpoints: Vec<Arc<dyn Kept>>) {
-        // Also should this thread panic: others of the address are to come back.
+        // However this thread ends: others of the address are to come back.
         let _dialling = Dialling { keeper: self, address };
         let mut nobody_there = false;
         for endpoint in endpoints {
             let done = match nobody_there {
                 true => false,
                 false => {
-                    let reattached = endpoint.reattach();
+                    // One that panics has failed, and is left alone for as long as any other that has: what it left
+                    // half done is behind locks that everybody takes whatever became of their last holder.
+                    let attempt = catch_unwind(AssertUnwindSafe(|| endpoint.reattach()));
+                    let reattached = attempt.unwrap_or(Reattached::NotNow);
                     nobody_there = reattached == Reattached::NobodyThere;
                     reattached == Reattached::Done
                 }
@@ -423,6 +427,55 @@ mod tests {
         assert_eq!(pauses.while_away(now + STEADY), None);
         assert_eq!(pauses.while_up(now + STEADY), None);
         assert_eq!(pauses.while_away(now + STEADY), Some(now + STEADY + Duration::from_millis(2)));
+    }
+
+    /// Panics when it is connected again.
+    struct Panics {
+        address: Address,
+        tried: std::sync::mpsc::Sender<()>,
+    }
+
+    impl Kept for Panics {
+        fn address(&self) -> &Address {
+            &self.address
+        }
+
+        fn standing(&self) -> Standing {
+            Standing::Away
+        }
+
+        fn hung_up(&self) -> bool {
+            true
+        }
+
+        fn reattach(&self) -> Reattached {
+            let _ = self.tried.send(());
+            panic!("as a test wants it");
+        }
+    }
+
+    /// It was tried again at once, by one thread after the other: five thousand times a second.
+    #[test]
+    fn a_panic_while_connecting_is_an_attempt_that_failed_and_keeps_nobody_else_away() {
+        let keeper: &'static Keeper = Box::leak(Box::default());
+        let (tried, tries) = std::sync::mpsc::channel();
+        let address = Address::new("/nowhere").unwrap();
+        let endpoints: Vec<Arc<dyn Kept>> = (0..2)
+            .map(|_| Arc::new(Panics { address: address.clone(), tried: tried.clone() }) as Arc<dyn Kept>)
+            .collect();
+        for endpoint in &endpoints {
+            let (pauses, tending) = (Pauses::default(), Backoff::default());
+            lock(&keeper.entries).push(Entry { endpoint: Arc::downgrade(endpoint), pauses, tending, tend_at: None });
+        }
+        let dialled = std::thread::spawn({
+            let endpoints = endpoints.clone();
+            move || keeper.dial(&address, endpoints)
+        });
+        let _ = dialled.join();
+        assert_eq!(tries.try_iter().count(), 2);
+        for entry in lock(&keeper.entries).iter_mut() {
+            assert!(entry.pauses.again_at.is_some(), "it is left alone for a while");
+        }
     }
 
     #[test]
