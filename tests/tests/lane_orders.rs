@@ -195,6 +195,113 @@ fn skip_removes_the_first_that_is_not_handed_out_of_lane_and_stream() {
     });
 }
 
+/// What was given back for the order counted as read until the daemon had heard so, and lanes were handed out past it.
+#[test]
+fn skip_of_the_head_of_the_stream_leaves_stream_and_lanes_in_order() {
+    on_stage("skipped", |bus| {
+        for round in 0..10 {
+            let channel = format!("jobs.{round}");
+            let laned = in_lane(bus, &channel);
+            let streamed = bus.sender::<Vec<u8>>(&channel).no_lane().open().unwrap();
+            let receiver: Receiver<Vec<u8>> = bus.receiver(&channel).open().unwrap();
+            drain(&laned, &receiver);
+            for text in ["bad", "first", "second"] {
+                streamed.send_confirmed(text.as_bytes().to_vec()).unwrap();
+            }
+            laned.send(b"third".to_vec()).unwrap();
+            until("all is here", || receiver.len() == 4);
+            assert_eq!(bus.skip(&channel).unwrap().recalled, 1);
+            for text in ["first", "second", "third"] {
+                assert_eq!(receiver.recv_timeout(PATIENCE).unwrap(), text.as_bytes(), "round {round}");
+            }
+        }
+    });
+}
+
+/// The last of the lane counted as acknowledged when its sender had left: what came again by the stream was known then,
+/// and settled unseen.
+#[test]
+fn what_a_sender_sent_before_its_lane_outlives_a_skip_and_the_sender() {
+    on_stage("skipped", |bus| {
+        for leaves in [false, true] {
+            let channel = format!("jobs.{leaves}");
+            let receiver: Receiver<Vec<u8>> = bus.receiver(&channel).open().unwrap();
+            let sender = bus.sender(&channel).lane().open().unwrap();
+            let mut sent = 0_u64;
+            let mut send = || {
+                sent += 1;
+                sender.send_confirmed(sent.to_le_bytes().to_vec()).unwrap();
+                sent
+            };
+            (0..5).for_each(|_| assert!(send() > 0));
+            until("it goes on in its lane", || {
+                // The receiver takes the lane up with what it is asked.
+                let _ = receiver.len();
+                send();
+                sender.has_lane()
+            });
+            let last = send() + 1;
+            send();
+            until("all is here", || receiver.len() as u64 == last);
+            assert_eq!(bus.skip(&channel).unwrap().recalled, 1);
+            if leaves {
+                drop(sender);
+                until("it has left", || bus.show(&channel).unwrap().sender_count == 0);
+            }
+            let received: Vec<u64> = (1..last).map(|_| number(&receiver)).collect();
+            assert_eq!(received, (2..=last).collect::<Vec<u64>>(), "the sender leaves: {leaves}");
+        }
+    });
+}
+
+/// Nothing of it comes again, and what is sent later, by lane and stream, comes in order.
+#[test]
+fn what_a_purge_takes_back_of_the_stream_is_waited_for_by_nobody() {
+    on_stage("purged", |bus| {
+        for round in 0..10 {
+            let channel = format!("jobs.{round}");
+            let laned = in_lane(bus, &channel);
+            let streamed = bus.sender::<Vec<u8>>(&channel).no_lane().open().unwrap();
+            let receiver: Receiver<Vec<u8>> = bus.receiver(&channel).open().unwrap();
+            drain(&laned, &receiver);
+            (0..3_u64).for_each(|_| streamed.send_confirmed(0_u64.to_le_bytes().to_vec()).unwrap());
+            until("all is here", || receiver.len() == 3);
+            assert!(bus.purge(&channel).unwrap().recalled >= 2);
+            for sent in 1..=6_u64 {
+                let sender = if sent % 2 == 1 { &laned } else { &streamed };
+                sender.send_confirmed(sent.to_le_bytes().to_vec()).unwrap();
+            }
+            let mut received: Vec<u64> = (0..6).map(|_| number(&receiver)).collect();
+            if received[0] == 0 {
+                // It was claimed by who waited last: no order takes that.
+                received.push(number(&receiver));
+                received.remove(0);
+            }
+            assert_eq!(received, (1..=6).collect::<Vec<u64>>(), "round {round}");
+            // What was purged is not missed later, either.
+            laned.send(7_u64.to_le_bytes().to_vec()).unwrap();
+            assert_eq!(receiver.try_recv().unwrap(), 7_u64.to_le_bytes());
+        }
+    });
+}
+
+/// A try waits for what is due, which nobody sends.
+#[test]
+fn a_try_after_a_purge_of_the_stream_finds_what_is_in_a_lane() {
+    on_stage("purged", |bus| {
+        let laned = in_lane(bus, "jobs");
+        let streamed = bus.sender::<Vec<u8>>("jobs").no_lane().open().unwrap();
+        let receiver: Receiver<Vec<u8>> = bus.receiver("jobs").open().unwrap();
+        drain(&laned, &receiver);
+        (0..2).for_each(|_| streamed.send_confirmed(b"bad".to_vec()).unwrap());
+        until("all is here", || receiver.len() == 2);
+        let claimed = 2 - bus.purge("jobs").unwrap().recalled;
+        laned.send(b"good".to_vec()).unwrap();
+        (0..claimed).for_each(|_| assert_eq!(receiver.try_recv().unwrap(), b"bad"));
+        assert_eq!(receiver.try_recv().unwrap(), b"good");
+    });
+}
+
 /// What was sent to a channel that was deleted was told to nobody.
 #[test]
 fn a_deleted_channel_gives_back_what_was_sent_too_late() {
@@ -245,6 +352,11 @@ fn fill(sender: &Sender<Vec<u8>>) -> u64 {
     (0..1_000).for_each(|_| sender.send(vec![0; 64]).unwrap());
     sender.flush().unwrap();
     sender.len() as u64
+}
+
+/// The next number that is received.
+fn number(receiver: &Receiver<Vec<u8>>) -> u64 {
+    u64::from_le_bytes(receiver.recv_timeout(PATIENCE).unwrap().try_into().unwrap())
 }
 
 /// Receives everything that there is.

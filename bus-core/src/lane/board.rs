@@ -28,7 +28,8 @@ impl<M: Memory> Board<M> {
         Self { memory }
     }
 
-    /// Shows how many frames the receiver will have got when all are sent that there are now. Whoever is told
+    /// Shows how many frames the receiver will have got when all are sent that there are now, without those that it has
+    /// given back; it is less when an order has removed some. Whoever is told
     /// after this that its message is accepted, and sends by another lane, is seen by nobody who does not see
     /// this.
     pub fn show(&self, due: u64) {

@@ -29,7 +29,7 @@ pub struct Inbox {
     orders: usize,
     /// Frames of lanes, which are looked at when they come, and not in their turn.
     lane_news: VecDeque<(Kind, Vec<u8>)>,
-    /// Frames that came over this connection after the Welcome.
+    /// Frames that came over this connection after the Welcome, less those that were given back.
     received: u64,
     /// What comes next is no frame: nothing further can be read.
     fault: Option<FrameError>,
@@ -97,7 +97,7 @@ impl Inbox {
         self.frames.clear();
     }
 
-    /// Frames that came over this connection after the Welcome, and how many of them are here.
+    /// Frames that came over this connection after the Welcome, less those that were given back, and how many are here.
     pub(crate) fn received(&self) -> (u64, u64) {
         (self.received, self.frames.len() as u64)
     }
@@ -164,6 +164,14 @@ impl Inbox {
         }
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
+        }
+    }
+
+    /// Lets the first frame go as if it had not come: its daemon sends it again, or has removed it.
+    pub(crate) fn give_front_back(&mut self) {
+        if !self.frames.is_empty() {
+            self.received -= 1;
+            self.pop_front();
         }
     }
 

@@ -312,7 +312,6 @@ impl Broker {
             ended: false,
             leaving_until_ms: None,
             messages: 0,
-            sent_again: 0,
             due_shown: 0,
         });
         if !channel.log.is_empty() {

@@ -153,8 +153,6 @@ pub(super) struct Seat {
     pub(super) leaving_until_ms: Option<u64>,
     /// Acknowledged over this connection.
     pub(super) messages: u64,
-    /// Frames that it was sent and gave back whole: they come again.
-    pub(super) sent_again: u64,
     /// How many frames it was last shown to be due.
     pub(super) due_shown: u64,
 }

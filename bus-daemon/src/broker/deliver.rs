@@ -192,7 +192,6 @@ impl Broker {
         };
         seat.recalling = false;
         // It answers after everything that was written before, so nothing is half written.
-        seat.sent_again += seat.written - seat.taken();
         seat.written = seat.taken();
         seat.offset = 0;
         let taken = seat.taken();

@@ -10,7 +10,7 @@ use bus_core::wire::*;
 use bus_daemon::Credentials;
 use bus_daemon::broker::*;
 
-use crate::bench::{Bench, PID, UID, receiver_hello, rules, sender_hello};
+use crate::bench::{Bench, Outgoing, PID, UID, data, receiver_hello, rules, sender_hello};
 
 #[test]
 fn an_early_receiver_that_says_hello_twice_leaves_no_seat_behind() {
@@ -614,4 +614,35 @@ fn a_second_receiver_is_refused_also_while_the_last_one_leaves_its_lanes() {
     let waits = standby(&mut raw);
     let WelcomeRole::Receiver(welcome) = raw.last::<Welcome>(waits, Kind::Welcome).unwrap().role else { panic!() };
     assert_eq!(welcome.place_in_line, 1);
+}
+
+/// It counted as read while its daemon had not heard that it came back, so lanes were handed out past it.
+#[test]
+fn what_a_receiver_gives_back_it_is_due_until_it_comes_again_or_is_removed() {
+    let mut raw = Raw::new(10);
+    let _ = raw.in_lane();
+    let receiver = raw.receiver();
+    let streamed = raw.connect();
+    raw.hello(streamed, Role::Sender(sender_hello("jobs")));
+    for sequence in 1..=3 {
+        let frame = data(Outgoing { sequence, value: sequence, bytes: 8, flags: 0 });
+        let header = FrameHeader::decode(&frame, raw.broker.frame_limits()).unwrap().unwrap();
+        let now = raw.now();
+        let _ = raw.broker.frame(now, streamed, &header, Content::Borrowed(&frame[HEADER_BYTES..]));
+        raw.turn();
+    }
+    let control = raw.connect();
+    raw.hello(control, Role::Control);
+    // As the receiver counts: all but the Welcome, less what it gave back.
+    let received = |raw: &Raw| raw.heard(receiver).len() as u64 - 1;
+    let due = |raw: &mut Raw| raw.broker.dues().into_iter().find(|(of, _)| *of == receiver).map(|(_, due)| due);
+    assert_eq!(due(&mut raw), Some(received(&raw)));
+    raw.say(control, Kind::Request, &Request::Skip("jobs".parse().unwrap()));
+    assert_eq!(due(&mut raw), Some(received(&raw)), "with the order to give back");
+    raw.say(receiver, Kind::Recalled, &Progress::default());
+    assert_eq!(received(&raw) - 3, due(&mut raw).unwrap(), "two came again");
+    raw.say(control, Kind::Request, &Request::Purge("jobs".parse().unwrap()));
+    assert_eq!(due(&mut raw), Some(received(&raw) - 3));
+    raw.say(receiver, Kind::Recalled, &Progress::default());
+    assert_eq!(due(&mut raw), Some(received(&raw) - 3 - 2), "nothing came again");
 }

@@ -107,7 +107,7 @@ struct Round {
 pub(super) struct Stream {
     /// When its first message was accepted.
     pub(super) head_ns: Option<u64>,
-    /// Frames that have come, and how many of them stand from its first message on.
+    /// Frames that have come and were not given back, and how many of them stand from its first message on.
     pub(super) received: u64,
     pub(super) waiting: u64,
     /// Its daemon is there.
@@ -348,13 +348,24 @@ impl Lanes {
             }
         }
         self.settle_looks();
-        let clock_ns = now_ns();
+        // By one clock the second is never more: whoever says so is not to be waited for.
+        let clock_ns = now_ns().max(stream.head_ns.unwrap_or(0));
         for lane in &mut self.lanes {
             lane.look().map_err(|broken| (lane.id, broken))?;
             lane.second_tail = lane.reader.tail();
         }
         self.round = Round { first_due, due: self.due(), clock_ns };
         Ok(())
+    }
+
+    /// Whether the first message of the stream was there at the first look.
+    fn has_of_first_look(&self, stream: &Stream) -> bool {
+        let Some(head_ns) = stream.head_ns else { return false };
+        // Where nobody shows how far the stream goes, no lane is of this daemon, and there is no order to keep.
+        let shows_due = stream.is_up && self.board().is_some();
+        let begins_at = stream.received.saturating_sub(stream.waiting);
+        // What was accepted later may stand where another was due that an order has removed.
+        !shows_due || begins_at < self.round.first_due && head_ns <= self.round.clock_ns
     }
 
     fn settle_looks(&self) {
@@ -370,10 +381,7 @@ impl Lanes {
             return Ok(None);
         }
         let mut best = stream.head_ns.map(|stamp_ns| (stamp_ns.min(clock_ns), Next::Stream));
-        let begins_at = stream.received.saturating_sub(stream.waiting);
-        // Where nobody shows how far the stream goes, no lane is of this daemon, and there is no order to keep.
-        let shows_due = stream.is_up && self.board().is_some();
-        let mut of_first_look = stream.head_ns.is_some() && (begins_at < self.round.first_due || !shows_due);
+        let mut of_first_look = self.has_of_first_look(&stream);
         for (index, lane) in self.lanes.iter_mut().enumerate() {
             if lane.waits_for_stream(stream.is_up) {
                 continue;

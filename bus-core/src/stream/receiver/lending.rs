@@ -33,6 +33,9 @@ const KEPT_BYTES: usize = 2 * 1024 * 1024;
 /// How long a try waits for a frame that the daemon is about to write.
 const STREAM_PATIENCE: Duration = Duration::from_millis(50);
 
+/// How often it looks meanwhile whether that is due still: what an order removes does not come.
+const STREAM_LOOK: Duration = Duration::from_millis(1);
+
 /// How often a receiver without a daemon looks whether there is one again.
 pub(super) const DAEMON_LOOK: Duration = Duration::from_millis(20);
 
@@ -397,7 +400,16 @@ impl StreamReceiver {
             Wait::Until(deadline) => deadline.min(now + DAEMON_LOOK),
             Wait::Forever => now + DAEMON_LOOK,
         };
-        match connection.wait(Interest::Readable, Some(until)) {
+        let (received, _) = state.receiving.inbox.received();
+        let comes = loop {
+            let look = if wait == Wait::Never { until.min(Instant::now() + STREAM_LOOK) } else { until };
+            match connection.wait(Interest::Readable, Some(look)) {
+                Ok(None) if !state.lanes.stream_is_due(received) => return Ok(state),
+                Ok(None) if Instant::now() < until => {}
+                comes => break comes,
+            }
+        };
+        match comes {
             Ok(None) if wait == Wait::Never => return Err(NoMessage::Empty),
             Ok(None) if is_late(wait) => return Err(NoMessage::Timeout),
             Ok(None) => {}

@@ -271,15 +271,15 @@ impl Receiving {
         }
         self.progress.taken = self.progress.acked;
         while let Some(frame) = self.inbox.front().map_err(|_| Broken)?.filter(|_| self.inbox.has_order()) {
-            let body = match frame.kind {
-                Kind::Deliver => Vec::new(),
-                _ => self.inbox.front_bytes()[HEADER_BYTES..].to_vec(),
-            };
-            self.inbox.pop_front();
-            match frame.kind {
-                Kind::Deliver => self.given_back.clear(),
-                kind => self.notice(kind, &body)?,
+            if frame.kind == Kind::Deliver {
+                // Until the daemon has answered with it, or without it, lanes are not to go past it.
+                self.inbox.give_front_back();
+                self.given_back.clear();
+                continue;
             }
+            let body = self.inbox.front_bytes()[HEADER_BYTES..].to_vec();
+            self.inbox.pop_front();
+            self.notice(frame.kind, &body)?;
         }
         Ok(())
     }

@@ -583,7 +583,8 @@ impl Broker {
     }
 
     /// How many frames each receiver of lanes will have been sent when all is sent that there is now; those
-    /// for whom that has changed. To be shown to them before anything is written to anybody.
+    /// for whom that has changed. To be shown to them before anything is written to anybody. What it gives back
+    /// it does not count, either: it is due from then on, until it comes again or is removed.
     pub fn dues(&mut self) -> Vec<(PeerId, u64)> {
         let mut dues = Vec::new();
         for channel_id in &self.laned {
@@ -591,7 +592,7 @@ impl Broker {
             let Some(seat) = &mut channel.seat else { continue };
             let Some(peer) = self.peers.get(seat.peer.slot as usize) else { continue };
             // All frames but the Welcome.
-            let due = peer.outbox.frames().saturating_sub(1) + (channel.log.end() - seat.base) + seat.sent_again;
+            let due = peer.outbox.frames().saturating_sub(1) + (channel.log.end() - seat.base);
             if std::mem::replace(&mut seat.due_shown, due) != due {
                 dues.push((seat.peer, due));
             }

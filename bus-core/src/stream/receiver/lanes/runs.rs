@@ -101,9 +101,7 @@ impl Lanes {
         if is_behind || self.round.clock_ns == 0 {
             return false;
         }
-        let shows_due = stream.is_up && self.board().is_some();
-        let begins_at = stream.received.saturating_sub(stream.waiting);
-        let stream_of_first_look = stream.head_ns.is_some() && (begins_at < self.round.first_due || !shows_due);
+        let stream_of_first_look = self.has_of_first_look(&stream);
         let clock_ns = self.round.clock_ns;
         let merge = &mut self.merge;
         merge.clock_ns = clock_ns;
