@@ -302,6 +302,61 @@ fn a_try_after_a_purge_of_the_stream_finds_what_is_in_a_lane() {
     });
 }
 
+/// The next one, which nobody had seen, came with its attempts.
+#[test]
+fn attempts_go_with_a_message_that_is_skipped() {
+    on_stage("skipped", |bus| {
+        let sender = in_lane(bus, "jobs");
+        let mut receiver: Receiver<Vec<u8>> = bus.receiver("jobs").open().unwrap();
+        drain(&sender, &receiver);
+        for text in ["bad", "good", "held", "bad", "last"] {
+            sender.send(text.as_bytes().to_vec()).unwrap();
+        }
+        for attempt in 1..=2 {
+            let bad = receiver.next_delivery_deadline(Instant::now() + PATIENCE).unwrap();
+            assert_eq!((bad.as_slice(), bad.info().attempt), (b"bad".as_slice(), attempt));
+            bad.nack();
+        }
+        assert_eq!(bus.skip("jobs").unwrap().recalled, 1);
+        let good = receiver.next_delivery_deadline(Instant::now() + PATIENCE).unwrap();
+        assert_eq!((good.as_slice(), good.info().attempt, good.info().redelivered), (b"good".as_slice(), 1, false));
+        good.ack();
+        // One that lies behind others is passed over once they are acknowledged.
+        let batch = receiver.next_batch(3, Some(Instant::now() + PATIENCE)).unwrap();
+        assert_eq!(batch.len(), 3);
+        batch.ack_first(0);
+        let held = receiver.next_delivery_deadline(Instant::now() + PATIENCE).unwrap();
+        assert_eq!((held.as_slice(), held.info().attempt), (b"held".as_slice(), 2));
+        assert_eq!(bus.skip("jobs").unwrap().recalled, 1);
+        held.ack();
+        let last = receiver.next_delivery_deadline(Instant::now() + PATIENCE).unwrap();
+        assert_eq!((last.as_slice(), last.info().attempt), (b"last".as_slice(), 2));
+        last.ack();
+        until("all is counted", || ledger(bus).queued + ledger(bus).in_delivery == 0);
+        assert_eq!(ledger(bus).purged, 2);
+    });
+}
+
+/// It was counted twice: as claimed, and as given back.
+#[test]
+fn the_next_receiver_counts_an_attempt_of_a_batch_that_was_given_back_once() {
+    on_stage("given back", |bus| {
+        let sender = in_lane(bus, "jobs");
+        let mut receiver: Receiver<Vec<u8>> = bus.receiver("jobs").open().unwrap();
+        drain(&sender, &receiver);
+        (0..3_u64).for_each(|number| sender.send(number.to_le_bytes().to_vec()).unwrap());
+        let batch = receiver.next_batch(3, Some(Instant::now() + PATIENCE)).unwrap();
+        assert_eq!(batch.len(), 3);
+        batch.ack_first(1);
+        assert_eq!(number(&receiver), 1);
+        drop(receiver);
+        let mut next: Receiver<Vec<u8>> = bus.receiver("jobs").open().unwrap();
+        let last = next.next_delivery_deadline(Instant::now() + PATIENCE).unwrap();
+        assert_eq!((last[0], last.info().attempt), (2, 2));
+        last.ack();
+    });
+}
+
 /// What was sent to a channel that was deleted was told to nobody.
 #[test]
 fn a_deleted_channel_gives_back_what_was_sent_too_late() {

@@ -466,18 +466,13 @@ impl Lanes {
         if lent.record.next.logical <= lane.reader.head().logical {
             return true;
         }
-        let through = lane.skips.passed(lent.record.next);
         lane.reader.say_seen();
-        lane.reader.acknowledge(through);
+        let through = lane.acknowledge_through(lent.record.next);
         if lane.next.logical < through.logical {
             // It was lent before the lane was given again.
             (lane.next, lane.head) = (through, None);
         }
         lane.sequence = lane.sequence.max(lent.record.header.sequence);
-        if !lane.given_back.is_empty() {
-            lane.given_back.remove(0);
-            lane.reader.give_back(lane.given_back.first().copied().unwrap_or(0));
-        }
         lane.ring_when_worth_it();
         true
     }
@@ -492,9 +487,7 @@ impl Lanes {
             }
             lane.given_back[place] += 1;
             (lane.next, lane.head) = (lane.reader.head(), None);
-            let head = lane.given_back.first().copied().unwrap_or(0);
-            // The claim that stands counts one attempt.
-            lane.reader.give_back(head.saturating_sub(1));
+            lane.say_given_back();
         }
     }
 

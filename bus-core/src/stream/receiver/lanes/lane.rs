@@ -9,7 +9,7 @@ use crate::lane::board::Board;
 use crate::lane::doorbell::{Doorbell, Ringer};
 use crate::lane::layout::PAGE_BYTES;
 use crate::lane::region::{Access, MemoryFile};
-use crate::lane::ring::{Broken, Limits, Reader, Record, Start};
+use crate::lane::ring::{Broken, Limits, Position, Reader, Record, Start};
 use crate::lane::stamp::now_ns;
 use crate::name::ChannelName;
 use crate::stream::handover::exactly;
@@ -120,13 +120,34 @@ impl Lane {
     pub(super) fn skip(&mut self, record: &Record) {
         self.sequence = self.sequence.max(record.header.sequence);
         if self.next == self.reader.head() {
-            self.reader.acknowledge(record.next);
             self.skips.untold += 1;
+            self.next = self.acknowledge_through(record.next);
         } else {
             // Once those before it are.
             self.skips.note(self.next, record.next);
+            self.next = record.next;
         }
-        self.next = record.next;
+    }
+
+    /// Acknowledges everything before a position, and what was passed over behind it. Returns how far that goes.
+    #[inline]
+    pub(super) fn acknowledge_through(&mut self, through: Position) -> Position {
+        let through = self.skips.passed(through);
+        let gone = through.messages - self.messages();
+        self.reader.acknowledge(through);
+        if !self.given_back.is_empty() {
+            // Attempts are those of a message, and go with it.
+            self.given_back.drain(..self.given_back.len().min(gone as usize));
+            self.say_given_back();
+        }
+        through
+    }
+
+    /// Says how often the head was given back, for the next receiver.
+    pub(super) fn say_given_back(&mut self) {
+        let head = self.given_back.first().copied().unwrap_or(0);
+        // The claim that stands counts one attempt.
+        self.reader.give_back(head.saturating_sub(1));
     }
 
     /// How many were skipped since this was asked last.
