@@ -14,7 +14,9 @@ use bus_core::lane::doorbell::{Doorbell, Ringer, doorbell};
 use bus_core::lane::layout::{NOBODY, PAGE_BYTES, data};
 use bus_core::lane::memory::Memory as _;
 use bus_core::lane::region::{Access, Map, MemoryFile};
-use bus_core::lane::ring::{Counts, Limits, Position, Start, at_rest, counts, walk, write_cursor};
+use bus_core::lane::ring::{
+    Counts, Limits, Position, Start, at_rest, believed, counts, ends_record, walk, write_cursor,
+};
 use bus_core::wire::{LaneEnd, LaneId, LaneStart};
 
 use rustix::net::sockopt::{socket_domain, socket_type};
@@ -58,6 +60,19 @@ impl LaneBooks for Books {
 
     fn position(&self, lane: LaneId) -> Option<LaneStart> {
         self.lock().get(&lane)?.cursor.as_ref().and_then(|cursor| at_rest(cursor).start).map(lane_start)
+    }
+
+    fn believed(&self, lane: LaneId) -> Option<LaneStart> {
+        believed(&self.lock().get(&lane)?.data).map(lane_start)
+    }
+
+    fn ends_record(&self, lane: LaneId, at: LaneStart, message_max_bytes: u32) -> bool {
+        let all = self.lock().get_mut(&lane).and_then(|heads| heads.all().ok());
+        // As in `walk`.
+        let Some((map, bytes)) = all else { return true };
+        let LaneStart { logical, place, messages } = at;
+        let limits = Limits { ring_bytes: (bytes - PAGE_BYTES) as u64, message_max_bytes };
+        ends_record(&*map, limits, Start { logical, place, messages, taken: messages })
     }
 
     fn walk(

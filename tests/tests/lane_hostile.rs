@@ -92,6 +92,28 @@ fn a_forged_cursor_does_not_stop_its_sender_from_coming_back() {
     });
 }
 
+/// It says that it stands within a message and goes. The next one was sent there, found no message, and the sender was said
+/// to have written nonsense.
+#[test]
+fn who_comes_after_a_liar_is_given_what_that_did_not_acknowledge() {
+    on_stage("liar", |_, bus| {
+        let (sender, receiver, data, cursor) = lane(bus, "jobs");
+        let (tail, messages) = (data.load(data::TAIL), data.load(data::MESSAGES));
+        (100..200).for_each(|number| sender.send(bytes(number)).unwrap());
+        let within = tail + 16;
+        cursor.store(cursor::SLOTS + 2, within);
+        cursor.store(cursor::SLOTS + 3, messages);
+        cursor.store(cursor::HEAD, within | 1);
+        drop(receiver);
+        let next: Receiver<Vec<u8>> = bus.receiver("jobs").open().unwrap();
+        for number in 100..200 {
+            assert_eq!(next.recv_timeout(PATIENCE).unwrap(), bytes(number));
+        }
+        until("everything is acknowledged", || sender.is_empty());
+        assert!(sender.is_in_lane(), "nobody blames it");
+    });
+}
+
 const WORDS: [usize; 7] =
     [data::TAIL, data::MESSAGES, data::GENERATION, data::SETTLED, data::READER, data::WAITING, data::WOKEN];
 

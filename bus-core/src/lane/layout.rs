@@ -17,6 +17,9 @@
 //!           | woken        epoch          |              384 +-----------------------------+
 //!           |   from       processor, + 1 |                  |                             |
 //!       384 +-----------------------------+                  |                             |
+//!           | believed     as a cursor:   |                  |                             |
+//!           |   head, slot 0, slot 1      |                  |                             |
+//!       512 +-----------------------------+                  |                             |
 //!           | nothing                     |                  |                             |
 //!      4096 +-----------------------------+                  | nothing                     |
 //!           | ring: record, record, jump, |             4096 +-----------------------------+
@@ -83,6 +86,9 @@ pub mod data {
     pub const WOKEN: usize = 34;
     /// On which processor the sender ran then, and 1; 0 before that.
     pub const WOKEN_FROM: usize = 35;
+    /// How far the sender has believed its receivers, as a [cursor](super::cursor::HEAD) has it, and its slots behind that: a
+    /// record of it ends there, and what lies before may be written over.
+    pub const BELIEVED: usize = 48;
 }
 
 /// The generation of no receiver at all: what is in the lane its sender sends by other ways.

@@ -33,6 +33,13 @@ pub enum Note {
         /// The limit, the figure and the remedy.
         reason: String,
     },
+    /// What a receiver that has left had written in its lane cannot be.
+    Disbelieved {
+        /// Who.
+        who: Who,
+        /// What, and what becomes of it.
+        reason: String,
+    },
     /// A channel was made.
     ChannelMade(ChannelName),
     /// A channel has gone by itself: nothing held it any more.

@@ -124,6 +124,10 @@ fn tell(note: Note) {
             let channel = channel.as_ref().map(|channel| channel.as_str());
             tracing::warn!(role, channel, pid, uid, name, reason, "a limit is met");
         }
+        Note::Disbelieved { who: Who { role, channel, pid, uid, name }, reason } => {
+            let channel = channel.as_ref().map(|channel| channel.as_str());
+            tracing::warn!(role, channel, pid, uid, name, reason, "what a receiver has left in a lane is not believed");
+        }
         Note::ChannelMade(channel) => tracing::debug!(%channel, "a channel was created"),
         Note::ChannelVanished(channel) => tracing::debug!(%channel, "a channel vanished: nothing held it any more"),
         Note::ChannelDeleted { channel, messages } => tracing::debug!(%channel, messages, "a channel was deleted"),

@@ -481,6 +481,24 @@ fn a_lane_that_its_receiver_cannot_have_goes_back_to_the_stream_with_its_sender(
     assert_eq!(raw.closed, [sender], "it comes back without its lane, and sends again what is in there");
 }
 
+/// Its pid was nowhere: the next one found no message where it had said that it stood, and the sender was blamed.
+#[test]
+fn a_receiver_that_has_lied_of_where_it_stood_is_named_once_it_is_gone() {
+    let (mut raw, _, receiver, lane) = with_a_given_lane();
+    raw.broker.disconnected(raw.now(), receiver);
+    raw.turn();
+    while raw.broker.poll_note().is_some() {}
+    let start = Some(LaneStart { logical: 1 << 40, place: 8, messages: 1 << 30 });
+    let now = raw.now();
+    raw.broker.cursor_at_rest(now, lane, Some(AtRest { start, taken: 0, given_back: 0 }));
+    let notes: Vec<_> = std::iter::from_fn(|| raw.broker.poll_note()).collect();
+    let named = notes.iter().any(|note| matches!(note, Note::Disbelieved { who, .. } if who.pid == PID));
+    assert!(named, "{notes:?}");
+    let next = raw.receiver();
+    let given = raw.last::<LaneGiven>(next, Kind::LaneGiven).unwrap();
+    assert_eq!((given.lane, given.start), (lane, LaneStart::default()));
+}
+
 #[test]
 fn a_receiver_that_cannot_have_the_lane_of_a_dead_sender_leaves_it_to_the_next() {
     let (mut raw, sender, receiver, lane) = with_a_given_lane();

@@ -92,6 +92,7 @@ proptest! {
                     reader.give_back(3);
                     let left = at_rest(&&cursors[generation]);
                     prop_assert_eq!((left.given_back, left.taken), (3, reader.head().messages));
+                    prop_assert!(ends_record(&&memories.data, limits, left.start.unwrap()));
                     generation += 1;
                     let next = writer.turn(&cursors[generation], generation as u64);
                     prop_assert_eq!(next.messages, reader.head().messages);

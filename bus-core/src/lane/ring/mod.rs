@@ -122,6 +122,44 @@ pub fn at_rest(memory: &impl Memory) -> AtRest {
     read_at(memory, head)
 }
 
+/// How far the sender of a lane has believed its receivers; `None` while that moves all the time.
+pub fn believed(data: &impl Memory) -> Option<Start> {
+    let mut head = data.load(data::BELIEVED);
+    for _ in 0..BELIEVED_LOOKS_MAX {
+        data.fence(Fence::Acquire);
+        let slot = data::BELIEVED + 1 + 2 * (head & 1) as usize;
+        let (place, messages) = (data.load(slot), data.load(slot + 1));
+        data.fence(Fence::Acquire);
+        match data.load(data::BELIEVED) {
+            again if again == head => return Some(Start { logical: head & !7, place, messages, taken: messages }),
+            moved => head = moved,
+        }
+    }
+    None
+}
+
+/// Whether a record of the sender ends where its receiver has come to, as that says, by what the sender wrote from where it
+/// has believed its receivers on. What no sender writes is no lie of the receiver: whoever reads it finds out.
+pub fn ends_record<D: Memory>(data: &D, limits: Limits, said: Start) -> bool {
+    let same = |at: Start| (at.logical, at.place, at.messages) == (said.logical, said.place, said.messages);
+    for _ in 0..BELIEVED_LOOKS_MAX {
+        let Some(from) = believed(data) else { return false };
+        if from.logical >= said.logical {
+            return same(from);
+        }
+        let end = walk(data, limits, from, |_, record| record.next.logical <= said.logical);
+        // Pairs with (B) in the writer: if this still stands, nothing that was walked over was written over before.
+        data.fence(Fence::Acquire);
+        if believed(data) == Some(from) {
+            return end.map_or(true, same);
+        }
+    }
+    false
+}
+
+/// How often what a sender believes is looked at while that moves: of a receiver that takes nothing more it moves once.
+const BELIEVED_LOOKS_MAX: u32 = 100;
+
 /// How often a head that moves is looked at, before it is taken as it is.
 const LOOKS_MAX: u32 = 10_000;
 

@@ -22,7 +22,9 @@ struct Model {
 
 impl Model {
     fn data() -> Self {
-        Self::new(&[data::TAIL, data::MESSAGES, data::GENERATION, data::READER, data::WAITING, data::WOKEN], RING_WORDS)
+        let words = [data::TAIL, data::MESSAGES, data::GENERATION, data::READER, data::WAITING, data::WOKEN];
+        let believed: Vec<usize> = (data::BELIEVED..data::BELIEVED + 5).collect();
+        Self::new(&[&words[..], &believed[..]].concat(), RING_WORDS)
     }
 
     fn cursor() -> Self {

@@ -296,6 +296,10 @@ fn a_head_within_a_payload_of_records_is_not_believed() {
             let start = writer.turn(&next_cursor, 1);
             assert_eq!((start.logical, start.messages, start.taken), (0, 0, writer.messages()));
             let limits = Limits { ring_bytes: RING, message_max_bytes: 4096 };
+            let lie = at_rest(&memories.cursor).start.unwrap();
+            assert!(!ends_record(&memories.data, limits, lie), "and the daemon finds it out as well");
+            let said = Start { place: RECORD_BYTES, ..lie };
+            assert!(!ends_record(&memories.data, limits, said));
             let mut next = Reader::new(&memories.data, &next_cursor, limits, 1, start);
             next.look().unwrap();
             let mut at = next.head();
@@ -322,8 +326,14 @@ fn what_a_liar_lets_go_of_is_not_written_over() {
     assert_eq!(write(&mut writer, sent + 1, &text), Err(NotWritten::Broken(Broken::Head)));
     // Where one of its own begins it is as good as any other.
     say_head(&memories.cursor, 10 * 4 * RECORD_BYTES, 10);
+    let limits = Limits { ring_bytes: RING_BYTES, message_max_bytes: 4096 };
+    let place = 10 * 4 * RECORD_BYTES;
+    let at = Start { place, ..at_rest(&memories.cursor).start.unwrap() };
+    assert!(ends_record(&memories.data, limits, at) && believed(&memories.data).unwrap().logical == 0);
     write(&mut writer, sent + 1, &text).unwrap();
     assert_eq!(writer.acknowledged(), 10);
+    assert!(ends_record(&memories.data, limits, at) && believed(&memories.data).unwrap().logical == at.logical);
+    assert!(!ends_record(&memories.data, limits, Start::default()), "that is written over");
 }
 
 /// Counts what is loaded.

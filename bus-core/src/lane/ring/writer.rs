@@ -83,6 +83,7 @@ impl<D: Memory, C: Memory> Writer<D, C> {
         (self.messages, self.acknowledged, self.head, self.start) =
             (start.messages, start.messages, start.logical, start);
         self.marks.begin_at(start.logical);
+        self.show_believed(start.place);
         self.publish();
     }
 
@@ -217,10 +218,36 @@ impl<D: Memory, C: Memory> Writer<D, C> {
             return Ok(());
         }
         let Some((head, messages)) = seen? else { return Ok(()) };
-        (self.head, self.acknowledged) = (head, messages);
-        self.marks.forget(head);
+        self.believe(head, messages);
         self.note_seen();
         Ok(())
+    }
+
+    fn believe(&mut self, head: u64, messages: u64) {
+        if head == self.head {
+            return;
+        }
+        (self.head, self.acknowledged) = (head, messages);
+        self.marks.forget(head);
+        self.show_believed(self.place_of(head));
+    }
+
+    /// Says how far the receiver is believed, so that others can tell whether it lied once it is gone: from there on they
+    /// find this end's records.
+    fn show_believed(&self, place: u64) {
+        let slot = (!self.data.load(data::BELIEVED) & 1) as usize;
+        // As a receiver does with its cursor, (P) and (H).
+        self.data.fence(Fence::Release);
+        self.data.store(data::BELIEVED + 1 + 2 * slot, place);
+        self.data.store(data::BELIEVED + 2 + 2 * slot, self.acknowledged);
+        self.data.fence(Fence::Release);
+        self.data.store(data::BELIEVED, self.head | slot as u64);
+        // (B) Whoever sees what is written over this end's records sees that they were given away.
+        self.data.fence(Fence::Release);
+    }
+
+    fn place_of(&self, logical: u64) -> u64 {
+        self.places.place_of(logical).unwrap_or_else(|| self.places.place())
     }
 
     /// How far the receiver has acknowledged, in logical bytes and in messages; `None` before it has begun.
@@ -280,8 +307,7 @@ impl<D: Memory, C: Memory> Writer<D, C> {
             // It may have been handed everything.
             Err(_) => (believed, self.messages),
         };
-        let place = self.places.place_of(logical).unwrap_or_else(|| self.places.place());
-        Start { logical, place, messages, taken: taken.clamp(messages, self.messages) }
+        Start { logical, place: self.place_of(logical), messages, taken: taken.clamp(messages, self.messages) }
     }
 
     /// Makes everything that was written visible.
@@ -346,8 +372,7 @@ impl<D: Memory, C: Memory> Writer<D, C> {
         self.data.fence(Fence::Sequential);
         let start = self.start_of_next();
         self.note_seen();
-        (self.head, self.acknowledged) = (start.logical, start.messages);
-        self.marks.forget(self.head);
+        self.believe(start.logical, start.messages);
         (self.cursor, self.start, self.rung) = (cursor, start, 0);
         if self.cursor.words() > 0 {
             // Before anything is written over that this one has let go of: until then the receiver before it has the

@@ -17,6 +17,16 @@ pub trait LaneBooks: std::fmt::Debug + Send {
     /// Where its receiver stands, if it has one and that has begun.
     fn position(&self, lane: LaneId) -> Option<LaneStart>;
 
+    /// How far its sender has believed its receivers: it has not written over what lies behind that.
+    fn believed(&self, _: LaneId) -> Option<LaneStart> {
+        None
+    }
+
+    /// Whether a record of its sender ends there.
+    fn ends_record(&self, _: LaneId, _: LaneStart, _message_max_bytes: u32) -> bool {
+        true
+    }
+
     /// Walks over its messages from a place on, as long as `each` says so. Returns where it came to.
     fn walk(
         &self,

@@ -154,6 +154,7 @@ impl Broker {
             open: true,
             proof,
             honoured: 0,
+            left_by: None,
         };
         if !by_sender {
             new.mark(published);

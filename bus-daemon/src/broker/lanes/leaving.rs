@@ -9,6 +9,7 @@ use super::orders::{AtRest, LaneAction};
 use super::{ATTEMPTS_MAX, FREEZE_AGAIN_MS, State};
 use crate::broker::account::AccountId;
 use crate::broker::channel::{ChannelId, Tally};
+use crate::broker::notes::Note;
 use crate::broker::peer::PeerId;
 use crate::broker::{Action, Broker, millis};
 
@@ -16,10 +17,12 @@ impl Broker {
     /// The receiver that had the seat has left it: where it stood in its lanes is to be found out.
     pub(in crate::broker) fn leave_lanes(&mut self, id: PeerId, channel_id: ChannelId) {
         self.forget_tickets_to(id);
+        let who = self.who(id);
         for index in 0..self.channel(channel_id).lanes.len() {
             let lane = &mut self.channel_mut(channel_id).lanes[index];
             if matches!(lane.state, State::Given(_)) {
                 lane.state = State::Leaving;
+                lane.left_by = Some(who.clone());
                 let lane = lane.id;
                 self.actions.push_back(Action::Lane(LaneAction::FreezeCursor(lane)));
             }
@@ -60,22 +63,36 @@ impl Broker {
     fn rests(&mut self, lane: LaneId, at_rest: AtRest) {
         let Some((channel_id, index)) = self.find_lane(lane) else { return };
         let published = self.published(channel_id, lane);
+        let books = self.books();
+        let believed = books.and_then(|books| books.believed(lane));
+        let ends_record = |at| books.is_none_or(|books| books.ends_record(lane, at, self.message_max_bytes));
+        let is_true = at_rest.start.is_none_or(ends_record);
         let found = &mut self.channel_mut(channel_id).lanes[index];
         found.state = State::Unread;
-        // A receiver can write anything there. Then the next begins where that one did, and all it may have
-        // seen is marked.
-        let possible = |start: &LaneStart| {
-            (found.start.messages..=published).contains(&start.messages) && at_rest.taken <= published
+        let (begun, left_by) = (found.start, found.left_by.take());
+        // A receiver can write anything there. Then the next begins where that one did, or where its sender believed it
+        // last if that is behind, because what lies before is written over; and all it may have seen is marked.
+        let possible = |start: &LaneStart| (begun.messages..=published).contains(&start.messages);
+        let last_true = believed.filter(possible).unwrap_or(begun);
+        let lies = match at_rest.start {
+            Some(start) => !is_true || !possible(&start) || at_rest.taken > published,
+            // It had begun, if its sender believed it.
+            None => last_true.messages > begun.messages,
         };
-        let at_rest = match at_rest.start {
-            Some(start) if !possible(&start) => AtRest { start: None, taken: published, given_back: 0 },
-            _ => at_rest,
-        };
-        let start = at_rest.start.unwrap_or(found.start);
+        let at_rest = if lies { AtRest { start: None, taken: published, given_back: 0 } } else { at_rest };
+        let start = at_rest.start.unwrap_or(last_true);
         // What the receiver acknowledged its sender knows if it honoured it, by whichever of its words.
         let receiver = found.generation - u64::from(found.turning);
         let unseen = start.messages > found.start.messages && found.honoured < receiver;
         found.start = start;
+        if let Some(who) = left_by.filter(|_| lies) {
+            let reason = format!(
+                "it has written into its cursor of lane {} what no receiver writes, or the sender of that (pid {}) what no sender writes: the next receiver is given again what lies behind message {}",
+                lane.0, found.pid, start.messages
+            );
+            self.note(Note::Disbelieved { who, reason });
+        }
+        let found = &mut self.channel_mut(channel_id).lanes[index];
         found.attempts.push(LaneAttempts { before: at_rest.taken, times: 1 });
         found.attempts.push(LaneAttempts { before: start.messages + 1, times: at_rest.given_back });
         found.attempts.retain(|seen| seen.before > start.messages && seen.times > 0);

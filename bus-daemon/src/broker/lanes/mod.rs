@@ -24,6 +24,7 @@ use bus_core::wire::{
 
 use super::account::{AccountId, Busy};
 use super::channel::{Channel, ChannelId, Tally};
+use super::notes::Who;
 use super::peer::PeerId;
 use super::{Action, Broker, Fault, Refusal};
 
@@ -76,6 +77,8 @@ pub(super) struct Lane {
     idle: Idle,
     /// The last receiver that its sender has said it honours.
     honoured: u64,
+    /// The receiver that left it last, until it is known where that stood.
+    left_by: Option<Who>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -244,6 +247,7 @@ impl Broker {
             open: false,
             idle: if asked { Idle::Stays } else { Idle::since(now_ms) },
             honoured: 0,
+            left_by: None,
         };
         self.add_lane(channel_id, new);
         self.actions.push_back(Action::Lane(LaneAction::Make(lane, size)));
