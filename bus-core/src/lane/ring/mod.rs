@@ -142,7 +142,7 @@ pub fn believed(data: &impl Memory) -> Option<Start> {
 /// has believed its receivers on. What no sender writes is no lie of the receiver: whoever reads it finds out.
 pub fn ends_record<D: Memory>(data: &D, limits: Limits, said: Start) -> bool {
     let same = |at: Start| (at.logical, at.place, at.messages) == (said.logical, said.place, said.messages);
-    for _ in 0..BELIEVED_LOOKS_MAX {
+    for _ in 0..WALKS_MAX {
         let Some(from) = believed(data) else { return false };
         if from.logical >= said.logical {
             return same(from);
@@ -157,8 +157,11 @@ pub fn ends_record<D: Memory>(data: &D, limits: Limits, said: Start) -> bool {
     false
 }
 
-/// How often what a sender believes is looked at while that moves: of a receiver that takes nothing more it moves once.
+/// How often what a sender believes is looked at while that moves.
 const BELIEVED_LOOKS_MAX: u32 = 100;
+
+/// How often is walked from there, which may be far: of a receiver that takes nothing more it moves once.
+const WALKS_MAX: u32 = 3;
 
 /// How often a head that moves is looked at, before it is taken as it is.
 const LOOKS_MAX: u32 = 10_000;
