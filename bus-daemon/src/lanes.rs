@@ -15,7 +15,7 @@ use bus_core::lane::layout::{NOBODY, PAGE_BYTES, data};
 use bus_core::lane::memory::Memory as _;
 use bus_core::lane::region::{Access, Map, MemoryFile};
 use bus_core::lane::ring::{
-    Counts, Limits, Position, Start, at_rest, believed, counts, ends_record, walk, write_cursor,
+    Counts, Limits, Position, Start, at_rest, believed, counts, record_end, walk, write_cursor,
 };
 use bus_core::wire::{LaneEnd, LaneId, LaneStart};
 
@@ -66,13 +66,13 @@ impl LaneBooks for Books {
         believed(&self.lock().get(&lane)?.data).map(lane_start)
     }
 
-    fn ends_record(&self, lane: LaneId, at: LaneStart, message_max_bytes: u32) -> bool {
+    fn record_end(&self, lane: LaneId, said: LaneStart, message_max_bytes: u32) -> Option<LaneStart> {
         let all = self.lock().get_mut(&lane).and_then(|heads| heads.all().ok());
         // As in `walk`.
-        let Some((map, bytes)) = all else { return true };
-        let LaneStart { logical, place, messages } = at;
+        let Some((map, bytes)) = all else { return Some(said) };
+        let LaneStart { logical, place, messages } = said;
         let limits = Limits { ring_bytes: (bytes - PAGE_BYTES) as u64, message_max_bytes };
-        ends_record(&*map, limits, Start { logical, place, messages, taken: messages })
+        record_end(&*map, limits, Start { logical, place, messages, taken: messages }).map(lane_start)
     }
 
     fn walk(

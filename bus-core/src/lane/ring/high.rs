@@ -92,7 +92,9 @@ proptest! {
                     reader.give_back(3);
                     let left = at_rest(&&cursors[generation]);
                     prop_assert_eq!((left.given_back, left.taken), (3, reader.head().messages));
-                    prop_assert!(ends_record(&&memories.data, limits, left.start.unwrap()));
+                    let left = left.start.unwrap();
+                    let end = record_end(&&memories.data, limits, left).map(|end| (end.logical, end.place, end.messages));
+                    prop_assert_eq!(end, Some((left.logical, left.place, left.messages)));
                     generation += 1;
                     let next = writer.turn(&cursors[generation], generation as u64);
                     prop_assert_eq!(next.messages, reader.head().messages);

@@ -138,23 +138,23 @@ pub fn believed(data: &impl Memory) -> Option<Start> {
     None
 }
 
-/// Whether a record of the sender ends where its receiver has come to, as that says, by what the sender wrote from where it
-/// has believed its receivers on. What no sender writes is no lie of the receiver: whoever reads it finds out.
-pub fn ends_record<D: Memory>(data: &D, limits: Limits, said: Start) -> bool {
-    let same = |at: Start| (at.logical, at.place, at.messages) == (said.logical, said.place, said.messages);
+/// The end of a record of the sender where its receiver has come to, as that says, by what the sender wrote from where it
+/// has believed its receivers on; `None` where no record ends, and with its own place and count. What no sender writes is
+/// no lie of the receiver: whoever reads it finds out.
+pub fn record_end<D: Memory>(data: &D, limits: Limits, said: Start) -> Option<Start> {
     for _ in 0..WALKS_MAX {
-        let Some(from) = believed(data) else { return false };
+        let from = believed(data)?;
         if from.logical >= said.logical {
-            return same(from);
+            return (from.logical == said.logical).then_some(from);
         }
         let end = walk(data, limits, from, |_, record| record.next.logical <= said.logical);
         // Pairs with (B) in the writer: if this still stands, nothing that was walked over was written over before.
         data.fence(Fence::Acquire);
         if believed(data) == Some(from) {
-            return end.map_or(true, same);
+            return end.map_or(Some(said), |end| (end.logical == said.logical).then_some(end));
         }
     }
-    false
+    None
 }
 
 /// How often what a sender believes is looked at while that moves.

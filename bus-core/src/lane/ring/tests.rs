@@ -297,9 +297,9 @@ fn a_head_within_a_payload_of_records_is_not_believed() {
             assert_eq!((start.logical, start.messages, start.taken), (0, 0, writer.messages()));
             let limits = Limits { ring_bytes: RING, message_max_bytes: 4096 };
             let lie = at_rest(&memories.cursor).start.unwrap();
-            assert!(!ends_record(&memories.data, limits, lie), "and the daemon finds it out as well");
+            assert_eq!(record_end(&memories.data, limits, lie), None, "and the daemon finds it out as well");
             let said = Start { place: RECORD_BYTES, ..lie };
-            assert!(!ends_record(&memories.data, limits, said));
+            assert_eq!(record_end(&memories.data, limits, said), None);
             let mut next = Reader::new(&memories.data, &next_cursor, limits, 1, start);
             next.look().unwrap();
             let mut at = next.head();
@@ -329,11 +329,15 @@ fn what_a_liar_lets_go_of_is_not_written_over() {
     let limits = Limits { ring_bytes: RING_BYTES, message_max_bytes: 4096 };
     let place = 10 * 4 * RECORD_BYTES;
     let at = Start { place, ..at_rest(&memories.cursor).start.unwrap() };
-    assert!(ends_record(&memories.data, limits, at) && believed(&memories.data).unwrap().logical == 0);
+    assert!(record_end(&memories.data, limits, at).is_some() && believed(&memories.data).unwrap().logical == 0);
+    let elsewhere = Start { place: 0, messages: 99, ..at };
+    assert_eq!(record_end(&memories.data, limits, elsewhere).map(|end| (end.place, end.messages)), Some((place, 10)));
     write(&mut writer, sent + 1, &text).unwrap();
     assert_eq!(writer.acknowledged(), 10);
-    assert!(ends_record(&memories.data, limits, at) && believed(&memories.data).unwrap().logical == at.logical);
-    assert!(!ends_record(&memories.data, limits, Start::default()), "that is written over");
+    assert!(
+        record_end(&memories.data, limits, at).is_some() && believed(&memories.data).unwrap().logical == at.logical
+    );
+    assert_eq!(record_end(&memories.data, limits, Start::default()), None, "that is written over");
 }
 
 /// Counts what is loaded.

@@ -202,6 +202,8 @@ impl StreamReceiver {
             skipped += told.messages;
         }
         if skipped > 0 {
+            // What was passed over makes room.
+            state.lanes.ring_for_those_who_wait();
             self.write(state);
             self.leave_to_keeper(state);
             if state.connection.is_none() {
@@ -392,6 +394,7 @@ impl StreamReceiver {
     ) -> Result<MutexGuard<'a, State>, NoMessage> {
         // It may be due only once it is told that there is room.
         self.tell(&mut state, true);
+        state.lanes.ring_for_those_who_wait();
         let Some(connection) = state.connection.clone() else { return Ok(state) };
         let now = Instant::now();
         let until = match wait {

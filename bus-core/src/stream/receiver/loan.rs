@@ -56,7 +56,11 @@ impl<'a> Loan<'a> {
         match self.held {
             Held::Nothing => {}
             Held::Progress => self.endpoint.take_back(&mut state),
-            Held::Rings => self.endpoint.take_rings_back(&mut state),
+            Held::Rings => {
+                self.endpoint.take_rings_back(&mut state);
+                // Once it had rung, the keeper had nothing more to see to, also of the stream.
+                self.endpoint.leave_to_keeper(&state);
+            }
         }
         Some(state)
     }

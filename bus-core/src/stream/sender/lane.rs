@@ -28,6 +28,10 @@ const MOVE_PATIENCE: Duration = Duration::from_millis(50);
 /// How long the stream is used before that is tried again.
 const MOVE_PAUSE: Duration = Duration::from_millis(500);
 
+/// When a sender that sleeps for room looks once more by itself: no processor keeps what it has stored to itself for so
+/// long. From then on its receiver rings.
+const SETTLING: Duration = Duration::from_millis(1);
+
 /// For how long a sender that spins leaves its state to others: a fraction of a microsecond.
 const SPINS: u32 = 16;
 
@@ -94,7 +98,8 @@ impl StreamSender {
         put: impl Fn(&mut SenderLane, u64, u64) -> Result<P, NotWritten>,
         wait: Wait,
     ) -> Result<InLane<'a, P>, PushError> {
-        let (mut waits, mut looked, mut shortage) = (false, false, Shortage::new(wait, self.options.waiting));
+        let (mut waits, mut looked, mut slept) = (false, false, false);
+        let mut shortage = Shortage::new(wait, self.options.waiting);
         let outcome = loop {
             if matches!(state.link, Link::Closed) || self.lacks_receiver(&mut state) {
                 break Err(PushError::Disconnected);
@@ -168,7 +173,9 @@ impl StreamSender {
                 state = self.spin(state, stamp_ns);
                 continue;
             }
-            let until = shortage.deadline(stamp_ns);
+            // What the receiver acknowledged before it could see that it is waited for may not have been seen, either.
+            let settled = (!std::mem::replace(&mut slept, true)).then(|| Instant::now() + SETTLING);
+            let until = shortage.deadline(stamp_ns).into_iter().chain(settled).min();
             state = match state.link {
                 Link::Up(_) if !state.reading => self.wait_for_news(state, until),
                 // Whoever reads may not listen to the bell.

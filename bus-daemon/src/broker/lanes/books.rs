@@ -22,9 +22,10 @@ pub trait LaneBooks: std::fmt::Debug + Send {
         None
     }
 
-    /// Whether a record of its sender ends there.
-    fn ends_record(&self, _: LaneId, _: LaneStart, _message_max_bytes: u32) -> bool {
-        true
+    /// The end of a record of its sender where a receiver says that it stands, with its own place and count; `None` where
+    /// none ends.
+    fn record_end(&self, _: LaneId, said: LaneStart, _message_max_bytes: u32) -> Option<LaneStart> {
+        Some(said)
     }
 
     /// Walks over its messages from a place on, as long as `each` says so. Returns where it came to.

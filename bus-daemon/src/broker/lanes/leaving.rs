@@ -65,21 +65,26 @@ impl Broker {
         let published = self.published(channel_id, lane);
         let books = self.books();
         let believed = books.and_then(|books| books.believed(lane));
-        let ends_record = |at| books.is_none_or(|books| books.ends_record(lane, at, self.message_max_bytes));
-        let is_true = at_rest.start.is_none_or(ends_record);
+        let record_end = |said| match books {
+            Some(books) => books.record_end(lane, said, self.message_max_bytes),
+            None => Some(said),
+        };
+        let true_end = at_rest.start.and_then(record_end);
         let found = &mut self.channel_mut(channel_id).lanes[index];
         found.state = State::Unread;
         let (begun, left_by) = (found.start, found.left_by.take());
         // A receiver can write anything there. Then the next begins where that one did, or where its sender believed it
-        // last if that is behind, because what lies before is written over; and all it may have seen is marked.
+        // last if that is behind, because what lies before is written over; and all it may have seen is marked. Where a
+        // record ends it is the sender that says the rest, whatever else is a lie: so the sender believes it as well.
         let possible = |start: &LaneStart| (begun.messages..=published).contains(&start.messages);
         let last_true = believed.filter(possible).unwrap_or(begun);
         let lies = match at_rest.start {
-            Some(start) => !is_true || !possible(&start) || at_rest.taken > published,
+            Some(start) => true_end != Some(start) || !possible(&start) || at_rest.taken > published,
             // It had begun, if its sender believed it.
             None => last_true.messages > begun.messages,
         };
-        let at_rest = if lies { AtRest { start: None, taken: published, given_back: 0 } } else { at_rest };
+        let true_end = true_end.filter(possible);
+        let at_rest = if lies { AtRest { start: true_end, taken: published, given_back: 0 } } else { at_rest };
         let start = at_rest.start.unwrap_or(last_true);
         // What the receiver acknowledged its sender knows if it honoured it, by whichever of its words.
         let receiver = found.generation - u64::from(found.turning);
