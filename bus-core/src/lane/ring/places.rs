@@ -38,7 +38,7 @@ pub(super) struct Places {
 pub enum Growth {
     /// It takes more of its memory.
     WhenFull,
-    /// It stays as it is, unless it holds less than [some messages](HELD_MESSAGES) of the length asked for.
+    /// It stays as it is, unless it holds fewer than eight messages of the length asked for.
     Withheld,
 }
 
