@@ -18,7 +18,8 @@
 #[non_exhaustive]
 pub enum Waiting {
     /// A receiver looks again for 20 µs where that paid the last time, and then sleeps: waking costs about as
-    /// much. A sender sleeps.
+    /// much. If its sender ran on the same processor it makes way for that once instead. A sender whose lane is full, and
+    /// could take more memory, makes way for up to 50 µs; else it sleeps.
     #[default]
     Adaptive,
     /// Looks again and again, and at what the daemon says once in a millisecond: it has a processor to itself, and

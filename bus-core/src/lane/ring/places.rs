@@ -2,9 +2,9 @@
 //!
 //! What is published and not acknowledged lies in *runs*, one behind the other in logical order, anywhere in
 //! the ring. Between two of them stands a jump. The ring is used up to its soft end, which doubles when it is
-//! full: so a lane whose receiver keeps up stays in the cache, and one whose receiver is away takes what its
-//! window allows. Once the receiver has caught up again it is as short as it was at first: the sender looks for that
-//! whenever it has written so much as fits into it.
+//! full, unless [growth](Growth) is withheld: so a lane whose receiver keeps up stays in the cache, and one whose
+//! receiver is away takes what its window allows. Once the receiver has caught up again it is as short as it was at
+//! first: the sender looks for that whenever it has written so much as fits into it.
 //!
 //! A place may be *reserved* for a message that is written before anybody knows when it is sent. Others go around
 //! it; once it is sent, a jump leads there. So there is always room for one where the sender stands.

@@ -36,7 +36,7 @@ use crate::lane::forked::Origin;
 use crate::limits::{DROP_FLUSH_MS, FEED_BUFFER_BYTES};
 use crate::message::{Message, SenderId};
 use crate::name::ChannelName;
-use crate::obstacle::{Closed, Hindrance, Obstacle};
+use crate::obstacle::Hindrance;
 use crate::ticket::Ticket;
 use crate::transport::Connection;
 use crate::waiting::Waiting;
@@ -486,31 +486,6 @@ impl StreamSender {
         let mut state = self.look_around(lock(&self.state));
         let in_lane = state.lane.as_mut().map_or(0, SenderLane::unacknowledged);
         state.sending.unacknowledged() + usize::try_from(in_lane).unwrap_or(usize::MAX)
-    }
-
-    /// What was in the way of the last message that was not sent.
-    pub(crate) fn obstacle(&self) -> Option<Obstacle> {
-        let mut state = lock(&self.state);
-        let channel = self.options.channel.clone();
-        match state.sending.closed() {
-            Some(Closed::Deleted) => return Some(Obstacle::Deleted { channel }),
-            Some(Closed::Refused(text)) => return Some(Obstacle::Refused { channel, text: text.clone() }),
-            None => {}
-        }
-        let rules = state.sending.rules();
-        let (messages, bytes) = (rules.window_messages.into(), rules.window_bytes);
-        Some(match state.hindrance? {
-            Hindrance::Window => Obstacle::Window { channel, messages },
-            Hindrance::WindowBytes => Obstacle::WindowBytes { channel, bytes },
-            Hindrance::Capacity => Obstacle::Capacity { channel, messages: None },
-            Hindrance::Unread => Obstacle::Unread { channel },
-            Hindrance::Lane => {
-                let in_lane = state.lane.as_mut().map_or(0, SenderLane::unacknowledged);
-                Obstacle::Lane { channel, unacknowledged: in_lane + state.sending.unacknowledged() as u64 }
-            }
-            Hindrance::Away => Obstacle::Away { channel },
-            Hindrance::NoReceiver => Obstacle::NoReceiver { channel },
-        })
     }
 
     pub(crate) fn dropped(&self) -> u64 {

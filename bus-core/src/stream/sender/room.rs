@@ -8,12 +8,14 @@
 use std::sync::MutexGuard;
 use std::time::Instant;
 
+use super::mapped::SenderLane;
 use super::sending::RoomAnswer;
 use super::{Link, PushError, State, StreamSender, TRY_PATIENCE, Until, Wait, Written};
 use crate::channel::WhenFull;
 use crate::limits::FEED_BUFFER_BYTES;
-use crate::obstacle::Hindrance;
+use crate::obstacle::{Closed, Hindrance, Obstacle};
 use crate::stream::keeper;
+use crate::stream::session::lock;
 use crate::wire::HEADER_BYTES;
 
 /// What came of asking for room.
@@ -185,6 +187,31 @@ impl StreamSender {
             }
             Link::Away | Link::Up(_) => Ok(()),
         }
+    }
+
+    /// What was in the way of the last message that was not sent.
+    pub(crate) fn obstacle(&self) -> Option<Obstacle> {
+        let mut state = lock(&self.state);
+        let channel = self.options.channel.clone();
+        match state.sending.closed() {
+            Some(Closed::Deleted) => return Some(Obstacle::Deleted { channel }),
+            Some(Closed::Refused(text)) => return Some(Obstacle::Refused { channel, text: text.clone() }),
+            None => {}
+        }
+        let rules = state.sending.rules();
+        let (messages, bytes) = (rules.window_messages.into(), rules.window_bytes);
+        Some(match state.hindrance? {
+            Hindrance::Window => Obstacle::Window { channel, messages },
+            Hindrance::WindowBytes => Obstacle::WindowBytes { channel, bytes },
+            Hindrance::Capacity => Obstacle::Capacity { channel, messages: None },
+            Hindrance::Unread => Obstacle::Unread { channel },
+            Hindrance::Lane => {
+                let in_lane = state.lane.as_mut().map_or(0, SenderLane::unacknowledged);
+                Obstacle::Lane { channel, unacknowledged: in_lane + state.sending.unacknowledged() as u64 }
+            }
+            Hindrance::Away => Obstacle::Away { channel },
+            Hindrance::NoReceiver => Obstacle::NoReceiver { channel },
+        })
     }
 }
 
