@@ -25,6 +25,7 @@ mod options;
 mod payload;
 mod pipes;
 mod process;
+mod processors;
 mod relay;
 mod role;
 mod scenario;

@@ -10,10 +10,10 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::child::Player;
 use crate::ends::{Route, name};
-use crate::lane::processors::Placement;
 use crate::options::Options;
 use crate::payload::{LINE_BYTES, Lines};
 use crate::process::ProcessorUse;
+use crate::processors::Placement;
 use crate::role::Role;
 use crate::server::{Server, program};
 use crate::traffic::{
@@ -38,6 +38,7 @@ pub(crate) struct Flow {
     pub(crate) payload_bytes: usize,
     pub(crate) form: Form,
     pub(crate) taking: Taking,
+    pub(crate) placement: Placement,
 }
 
 /// What one measurement gives: one value, or the percentiles.
@@ -78,18 +79,31 @@ impl Flow {
     }
 
     pub(crate) fn consume(self, server: &Server, lasts: Duration) -> Result<Consumed> {
-        let Self { producers, payload_bytes, form, taking } = self;
+        let Self { producers, payload_bytes, form, taking, placement } = self;
         let place = server.place();
         let role = Consume { place: place.clone(), producers, payload_bytes, taking };
         let produce = |producer| Role::Produce(Produce { place: place.clone(), producer, payload_bytes, form, lasts });
-        consume(&Role::Consume(role), (0..producers).map(produce))
+        consume_at(placement, Some(server), &Role::Consume(role), (0..producers).map(produce))
     }
 }
 
 /// Starts a consumer, then its producers, and lets them go together.
 pub(crate) fn consume(consumer: &Role, producers: impl Iterator<Item = Role>) -> Result<Consumed> {
+    consume_at(Placement::Anywhere, None, consumer, producers)
+}
+
+/// The same, with the consumer and its first producer where they are to run.
+fn consume_at(
+    placement: Placement,
+    server: Option<&Server>,
+    consumer: &Role,
+    producers: impl Iterator<Item = Role>,
+) -> Result<Consumed> {
     let mut consumer = Player::start(consumer)?;
     let mut players = producers.map(|role| Player::start(&role)).collect::<Result<Vec<_>>>()?;
+    if let Some(producer) = players.first() {
+        placement.put([producer.main_thread(), consumer.main_thread()], server.map(Server::main_thread))?;
+    }
     for player in &mut players {
         player.go()?;
     }
@@ -129,7 +143,7 @@ fn ping_pong(server: &Server, placement: Placement, lasts: Duration) -> Result<V
     let place = server.place();
     let mut pong = Player::start(&Role::Pong(Pong { place: place.clone(), payload_bytes: PING_BYTES }))?;
     let mut ping = Player::start(&Role::Ping(Ping { place, payload_bytes: PING_BYTES, lasts }))?;
-    placement.put([ping.main_thread(), pong.main_thread()])?;
+    placement.put([ping.main_thread(), pong.main_thread()], Some(server.main_thread()))?;
     ping.go()?;
     let latency = ping.report()?;
     pong.report::<u64>()?;

@@ -10,8 +10,9 @@ use crate::ends::Channel;
 use crate::idle::{BlockedSender, IdleReceiver, IdleSenders, StoppedReceiver};
 use crate::options::Options;
 use crate::process::{ProcessorUse, resident_mib};
+use crate::processors::Placement;
 use crate::role::Role;
-use crate::scenario::{PACED, flow};
+use crate::scenario::{flow, paced};
 use crate::server::{Kind, Server};
 use crate::table::{self, Need, Row};
 use crate::traffic::Form;
@@ -88,7 +89,7 @@ fn idle_senders(options: &Options) -> Result<Vec<Row>> {
     let mut rows = vec![row("2,000 idle senders: daemon resident", "MiB", quiet_resident, Need::AtMost(40.0))];
     let beside = [
         ("busy pair beside 2,000 idle senders", flow(1, 64, Form::Feed), Need::RatioAtLeast(0.95)),
-        ("latency beside 2,000 idle senders", PACED, Need::RatioAtMost(1.05)),
+        ("latency beside 2,000 idle senders", paced(Placement::ServerApart), Need::RatioAtMost(1.05)),
     ];
     for (name, traffic, need) in beside {
         let mut row = Row { name: name.to_owned(), unit: "", floor: Vec::new(), subject: Vec::new(), need };

@@ -5,9 +5,9 @@ use std::time::Duration;
 use anyhow::Result;
 
 use crate::ends::Waits;
-use crate::lane::processors::Placement;
 use crate::measure::{Figure, Flow, Traffic};
 use crate::options::Options;
+use crate::processors::Placement;
 use crate::server::{Kind, Server};
 use crate::table::{self, Need, Row};
 use crate::traffic::{Form, Taking};
@@ -39,10 +39,14 @@ const LANE: Sides = Sides { floor: Kind::Daemon, subject: Kind::DaemonWithLanes(
 
 #[rustfmt::skip]
 const SCENARIOS: &[Scenario] = &[
-    scenario("latency paced, sleeping", SLEEPING, PACED, Need::RatioAtMost(1.10)),
-    scenario("latency paced, polling", POLLING, PACED, Need::RatioAtMost(1.20)),
-    scenario("latency ping-pong, sleeping", SLEEPING, PING_PONG, Need::RatioAtMost(1.10)),
-    scenario("latency ping-pong, polling", POLLING, PING_PONG, Need::RatioAtMost(1.20)),
+    scenario("latency paced, sleeping", SLEEPING, paced(Placement::ServerApart), Need::RatioAtMost(1.10)),
+    scenario("latency paced, polling", POLLING, paced(Placement::ServerApart), Need::RatioAtMost(1.20)),
+    scenario("latency ping-pong, sleeping", SLEEPING, ping_pong(Placement::ServerApart), Need::RatioAtMost(1.10)),
+    scenario("latency ping-pong, polling", POLLING, ping_pong(Placement::ServerApart), Need::RatioAtMost(1.20)),
+    scenario("latency paced, sleeping, one processor", SLEEPING, paced(Placement::Together), Need::RatioAtMost(1.10)),
+    scenario("latency paced, polling, one processor", POLLING, paced(Placement::Together), Need::RatioAtMost(1.20)),
+    scenario("latency ping-pong, sleeping, one processor", SLEEPING, ping_pong(Placement::Together), Need::RatioAtMost(1.10)),
+    scenario("latency ping-pong, polling, one processor", POLLING, ping_pong(Placement::Together), Need::RatioAtMost(1.20)),
     scenario("send 64 B, sleeping", SLEEPING, flow(1, 64, Form::Send), Need::RatioAtLeast(0.90)),
     scenario("send 64 B, polling", POLLING, flow(1, 64, Form::Send), Need::RatioAtLeast(0.90)),
     scenario("feed 64 B", USUAL, flow(1, 64, Form::Feed), Need::AtLeast(5.0)),
@@ -51,8 +55,8 @@ const SCENARIOS: &[Scenario] = &[
     scenario("feed 64 B, four to one", USUAL, flow(4, 64, Form::Feed), Need::AtLeast(4.5)),
     scenario("send 64 KiB", USUAL, flow(1, 64 * 1024, Form::Send), Need::RatioAtLeast(0.90)),
     scenario("send 1 MiB", USUAL, flow(1, 1024 * 1024, Form::Send), Need::RatioAtLeast(0.90)),
-    scenario("lane beside stream, latency paced", LANE, PACED, Need::Nothing),
-    scenario("lane beside stream, latency ping-pong", LANE, PING_PONG, Need::Nothing),
+    scenario("lane beside stream, latency paced", LANE, paced(Placement::ServerApart), Need::Nothing),
+    scenario("lane beside stream, latency ping-pong", LANE, ping_pong(Placement::ServerApart), Need::Nothing),
     scenario("lane beside stream, send 64 B", LANE, flow(1, 64, Form::Send), Need::RatioAtLeast(1.0)),
     scenario("lane beside stream, send 64 B, four to one", LANE, flow(4, 64, Form::Send), Need::RatioAtLeast(1.0)),
     scenario("lane beside stream, send 1 KiB", LANE, flow(1, 1024, Form::Send), Need::RatioAtLeast(1.0)),
@@ -62,10 +66,15 @@ const SCENARIOS: &[Scenario] = &[
 ];
 
 /// Messages of 64 bytes, so far apart that every process on the way has gone to sleep.
-pub(crate) const PACED: Traffic = one_by_one(64, Form::Paced(Duration::from_micros(300)));
+pub(crate) const fn paced(placement: Placement) -> Traffic {
+    let form = Form::Paced(Duration::from_micros(300));
+    Traffic::Flow(Flow { producers: 1, payload_bytes: 64, form, taking: Taking::Value, placement })
+}
 
 /// Messages of 64 bytes, there and back.
-const PING_PONG: Traffic = Traffic::PingPong(Placement::Anywhere);
+const fn ping_pong(placement: Placement) -> Traffic {
+    Traffic::PingPong(placement)
+}
 
 const fn scenario(name: &'static str, sides: Sides, traffic: Traffic, need: Need) -> Scenario {
     Scenario { name, sides, traffic, need }
@@ -73,12 +82,12 @@ const fn scenario(name: &'static str, sides: Sides, traffic: Traffic, need: Need
 
 /// As fast as it goes; the consumer takes all that is there together.
 pub(crate) const fn flow(producers: u32, payload_bytes: usize, form: Form) -> Traffic {
-    Traffic::Flow(Flow { producers, payload_bytes, form, taking: Taking::Batch })
+    Traffic::Flow(Flow { producers, payload_bytes, form, taking: Taking::Batch, placement: Placement::Anywhere })
 }
 
 /// The consumer takes each message on its own.
 const fn one_by_one(payload_bytes: usize, form: Form) -> Traffic {
-    Traffic::Flow(Flow { producers: 1, payload_bytes, form, taking: Taking::Value })
+    Traffic::Flow(Flow { producers: 1, payload_bytes, form, taking: Taking::Value, placement: Placement::Anywhere })
 }
 
 /// Measures what `options` select and prints each figure as soon as it is known.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use bus_core::{Address, Bus};
+use rustix::process::Pid;
 use tempfile::TempDir;
 
 use crate::child::Player;
@@ -68,6 +69,11 @@ impl Server {
 
     pub(crate) fn pid(&self) -> u32 {
         self.player.pid()
+    }
+
+    /// The thread through which all messages go.
+    pub(crate) fn main_thread(&self) -> Pid {
+        self.player.main_thread()
     }
 }
 

@@ -11,7 +11,6 @@ pub(crate) mod flow;
 pub(crate) mod instructions;
 mod merge;
 mod own;
-pub(crate) mod processors;
 pub(crate) mod threads;
 pub(crate) mod wake;
 
@@ -22,11 +21,11 @@ use anyhow::Result;
 use self::ends::{Kind, Temper};
 use self::files::{Files, Size};
 use self::flow::Pace;
-use self::processors::Placement;
 use crate::child::Player;
 use crate::ends::Waits;
 use crate::measure::{self, Flow, consume, rate};
 use crate::options::Options;
+use crate::processors::{self, Placement};
 use crate::role::Role;
 use crate::scenario::flow as flow_between_ends;
 use crate::server::{self, Server};
@@ -197,7 +196,13 @@ fn hot_latency(name: &str, options: &Options) -> Result<Vec<Row>> {
 fn library_hot(name: &str, options: &Options) -> Result<Vec<Row>> {
     let needs = [("p50", Need::RatioAtMost(2.0)), ("p99", Need::Nothing), ("p99.9", Need::AtMost(3_000.0))];
     let mut rows = needs.map(|(label, need)| row(&format!("{name} {label}"), "ns", need));
-    let flow = Flow { producers: 1, payload_bytes: 64, form: Form::Awake(HOT), taking: Taking::Value };
+    let flow = Flow {
+        producers: 1,
+        payload_bytes: 64,
+        form: Form::Awake(HOT),
+        taking: Taking::Value,
+        placement: Placement::Anywhere,
+    };
     for _ in 0..options.rounds {
         let floor = HOT_RING.run(Kind::Bare, options)?.latency;
         let server = Server::start(server::Kind::DaemonWithLanes(Waits::Spinning))?;

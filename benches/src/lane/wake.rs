@@ -20,9 +20,9 @@ use rustix::thread::gettid;
 use serde::{Deserialize, Serialize};
 
 use super::files::{Files, Maps, Place, Size, path_of};
-use super::processors::Placement;
 use crate::child::{Player, say};
 use crate::clock::now_ns;
+use crate::processors::Placement;
 use crate::role::Role;
 use crate::traffic::{Latency, latencies};
 
@@ -86,7 +86,7 @@ pub(crate) fn by_futex(placement: Placement, lasts: Duration) -> Result<Latency>
     let Maps { data, cursor } = files.writing_maps()?;
     // On a thread of its own, so that the benchmark itself stays where it likes.
     let measured = thread::spawn(move || {
-        placement.put([gettid(), pong.main_thread()])?;
+        placement.put([gettid(), pong.main_thread()], None)?;
         ping(Words { heard: cursor, rung: data, last: 0 }, lasts)
     });
     measured.join().map_err(|_| anyhow!("the measurement panicked"))?
