@@ -51,6 +51,8 @@ pub(crate) struct Connection {
     rest: Rest,
     large: Option<LargeFrame>,
     last_was_large: bool,
+    /// The last reading brought as much as it asked for.
+    was_full: bool,
     /// Descriptors come with what is read next; those that came.
     expects_descriptors: bool,
     descriptors: Vec<OwnedFd>,
@@ -128,6 +130,7 @@ impl Connection {
             rest: Rest::default(),
             large: None,
             last_was_large: false,
+            was_full: false,
             expects_descriptors: false,
             descriptors: Vec::new(),
             reading_bytes: READING_BYTES,
@@ -238,12 +241,14 @@ impl Connection {
         let most = if self.last_was_large { PROBE_BYTES } else { self.reading_bytes };
         let end = buffer.len().min(begun + most);
         buffer[..begun].copy_from_slice(self.rest.bytes());
-        let (asked, began) = (end - begun, Instant::now());
+        // The clock costs as much as a small message: it is read where the reading before was full.
+        let (asked, began) = (end - begun, self.was_full.then(Instant::now));
         let bytes = match std::mem::take(&mut self.expects_descriptors) {
             false => self.stream.receive(&mut buffer[begun..end])?,
             true => self.receive_descriptors(&mut buffer[begun..end])?,
         };
-        if bytes == asked && began.elapsed() < BULK_PACE * (bytes / 1024) as u32 {
+        self.was_full = bytes == asked;
+        if began.is_some_and(|began| self.was_full && began.elapsed() < BULK_PACE * (bytes / 1024) as u32) {
             self.reading_bytes = buffer.len().min(2 * self.reading_bytes);
         } else if bytes == asked || bytes < self.reading_bytes / 4 {
             self.reading_bytes = READING_BYTES;

@@ -15,6 +15,13 @@ pub struct PeerId {
     pub(super) generation: u32,
 }
 
+impl PeerId {
+    /// Its place among the connections of now: another's, once it has gone.
+    pub(crate) fn place(self) -> usize {
+        self.slot as usize
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Peer {
     pub(super) generation: u32,

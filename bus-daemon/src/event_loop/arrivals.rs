@@ -112,7 +112,10 @@ impl<O: Outside> EventLoop<O> {
             closing: None,
             frames_out: tells_frames().then(Box::default),
         });
-        self.by_peer.insert(peer, key);
+        if self.keys.len() <= peer.place() {
+            self.keys.resize(peer.place() + 1, usize::MAX);
+        }
+        self.keys[peer.place()] = key;
         if number.is_some() {
             // It may have spoken before. What a socket has said the next poll tells, behind those that spoke earlier:
             // who leaves and comes again at once has left first.

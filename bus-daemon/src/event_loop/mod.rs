@@ -99,7 +99,8 @@ pub(crate) struct EventLoop<O> {
     buffer: Vec<u8>,
     /// Where what is written next is listed. Empty between two writes.
     slices: Vec<IoSlice<'static>>,
-    by_peer: HashMap<PeerId, usize>,
+    /// By the place of a peer, the key of its connection.
+    keys: Vec<usize>,
     memory: Arc<MemoryHub>,
     /// The memory of lanes.
     lanes: LaneStore,
@@ -182,7 +183,7 @@ impl<O: Outside> EventLoop<O> {
             alive_at: now,
             buffer: vec![0; READ_BUFFER_BYTES],
             slices: Vec::new(),
-            by_peer: HashMap::new(),
+            keys: Vec::new(),
             memory,
             lanes,
             sealer,
@@ -202,8 +203,9 @@ impl<O: Outside> EventLoop<O> {
     /// Serves until the end is ordered, or nobody has come for long enough.
     pub(crate) fn run(mut self) -> io::Result<Left> {
         let mut events = Events::with_capacity(1024);
+        let mut now = Instant::now();
         loop {
-            self.wait(&mut events)?;
+            self.wait(&mut events, now)?;
             let worked = !events.is_empty() || !self.unread.is_empty();
             for event in &events {
                 match event.token() {
@@ -224,7 +226,7 @@ impl<O: Outside> EventLoop<O> {
             self.read_held_back();
             self.refill_reserve();
             // Once for all that follows: reading the clock costs as much as taking in a message.
-            let now = Instant::now();
+            now = Instant::now();
             self.tick(now);
             if worked {
                 self.busy_until = now + self.options.poll;
@@ -237,23 +239,22 @@ impl<O: Outside> EventLoop<O> {
 
     /// Waits for events: not at all while there is more to read, by polling shortly after traffic,
     /// else asleep.
-    fn wait(&mut self, events: &mut Events) -> io::Result<()> {
+    fn wait(&mut self, events: &mut Events, mut now: Instant) -> io::Result<()> {
         if !self.unread.is_empty() {
             return self.poll_once(events, Some(Duration::ZERO));
         }
-        if self.options.poll > Duration::ZERO {
-            while Instant::now() < self.busy_until {
-                self.poll_once(events, Some(Duration::ZERO))?;
-                if !events.is_empty() {
-                    return Ok(());
-                }
-                if self.tick_is_due(Instant::now()) {
-                    return Ok(());
-                }
+        let mut looks = 0_u32;
+        while now < self.busy_until {
+            self.poll_once(events, Some(Duration::ZERO))?;
+            now = Instant::now();
+            if !events.is_empty() || self.tick_is_due(now) {
+                return Ok(());
+            }
+            looks += 1;
+            if looks.is_multiple_of(LOOKS_PER_YIELD) {
                 std::thread::yield_now();
             }
         }
-        let now = Instant::now();
         let timeout = self.next_deadline(now).map(|at| round_up(at.saturating_duration_since(now)));
         self.poll_once(events, timeout)
     }
@@ -273,13 +274,20 @@ impl<O: Outside> EventLoop<O> {
     }
 
     fn next_deadline(&self, now: Instant) -> Option<Instant> {
-        let broker = self.broker.next_tick().map(|at| self.started + at);
-        let idle = self.options.idle_exit.filter(|_| self.broker.is_idle()).map(|idle| self.idle_since + idle);
-        let alive = self.outside.alive_interval().map(|_| self.alive_at);
-        let linger = (self.lingering > 0).then(|| now + LINGER);
-        let held_back = self.held_back.iter().map(|held| held.until).min();
-        let own = [self.accept_again_at, self.ends_at, self.sources_end_by];
-        [broker, idle, alive, linger, held_back].into_iter().chain(own).flatten().min()
+        let mut next = self.broker.next_tick().map(|at| self.started + at);
+        let mut or = |at: Option<Instant>| {
+            if let Some(at) = at {
+                next = Some(next.map_or(at, |next| next.min(at)));
+            }
+        };
+        or(self.options.idle_exit.filter(|_| self.broker.is_idle()).map(|idle| self.idle_since + idle));
+        or(self.outside.alive_interval().map(|_| self.alive_at));
+        or((self.lingering > 0).then(|| now + LINGER));
+        or(self.held_back.iter().map(|held| held.until).min());
+        or(self.accept_again_at);
+        or(self.ends_at);
+        or(self.sources_end_by);
+        next
     }
 
     /// What time brings.
@@ -349,6 +357,10 @@ const MEMORY: Token = Token(2);
 const LINKS: Token = Token(3);
 const SEALER: Token = Token(4);
 const FIRST_CONNECTION: usize = 5;
+
+/// How often to look while polling before others are let onto the processor: that costs as much as a look, and whoever
+/// was woken has mostly taken the processor by itself.
+const LOOKS_PER_YIELD: u32 = 4;
 
 /// How long a peer that is being closed has to read why.
 const LINGER: Duration = Duration::from_secs(1);

@@ -88,7 +88,9 @@ impl Sink for Intake<'_> {
 
 impl<O: Outside> EventLoop<O> {
     pub(super) fn slot_of(&self, peer: PeerId) -> Option<usize> {
-        self.by_peer.get(&peer).copied()
+        let key = *self.keys.get(peer.place())?;
+        // Somebody else may have come to the place, or to the key.
+        self.connections.get(key).is_some_and(|slot| slot.peer == peer).then_some(key)
     }
 
     pub(super) fn ready(&mut self, key: usize, readiness: Readiness) {
@@ -219,42 +221,12 @@ impl<O: Outside> EventLoop<O> {
         }
     }
 
-    /// Does what the broker has ordered.
+    /// Does what the broker has ordered. Whoever is handed messages has them before others are told what became of
+    /// theirs.
     pub(super) fn carry_out(&mut self) {
         loop {
-            self.tell_notes();
-            while let Some(action) = self.broker.poll_action() {
-                match action {
-                    Action::Write(peer) => {
-                        if let Some(key) = self.slot_of(peer) {
-                            self.to_write.push(key);
-                        }
-                    }
-                    Action::Resume(peer) => {
-                        if let Some(key) = self.slot_of(peer) {
-                            self.connections[key].paused = false;
-                            self.queue(key);
-                        }
-                    }
-                    Action::Close(peer, reason) => {
-                        if let Some(key) = self.slot_of(peer) {
-                            self.connections[key].closing = Some(reason);
-                            self.to_write.push(key);
-                        }
-                    }
-                    Action::Lane(action) => self.do_lane(action),
-                    Action::Link(peer, order) => self.links.order(peer, order),
-                    Action::HangUp(peer, reason) => {
-                        if let Some(key) = self.slot_of(peer)
-                            && !self.connections[key].connection.is_closed()
-                        {
-                            tracing::info!(peer = %self.broker.who(peer), reason, "hung up on a peer");
-                            self.hang_up(key);
-                        }
-                    }
-                }
-            }
-            self.broker.end_turn();
+            self.begin_actions();
+            // Before anybody is told that something was accepted.
             for (receiver, due) in self.broker.dues() {
                 self.lanes.show(receiver, due);
             }
@@ -266,7 +238,46 @@ impl<O: Outside> EventLoop<O> {
             }
             self.to_write = to_write;
             if !self.broker.has_actions() {
-                return;
+                self.broker.end_turn();
+            }
+            if !self.broker.has_actions() {
+                return self.tell_notes();
+            }
+        }
+    }
+
+    /// Begins what the broker has ordered, and lists who is to be written to.
+    fn begin_actions(&mut self) {
+        self.tell_notes();
+        while let Some(action) = self.broker.poll_action() {
+            match action {
+                Action::Write(peer) => {
+                    if let Some(key) = self.slot_of(peer) {
+                        self.to_write.push(key);
+                    }
+                }
+                Action::Resume(peer) => {
+                    if let Some(key) = self.slot_of(peer) {
+                        self.connections[key].paused = false;
+                        self.queue(key);
+                    }
+                }
+                Action::Close(peer, reason) => {
+                    if let Some(key) = self.slot_of(peer) {
+                        self.connections[key].closing = Some(reason);
+                        self.to_write.push(key);
+                    }
+                }
+                Action::Lane(action) => self.do_lane(action),
+                Action::Link(peer, order) => self.links.order(peer, order),
+                Action::HangUp(peer, reason) => {
+                    if let Some(key) = self.slot_of(peer)
+                        && !self.connections[key].connection.is_closed()
+                    {
+                        tracing::info!(peer = %self.broker.who(peer), reason, "hung up on a peer");
+                        self.hang_up(key);
+                    }
+                }
             }
         }
     }
@@ -307,6 +318,9 @@ impl<O: Outside> EventLoop<O> {
             if written > 0 && slot.connection.is_memory() {
                 // A receiver in this process that sleeps beside its lanes.
                 self.lanes.ring(peer);
+            }
+            if !self.broker.has_output(peer) {
+                break;
             }
         }
         if slot.connection.write_closed {
@@ -357,7 +371,6 @@ impl<O: Outside> EventLoop<O> {
         if let Some(number) = slot.number {
             self.by_number.remove(&number);
         }
-        self.by_peer.remove(&slot.peer);
         self.lanes.forget_receiver(slot.peer);
         self.broker.disconnected(self.started.elapsed(), slot.peer);
     }
