@@ -454,7 +454,7 @@ impl<T: Send + 'static> Receiver<T> {
     }
 
     fn decode(&self, frame: &LentFrame<'_>) -> Decoded<T> {
-        let value = (self.decode)(frame.info().codec, frame.payload);
+        let value = (self.decode)(frame.codec(), frame.payload);
         self.decoded(frame, value, || frame.payload.to_vec())
     }
 

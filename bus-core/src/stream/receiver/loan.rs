@@ -149,8 +149,9 @@ impl<'a> Loan<'a> {
         {
             return Err(NoMessage::Ended(ended));
         }
-        state.receiving.lend(1);
-        self.endpoint.settle_in(&mut state, 1);
+        state.receiving.settle_alone(&head);
+        self.endpoint.tell(&mut state, false);
+        self.endpoint.settled(&mut state);
         Ok(())
     }
 
@@ -200,6 +201,18 @@ impl StreamReceiver {
         self.show_state(state);
     }
 
+    /// Nothing is lent any more: others may go on.
+    fn settled(&self, state: &mut State) {
+        self.wake_waiting(state);
+        self.show_state(state);
+    }
+
+    fn wake_waiting(&self, state: &State) {
+        if state.waiting > 0 {
+            self.changed.notify_all();
+        }
+    }
+
     fn settle_unshown(&self, state: &mut State, count: usize) {
         if state.lane_loan.is_empty() {
             let gives_back = state.receiving.settle(count);
@@ -211,8 +224,6 @@ impl StreamReceiver {
                 self.defer();
             }
         }
-        if state.waiting > 0 {
-            self.changed.notify_all();
-        }
+        self.wake_waiting(state);
     }
 }

@@ -230,6 +230,8 @@ impl StreamReceiver {
     pub(crate) fn next(&self, wait: Wait, claim: bool, copied: Copied) -> Result<Loan<'_>, NoMessage> {
         let mut state = lock(&self.state);
         state.receiving.will_lend(claim);
+        // Its socket was read in this round: there is no order in it that nobody has seen.
+        let mut has_read = false;
         loop {
             if state.connection.is_none() {
                 self.leave_returning(&mut state);
@@ -242,7 +244,7 @@ impl StreamReceiver {
                 state = self.wait_for_change(state, wait)?;
                 continue;
             }
-            if self.look_for_orders(&mut state).is_err() {
+            if self.look_for_orders(&mut state, std::mem::take(&mut has_read)).is_err() {
                 self.lose_link(&mut state);
             }
             if !state.lanes.is_empty() || !state.coming.is_empty() || state.receiving.inbox.has_lane_news() {
@@ -285,6 +287,7 @@ impl StreamReceiver {
                         return Err(NoMessage::Ended(state.receiving.ended().cloned().unwrap_or(ended)));
                     }
                     state = self.read_more(state, wait)?;
+                    has_read = true;
                 }
                 Err(Broken) => self.lose_link(&mut state),
             }
@@ -292,12 +295,13 @@ impl StreamReceiver {
     }
 
     /// Takes notice of an order that stands behind messages which are not claimed: those go back.
-    fn look_for_orders(&self, state: &mut State) -> Result<(), Broken> {
+    fn look_for_orders(&self, state: &mut State, has_read: bool) -> Result<(), Broken> {
         if !state.receiving.may_obey() {
             return Ok(());
         }
         // Behind messages that are here, orders may wait unread: a slow consumer looks before each.
-        if state.receiving.inbox.deliveries() > 0
+        if !has_read
+            && state.receiving.inbox.deliveries() > 0
             && let Some(connection) = state.connection.clone()
             && std::mem::replace(&mut state.read_at, CoarseTime::now()) != state.read_at
         {

@@ -530,6 +530,15 @@ impl Receiving {
         count < lent
     }
 
+    /// Acknowledges the head, which is lent alone.
+    pub fn settle_alone(&mut self, head: &Head) {
+        self.lent = 0;
+        self.settle_head(head);
+        if !self.given_back.is_empty() && self.orphans.is_empty() {
+            self.claim_seen();
+        }
+    }
+
     /// The first `span` messages are not lent any more: they come again, first.
     ///
     /// The daemon counts an attempt for each message that is claimed when the receiver dies. A head that
