@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::lanes::{Lent, Next, Stream};
 use crate::error::Ended;
 
-use super::{CoarseTime, Copied, LentFrame, NoMessage, State, StreamReceiver, Wait};
+use super::{CoarseTime, Copied, LentFrame, Loan, NoMessage, State, StreamReceiver, Wait};
 use crate::lane::ring::Broken;
 use crate::stream::inbox::Fill;
 use crate::stream::session::DialError;
@@ -22,6 +22,16 @@ pub(super) struct LaneLoan {
     /// Of which the first bytes are used; written over and over, and not cleared for that.
     content: Vec<u8>,
     pub(super) used: usize,
+}
+
+/// What a receiver with lanes does next.
+pub(super) enum Beside<'a> {
+    /// It hands out what a lane has.
+    Lent(Loan<'a>),
+    /// It looks again.
+    Again(MutexGuard<'a, State>),
+    /// What its stream has is next, or there is no lane.
+    Stream(MutexGuard<'a, State>),
 }
 
 /// How much is copied out of lanes at once, for one batch, in bytes: what a processor keeps at hand.
@@ -144,7 +154,38 @@ impl State {
     }
 }
 
+impl State {
+    /// Whether there is a lane, or one to come.
+    pub(super) fn has_lanes(&self) -> bool {
+        !self.lanes.is_empty() || !self.coming.is_empty()
+    }
+}
+
 impl StreamReceiver {
+    /// Looks into the lanes for the message that comes next, and waits for it.
+    // Not inlined: whoever has no lanes has a short way past it, all of which has to be fetched for a message.
+    #[inline(never)]
+    pub(super) fn next_beside_lanes<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        wait: Wait,
+        copied: Copied,
+    ) -> Result<Beside<'a>, NoMessage> {
+        if state.connection.is_none() {
+            state = self.let_the_keeper_in(state);
+        }
+        Ok(match self.choose(&mut state) {
+            Next::Lane(index) if self.lend_from_lane(&mut state, index, copied) => {
+                Beside::Lent(Loan::of_lane(self, state))
+            }
+            Next::Lane(_) => Beside::Again(state),
+            Next::ReadStream => Beside::Again(self.read_stream(state, wait)?),
+            Next::Unknown => Beside::Again(self.wait_for_lanes(state, wait)?),
+            Next::Nothing if state.has_lanes() => Beside::Again(self.wait_beside_lanes(state, wait)?),
+            Next::Nothing | Next::Stream => Beside::Stream(state),
+        })
+    }
+
     /// Another connection is there: what becomes of the lanes that it had.
     pub(super) fn find_lanes_orphaned(&self, state: &mut State, daemon: u64, seated: bool) {
         state.note_lanes();

@@ -35,8 +35,8 @@ use self::coming::{Coming, Errands};
 use self::deferral::Deferral;
 pub(crate) use self::in_place::Copied;
 use self::kept::Left;
-use self::lanes::{Lanes, Next};
-use self::lending::LaneLoan;
+use self::lanes::Lanes;
+use self::lending::{Beside, LaneLoan};
 pub use self::lent_frame::LentFrame;
 pub(crate) use self::loan::Loan;
 use self::put_off::PutOff;
@@ -247,28 +247,14 @@ impl StreamReceiver {
             if self.look_for_orders(&mut state, std::mem::take(&mut has_read)).is_err() {
                 self.lose_link(&mut state);
             }
-            if !state.lanes.is_empty() || !state.coming.is_empty() || state.receiving.inbox.has_lane_news() {
-                if state.connection.is_none() {
-                    state = self.let_the_keeper_in(state);
-                }
-                match self.choose(&mut state) {
-                    Next::Lane(index) if self.lend_from_lane(&mut state, index, copied) => {
-                        return Ok(Loan::of_lane(self, state));
-                    }
-                    Next::Lane(_) => continue,
-                    Next::ReadStream => {
-                        state = self.read_stream(state, wait)?;
+            if state.has_lanes() || state.receiving.inbox.has_lane_news() {
+                match self.next_beside_lanes(state, wait, copied)? {
+                    Beside::Lent(loan) => return Ok(loan),
+                    Beside::Again(again) => {
+                        state = again;
                         continue;
                     }
-                    Next::Unknown => {
-                        state = self.wait_for_lanes(state, wait)?;
-                        continue;
-                    }
-                    Next::Nothing if !state.lanes.is_empty() || !state.coming.is_empty() => {
-                        state = self.wait_beside_lanes(state, wait)?;
-                        continue;
-                    }
-                    Next::Nothing | Next::Stream => {}
+                    Beside::Stream(rest) => state = rest,
                 }
             }
             match state.receiving.head() {
