@@ -57,6 +57,27 @@ pub(super) enum InLane<'a, P> {
     Gone(MutexGuard<'a, State>),
 }
 
+/// How far a call has come that finds no room in its lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// It has not waited: a receiver that is busy makes room at any moment.
+    Tries,
+    /// Its receiver can see that it is waited for. The daemon has something to say, perhaps: it is heard once before
+    /// anything else is waited for.
+    Waits,
+    /// The daemon was heard.
+    Heard,
+    /// It has slept for room.
+    Slept,
+}
+
+impl Stage {
+    /// Whether its receiver was told.
+    fn waits(self) -> bool {
+        self != Self::Tries
+    }
+}
+
 impl State {
     /// A call does not wait for room in the lane any more.
     fn ends_wait_in_lane(&mut self) {
@@ -98,7 +119,7 @@ impl StreamSender {
         put: impl Fn(&mut SenderLane, u64, u64) -> Result<P, NotWritten>,
         wait: Wait,
     ) -> Result<InLane<'a, P>, PushError> {
-        let (mut waits, mut looked, mut slept) = (false, false, false);
+        let mut stage = Stage::Tries;
         let mut shortage = Shortage::new(wait, self.options.waiting);
         let outcome = loop {
             if matches!(state.link, Link::Closed) || self.lacks_receiver(&mut state) {
@@ -108,7 +129,7 @@ impl StreamSender {
             let is_up = matches!(state.link, Link::Up(_));
             // While this thread waited all of it was folded back.
             let Some(lane) = &mut state.lane else {
-                state.waiting_in_lane -= usize::from(waits);
+                state.waiting_in_lane -= usize::from(stage.waits());
                 return Ok(InLane::Gone(state));
             };
             let stamp_ns = now_ns();
@@ -119,15 +140,7 @@ impl StreamSender {
                     break Ok(InLane::Sent(done));
                 }
                 Err(not @ (NotWritten::Broken(_) | NotWritten::TooLarge)) if is_up && !lane.given_up => {
-                    // The daemon ends it, and what is in it goes by the stream.
-                    let fault = match not {
-                        NotWritten::Broken(broken) => broken.to_string(),
-                        NotWritten::TooLarge | NotWritten::Full | NotWritten::Short => {
-                            format!("a message of {bytes} bytes does not fit into its ring of {}", lane.ring_bytes)
-                        }
-                    };
-                    let (messages, fault) = (lane.give_up(), Some(fault));
-                    let done = LaneDone { lane: lane.id, messages, fault };
+                    let done = give_up(lane, &not, bytes);
                     state.sending.say(Kind::LaneDone, &done);
                     if self.write(&mut state) == Written::SocketFull {
                         keeper::wake();
@@ -142,21 +155,22 @@ impl StreamSender {
                 }
                 Err(NotWritten::Full | NotWritten::Short | NotWritten::Broken(_) | NotWritten::TooLarge) => {}
             }
-            if !waits {
-                // A receiver that is busy makes room at any moment.
-                waits = true;
-                if !lane.writer.waits() {
-                    lane.writer.waits_since(stamp_ns);
+            match stage {
+                Stage::Tries => {
+                    if !lane.writer.waits() {
+                        lane.writer.waits_since(stamp_ns);
+                    }
+                    lane.writer.begin_wait();
+                    state.waiting_in_lane += 1;
+                    stage = Stage::Waits;
+                    continue;
                 }
-                lane.writer.begin_wait();
-                state.waiting_in_lane += 1;
-                continue;
-            }
-            if !looked {
-                // The daemon has something to say, perhaps: it is heard once before anything is waited for.
-                looked = true;
-                state = self.look_around(state);
-                continue;
+                Stage::Waits => {
+                    state = self.look_around(state);
+                    stage = Stage::Heard;
+                    continue;
+                }
+                Stage::Heard | Stage::Slept => {}
             }
             match wait {
                 Wait::Never => {
@@ -174,7 +188,8 @@ impl StreamSender {
                 continue;
             }
             // What the receiver acknowledged before it could see that it is waited for may not have been seen, either.
-            let settled = (!std::mem::replace(&mut slept, true)).then(|| Instant::now() + SETTLING);
+            let settled = (stage == Stage::Heard).then(|| Instant::now() + SETTLING);
+            stage = Stage::Slept;
             let until = shortage.deadline(stamp_ns).into_iter().chain(settled).min();
             state = match state.link {
                 Link::Up(_) if !state.reading => self.wait_for_news(state, until),
@@ -188,7 +203,7 @@ impl StreamSender {
             }
             state = self.look_around(state);
         };
-        if waits {
+        if stage.waits() {
             state.ends_wait_in_lane();
         }
         outcome
@@ -391,6 +406,18 @@ impl StreamSender {
         }
         lacks
     }
+}
+
+/// Gives up a lane whose receiver writes what none does, or that is too small for a message: the daemon ends it, and
+/// what is in it goes by the stream. Returns what to tell the daemon.
+fn give_up(lane: &mut SenderLane, why: &NotWritten, message_bytes: u64) -> LaneDone {
+    let fault = match why {
+        NotWritten::Broken(broken) => broken.to_string(),
+        NotWritten::TooLarge | NotWritten::Full | NotWritten::Short => {
+            format!("a message of {message_bytes} bytes does not fit into its ring of {}", lane.ring_bytes)
+        }
+    };
+    LaneDone { lane: lane.id, messages: lane.give_up(), fault: Some(fault) }
 }
 
 /// Which bound of a lane has no room for a message.
