@@ -2,9 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use crate::channel::ChannelInfo;
 use crate::error::{AdminError, ConnectError};
 use crate::limits::HELLO_TIMEOUT_MS;
 use crate::message::{Message, MessageInfo};
+use crate::name::ChannelName;
 use crate::stream::session::{Asking, Dialer};
 use crate::wire::{
     Flags, FrameHeader, FrameLimits, HEADER_BYTES, Kind, ORIGIN_BYTES, Origin, RefusedCode, Reply, Request, Role,
@@ -45,6 +47,22 @@ impl ControlConnection {
             text: error.to_string(),
         })?;
         Ok((messages, reply))
+    }
+
+    /// Everything about one channel.
+    pub(crate) fn show(self, channel: &ChannelName) -> Result<ChannelInfo, AdminError> {
+        match self.ask(&Request::Show(channel.clone()))?.1 {
+            Reply::Channel(info) => Ok(*info),
+            other => Err(unexpected(&other)),
+        }
+    }
+}
+
+/// A refusal, or an answer to another question.
+pub(crate) fn unexpected(reply: &Reply) -> AdminError {
+    match reply {
+        Reply::Refused(refused) => AdminError::from_refusal(refused.code, refused.text.clone()),
+        other => AdminError::Refused { text: format!("the daemon gave an answer to another question: {other:?}") },
     }
 }
 

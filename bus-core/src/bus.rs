@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::address::Address;
-use crate::admin::ControlConnection;
+use crate::admin::{ControlConnection, unexpected};
 use crate::channel::{ChannelInfo, ChannelOptions, ChannelSummary, Removed};
 use crate::error::{AdminError, ConnectError};
 use crate::link::{LinkInfo, LinkSpec, Unlink};
@@ -172,10 +172,7 @@ impl Bus {
     /// # Errors
     /// [`AdminError::NoSuchChannel`]; see [`AdminError`].
     pub fn show(&self, channel: impl AsRef<str>) -> Result<ChannelInfo, AdminError> {
-        match self.ask("show", &Request::Show(ChannelName::new(channel)?))? {
-            Reply::Channel(info) => Ok(*info),
-            other => Err(unexpected(&other)),
-        }
+        self.control("show")?.show(&ChannelName::new(channel)?)
     }
 
     /// Declares a channel: it stays when it is empty and unattached. `false` when it was declared
@@ -393,13 +390,6 @@ impl Bus {
             Place::Daemon(dialer) => Ok(ControlConnection::open(dialer)?),
             Place::Process(_) => Err(AdminError::Unsupported { what }),
         }
-    }
-}
-
-fn unexpected(reply: &Reply) -> AdminError {
-    match reply {
-        Reply::Refused(refused) => AdminError::from_refusal(refused.code, refused.text.clone()),
-        other => AdminError::Refused { text: format!("the daemon gave an answer to another question: {other:?}") },
     }
 }
 

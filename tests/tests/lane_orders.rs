@@ -114,18 +114,18 @@ fn peek_shows_lanes_and_stream_in_the_order_of_sending() {
 }
 
 #[test]
-fn show_tells_the_route_and_how_full_a_lane_is() {
+fn either_end_is_told_the_route_and_how_full_a_lane_is() {
     on_stage("shown", |bus| {
         let sender = in_lane(bus, "jobs");
         let sent = fill(&sender);
-        let info = bus.show("jobs").unwrap();
+        let info = sender.stats().unwrap();
         let shown = &info.senders[0];
         assert_eq!((shown.route.as_str(), shown.outstanding), ("lane", sent));
         assert!(info.held_bytes >= 1_000 * (64 - 1) && info.oldest_ms.is_some(), "{info:?}");
         let receiver: Receiver<Vec<u8>> = bus.receiver("jobs").open().unwrap();
         drain(&sender, &receiver);
         until("the receiver reads a lane", || {
-            let info = bus.show("jobs").unwrap();
+            let info = receiver.stats().unwrap();
             info.receiver.is_some_and(|receiver| receiver.route == "lane" && receiver.messages >= sent)
         });
     });

@@ -15,7 +15,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::time::{Duration, Instant};
 
-use crate::channel::Peers;
+use crate::channel::{ChannelInfo, Peers};
 use crate::codec::{Codec, DecodeError};
 use crate::error::{AdminError, PeersError, RecvError, RecvTimeoutError, TryRecvError, Undecodable};
 use crate::lane::region::Map;
@@ -329,6 +329,26 @@ impl<T: Send + 'static> Receiver<T> {
                 drained
             }
             Route::Local(local) => Ok(local.is_drained()),
+        }
+    }
+
+    /// How its channel stands: depth, bytes, age of the oldest message, rates, who is blocked and for how long, and the
+    /// route of each end. The daemon answers; what goes through lanes it reads from their memory, and no end is slowed.
+    ///
+    /// ```no_run
+    /// # let bus = bus_core::Bus::connect()?;
+    /// let receiver = bus.receiver::<u32>("numbers").open()?;
+    /// let stats = receiver.stats()?;
+    /// println!("{} queued, the oldest for {:?} ms", stats.ledger.queued, stats.oldest_ms);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`AdminError::Connect`] when no daemon answers, [`AdminError::Unsupported`] within one process; see [`AdminError`].
+    pub fn stats(&self) -> Result<ChannelInfo, AdminError> {
+        match &self.route {
+            Route::Stream(stream) => stream.stats(),
+            Route::Local(_) => Err(AdminError::Unsupported { what: "stats" }),
         }
     }
 

@@ -13,9 +13,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::channel::Peers;
+use crate::channel::{ChannelInfo, Peers};
 use crate::codec::{Codec, EncodeError};
-use crate::error::{ConfirmError, FlushError, OpenError, PeersError, SendError, SendTimeoutError, TrySendError};
+use crate::error::{
+    AdminError, ConfirmError, FlushError, OpenError, PeersError, SendError, SendTimeoutError, TrySendError,
+};
 use crate::limits::PEERS_TIMEOUT_MS;
 use crate::local::LocalSender;
 use crate::message::{Message, SenderId};
@@ -361,6 +363,26 @@ impl<T: Send + 'static> Sender<T> {
             _ if !self.route.is_here() => 0,
             Route::Stream(stream) => stream.0.dropped(),
             Route::Local(local) => local.dropped(),
+        }
+    }
+
+    /// How its channel stands: depth, bytes, age of the oldest message, rates, who is blocked and for how long, and the
+    /// route of each end. The daemon answers; what goes through lanes it reads from their memory, and no end is slowed.
+    ///
+    /// ```no_run
+    /// # let bus = bus_core::Bus::connect()?;
+    /// let sender = bus.sender::<u32>("numbers").open()?;
+    /// let stats = sender.stats()?;
+    /// println!("{} queued, the oldest for {:?} ms", stats.ledger.queued, stats.oldest_ms);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`AdminError::Connect`] when no daemon answers, [`AdminError::Unsupported`] within one process; see [`AdminError`].
+    pub fn stats(&self) -> Result<ChannelInfo, AdminError> {
+        match &self.route {
+            Route::Stream(stream) => stream.0.stats(),
+            Route::Local(_) => Err(AdminError::Unsupported { what: "stats" }),
         }
     }
 

@@ -2,9 +2,9 @@
 
 use super::StreamReceiver;
 use crate::admin::ControlConnection;
+use crate::channel::ChannelInfo;
 use crate::error::AdminError;
 use crate::stream::session::lock;
-use crate::wire::{Reply, Request};
 
 impl StreamReceiver {
     /// Whether nothing is here and nothing is at the daemon, nor with anybody who is to bring it there.
@@ -17,14 +17,17 @@ impl StreamReceiver {
         if control.daemon() != daemon {
             return Ok(false);
         }
-        match control.ask(&Request::Show(self.options.channel.clone()))?.1 {
-            Reply::Channel(info) => {
-                let ledger = info.ledger;
-                Ok(ledger.queued + ledger.in_delivery == 0 && info.awaited == 0)
-            }
+        match control.show(&self.options.channel) {
+            Ok(info) => Ok(info.ledger.queued + info.ledger.in_delivery == 0 && info.awaited == 0),
+            Err(error @ AdminError::Connect(_)) => Err(error),
             // Deleted, say. The next call tells of it.
-            _ => Ok(false),
+            Err(_) => Ok(false),
         }
+    }
+
+    /// How its channel stands, by the daemon's word.
+    pub(crate) fn stats(&self) -> Result<ChannelInfo, AdminError> {
+        ControlConnection::open(&self.options.dialer)?.show(&self.options.channel)
     }
 
     /// The run of the daemon that it is connected to, if it holds the channel and nothing is here.

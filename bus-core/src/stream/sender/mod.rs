@@ -28,10 +28,11 @@ pub(crate) use self::slot::{LaneSlot, Loaned};
 use super::inbox::Inbox;
 use super::keeper;
 use super::session::{DialError, Dialer, Session, lock, wall_clock_ns};
-use crate::channel::Peers;
+use crate::admin::ControlConnection;
+use crate::channel::{ChannelInfo, Peers};
 use crate::closing::Closing;
 use crate::codec::Codec;
-use crate::error::{FlushError, OpenError, PeersError};
+use crate::error::{AdminError, FlushError, OpenError, PeersError};
 use crate::lane::forked::Origin;
 use crate::limits::{DROP_FLUSH_MS, FEED_BUFFER_BYTES};
 use crate::message::{Message, SenderId};
@@ -206,6 +207,11 @@ impl StreamSender {
     /// Disconnected once the channel is closed.
     pub(crate) fn closed(&self) -> crossbeam_channel::Receiver<Infallible> {
         lock(&self.state).closing.watch()
+    }
+
+    /// How its channel stands, by the daemon's word.
+    pub(crate) fn stats(&self) -> Result<ChannelInfo, AdminError> {
+        ControlConnection::open(&self.options.dialer)?.show(&self.options.channel)
     }
 
     pub(crate) fn id(&self) -> SenderId {
