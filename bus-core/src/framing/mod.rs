@@ -28,10 +28,12 @@ use serde::{Deserialize, Serialize};
 
 #[cfg(feature = "jsonl")]
 pub mod jsonl;
+mod read_error;
 mod reader;
 mod writer;
 
-pub use reader::{FrameReader, ReadError};
+pub use read_error::ReadError;
+pub use reader::FrameReader;
 pub use writer::FrameWriter;
 
 /// What separates messages.
