@@ -162,6 +162,8 @@ pub struct Broker {
     records: Records,
     /// Channels that have lanes.
     laned: Vec<ChannelId>,
+    /// What receivers of lanes are due whose channels are gone.
+    last_dues: Vec<(PeerId, u64)>,
     /// Senders that have become busy.
     busy: Vec<(ChannelId, AccountId)>,
     /// Descriptors that wait to be fetched.
@@ -226,6 +228,7 @@ impl Broker {
             due_ms: None,
             records: Records::default(),
             laned: Vec::new(),
+            last_dues: Vec::new(),
             busy: Vec::new(),
             tickets: Vec::new(),
             tickets_made: 0,

@@ -230,6 +230,7 @@ impl Broker {
             self.finish_frame(receiver);
             self.close(receiver, ClosingCode::Deleted, text.clone());
         }
+        self.show_the_last(id);
         for (_, peer) in &mut self.peers {
             match peer.role {
                 PeerRole::Sender { channel, .. }

@@ -634,6 +634,20 @@ fn a_second_receiver_is_refused_also_while_the_last_one_leaves_its_lanes() {
     assert_eq!(welcome.place_in_line, 1);
 }
 
+/// It was shown nothing of that, and read on in its lanes until it looked for another reason.
+#[test]
+fn a_receiver_of_lanes_is_due_the_end_of_its_channel() {
+    let mut raw = Raw::new(10);
+    let _ = raw.in_lane();
+    let receiver = raw.receiver();
+    let control = raw.connect();
+    raw.hello(control, Role::Control);
+    let _ = raw.broker.dues();
+    raw.say(control, Kind::Request, &Request::Delete("jobs".parse().unwrap()));
+    assert_eq!(raw.broker.dues(), [(receiver, raw.heard(receiver).len() as u64 - 1)], "all but the Welcome");
+    assert_eq!(raw.broker.dues(), [], "once");
+}
+
 /// It counted as read while its daemon had not heard that it came back, so lanes were handed out past it.
 #[test]
 fn what_a_receiver_gives_back_it_is_due_until_it_comes_again_or_is_removed() {

@@ -21,11 +21,12 @@ use bus_core::wire::{
     CursorGiven, Kind, LaneAttempts, LaneDone, LaneGiven, LaneId, LaneNamed, LaneOffered, LaneProof, LaneSkip,
     LaneStart, LaneWish, RefusedCode, Turned, Watching,
 };
+use slab::Slab;
 
 use super::account::{AccountId, Busy};
 use super::channel::{Channel, ChannelId, Tally};
 use super::notes::Who;
-use super::peer::PeerId;
+use super::peer::{Peer, PeerId};
 use super::{Action, Broker, Fault, Refusal};
 
 pub(super) use self::held::Held;
@@ -590,22 +591,37 @@ impl Broker {
     /// for whom that has changed. To be shown to them before anything is written to anybody. What it gives back
     /// it does not count, either: it is due from then on, until it comes again or is removed.
     pub fn dues(&mut self) -> Vec<(PeerId, u64)> {
-        let mut dues = Vec::new();
+        let mut dues = std::mem::take(&mut self.last_dues);
         for channel_id in &self.laned {
             let channel = &mut self.channels[channel_id.0 as usize];
+            let Some(due) = channel.due(&self.peers) else { continue };
             let Some(seat) = &mut channel.seat else { continue };
-            let Some(peer) = self.peers.get(seat.peer.slot as usize) else { continue };
-            // All frames but the Welcome.
-            let due = peer.outbox.frames().saturating_sub(1) + (channel.log.end() - seat.base);
             if std::mem::replace(&mut seat.due_shown, due) != due {
                 dues.push((seat.peer, due));
             }
         }
         dues
     }
+
+    /// A channel goes. Its receiver is shown that it is due its last frame: one that is busy with its lanes looks at
+    /// nothing else.
+    pub(super) fn show_the_last(&mut self, channel_id: ChannelId) {
+        let channel = self.channel(channel_id);
+        if let (false, Some(seat)) = (channel.lanes.is_empty(), &channel.seat) {
+            self.last_dues.extend(channel.due(&self.peers).map(|due| (seat.peer, due)));
+        }
+    }
 }
 
 impl Channel {
+    /// How many frames the receiver will have been sent when all is sent.
+    fn due(&self, peers: &Slab<Peer>) -> Option<u64> {
+        let seat = self.seat.as_ref()?;
+        let peer = peers.get(seat.peer.slot as usize)?;
+        // All frames but the Welcome.
+        Some(peer.outbox.frames().saturating_sub(1) + (self.log.end() - seat.base))
+    }
+
     /// A lane goes, of which messages before `counted_from` were another daemon's. What its ends have said of it
     /// need not be true.
     fn count_lane(&mut self, counted_from: u64, lane: Tally) {
