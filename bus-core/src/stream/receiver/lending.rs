@@ -46,6 +46,10 @@ const STREAM_PATIENCE: Duration = Duration::from_millis(50);
 /// How often it looks meanwhile whether that is due still: what an order removes does not come.
 const STREAM_LOOK: Duration = Duration::from_millis(1);
 
+/// How often a receiver that is busy with its lanes looks whether what is due has come: what the daemon says is heard
+/// within a millisecond.
+const DUE_LOOK: Duration = Duration::from_micros(250);
+
 /// How often a receiver without a daemon looks whether there is one again.
 pub(super) const DAEMON_LOOK: Duration = Duration::from_millis(20);
 
@@ -275,14 +279,14 @@ impl StreamReceiver {
         }
     }
 
-    /// Reads what the board shows to be there; not again for the same, within a tick.
+    /// Reads what the board shows to be there. It is shown before it is written, so that is not there at the first look,
+    /// perhaps; and of a long queue much is not there for long.
     fn read_what_is_due(&self, state: &mut State) {
-        let due = state.lanes.due();
-        let now = CoarseTime::now();
-        if state.filled_due == due && state.read_at == now {
+        let (due, now) = (state.lanes.due(), Instant::now());
+        if state.filled_due == due && now < state.filled_at + DUE_LOOK {
             return;
         }
-        (state.filled_due, state.read_at) = (due, now);
+        (state.filled_due, state.filled_at, state.read_at) = (due, now, CoarseTime::now());
         if let Some(connection) = state.connection.clone() {
             // A failure shows again where more is read.
             let _ = state.receiving.inbox.fill(&connection);

@@ -154,6 +154,8 @@ struct State {
     woken_by_lanes: u32,
     /// How many frames it was due when its socket was read last.
     filled_due: u64,
+    /// When that was.
+    filled_at: Instant,
     /// The run of the daemon that it was last connected to.
     daemon: u64,
     /// When it looked last whether a lane has come to its end.
@@ -177,6 +179,7 @@ impl StreamReceiver {
             post: None,
             woken_by_lanes: 0,
             filled_due: 0,
+            filled_at: Instant::now(),
             daemon: 0,
             ended_at: CoarseTime::default(),
         };
