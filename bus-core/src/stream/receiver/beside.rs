@@ -109,8 +109,9 @@ impl StreamReceiver {
             return Ok(state);
         }
         // Nobody tells that the sender of an orphan has turned away, nor that a lane is here.
-        let look_again =
-            (state.lanes.are_to_be_watched() || !state.coming.is_empty()).then(|| Instant::now() + DAEMON_LOOK);
+        let orphans = state.lanes.are_to_be_watched().then_some(DAEMON_LOOK);
+        let look_after = orphans.into_iter().chain(state.coming.look_after()).min();
+        let look_again = look_after.map(|after| Instant::now() + after);
         let until = [wait.deadline(), look_again].into_iter().flatten().min();
         // The keeper is not to look again and again for what it cannot see: the state is locked meanwhile.
         let said = state.receiving.control.is_empty();

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{MutexGuard, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::lanes::{Ends, Lane};
 use super::lending::DAEMON_LOOK;
@@ -19,10 +19,15 @@ use crate::wire::{Kind, LaneDone, LaneGiven, LaneHello, LaneId, LaneSkip, Watchi
 /// it: for more than a second, by growing pauses.
 const LANES_MISSED_MAX: u32 = 12;
 
+/// When a receiver that sleeps looks for the first time whether a lane is here: fetching it takes a little longer.
+const FIRST_LOOK: Duration = Duration::from_micros(100);
+
 /// Lanes that are given and not here, as their receiver sees them.
 #[derive(Debug, Default)]
 pub(super) struct Coming {
     lanes: Vec<Expected>,
+    /// After which time a receiver that sleeps looks whether they are here.
+    look_after: Duration,
 }
 
 #[derive(Debug)]
@@ -72,6 +77,14 @@ impl Coming {
         self.lanes.iter().any(|lane| lane.in_use)
     }
 
+    /// When a receiver that sleeps looks whether they are here, which nobody can tell it: soon, because the daemon answers
+    /// in a fraction of a millisecond when it is well, and else after growing pauses.
+    pub(super) fn look_after(&mut self) -> Option<Duration> {
+        let now = self.look_after;
+        self.look_after = (now * 2).min(DAEMON_LOOK);
+        (!self.is_empty()).then_some(now)
+    }
+
     /// Nobody writes any more to a lane that is to come. `false` when that is another.
     pub(super) fn sender_is_gone(&mut self, lane: LaneId) -> bool {
         let Some(index) = self.lanes.iter().position(|expected| expected.lane == lane) else { return false };
@@ -95,6 +108,7 @@ impl StreamReceiver {
     pub(super) fn expect_lane(&self, state: &mut State, given: LaneGiven) {
         let LaneGiven { lane, generation, in_use, sender_gone, .. } = given;
         state.coming.lanes.retain(|expected| expected.lane != lane);
+        state.coming.look_after = FIRST_LOOK;
         state.coming.lanes.push(Expected { lane, generation, in_use, sender_gone, skips: Vec::new(), missed: false });
         let message_max_bytes = state.receiving.message_max_bytes();
         let mut errands = lock(&self.errands);
