@@ -28,8 +28,9 @@ const BUSY: Duration = Duration::from_millis(2);
 /// In how many tries at least. There is the daemon alone between a busy end and its order, which may lose its processor.
 const BUSY_TRIES: usize = TRIES - 3;
 
-/// How much later than an end without lanes one may hear: less than any time after which one looks by itself.
-const LATER: Duration = Duration::from_millis(1);
+/// How much later than an end without lanes one may hear: a thread more has to be woken for it, perhaps. It is a quarter of
+/// the time after which an end looks by itself.
+const LATER: Duration = Duration::from_millis(5);
 
 /// Both ends fetch a new lane from the daemon, which is a handful of wake-ups and the mapping of memory. Less than the 20 ms
 /// after which an end looks by itself.
