@@ -8,9 +8,9 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bus_core::{Bus, ChannelOptions, Receiver, Sender, bridge};
+use bus_core::{Bus, ChannelOptions, Delivery, Receiver, Sender, bridge};
 use bus_tests::processes::{CHANNEL, Dice, Stage};
-use bus_tests::{PATIENCE, Route, watch};
+use bus_tests::{MOMENT, PATIENCE, Route, watch};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// The receiver handed out what was in the lane before what the sender still had for the stream, and the sender
@@ -440,6 +440,123 @@ fn a_skip_after_a_restart_takes_the_oldest_and_nothing_else() {
             assert_eq!(number(&receiver.recv_timeout(PATIENCE).unwrap()), expected);
         }
     });
+}
+
+/// What was passed over in the lane counted as acknowledged, and with it all that its sender had sent before: once the
+/// lane had ended, what was given back was settled unseen.
+#[test]
+fn what_is_given_back_outlives_a_purge_of_the_lane_behind_it() {
+    on_stage("given back", |_, bus| {
+        let (sender, mut receiver) = with_its_first_message_by_the_stream(bus);
+        let first = hold_the_first_and_purge_the_rest(bus, &mut receiver);
+        drop(sender);
+        until("its sender has left", || bus.show("jobs").unwrap().sender_count == 0);
+        first.nack();
+        // The receiver finds its lane at its end at some time of these.
+        let (begin, mut attempt) = (Instant::now(), 3);
+        while begin.elapsed() < MOMENT {
+            let first = next(&mut receiver);
+            assert_eq!((number(&first), first.info().attempt), (0, attempt));
+            first.nack();
+            attempt += 1;
+        }
+        next(&mut receiver).ack();
+        until("all is counted", || {
+            let ledger = bus.show("jobs").map(|info| info.ledger);
+            ledger.is_ok_and(|ledger| ledger.balances() && ledger.queued + ledger.in_delivery == 0)
+        });
+    });
+}
+
+/// The receiver told the next daemon that it had acknowledged more than it had been handed, and that did not take it
+/// from its sender again.
+#[test]
+fn what_is_in_hand_outlives_a_purge_of_the_lane_behind_it_and_the_daemon() {
+    on_stage("in hand", |stage, bus| {
+        let (_sender, mut receiver) = with_its_first_message_by_the_stream(bus);
+        let first = hold_the_first_and_purge_the_rest(bus, &mut receiver);
+        stage.kill_daemon();
+        first.nack();
+        stage.start_daemon();
+        let again = next(&mut receiver);
+        assert_eq!((number(&again), again.info().redelivered), (0, true));
+        again.ack();
+    });
+}
+
+/// Its sender took all for acknowledged that it had sent before by the stream.
+#[test]
+fn what_is_in_hand_outlives_a_purge_of_the_lane_behind_it_the_receiver_and_the_daemon() {
+    on_stage("in hand", |stage, bus| {
+        let (sender, mut receiver) = with_its_first_message_by_the_stream(bus);
+        let first = hold_the_first_and_purge_the_rest(bus, &mut receiver);
+        stage.kill_daemon();
+        first.nack();
+        drop(receiver);
+        // Where the capacity is exact there are no lanes: what is in one goes by the stream.
+        stage.start_daemon_with("[channels.jobs]\ncapacity = 5000\n");
+        sender.flush_deadline(Instant::now() + PATIENCE).unwrap();
+        let mut receiver: Receiver<Vec<u8>> = bus.receiver("jobs").open().unwrap();
+        let again = next(&mut receiver);
+        assert_eq!(number(&again), 0);
+        again.ack();
+    });
+}
+
+/// What was passed over behind it counted as acknowledged while it was in its user's hands.
+#[test]
+fn what_is_in_hand_of_a_lane_outlives_a_purge_behind_it_and_the_daemon() {
+    on_stage("in hand", |stage, bus| {
+        let (sender, mut receiver) = connected_by_a_lane(bus);
+        until("everything is acknowledged", || sender.is_empty());
+        sender.send(parcel(0)).unwrap();
+        next(&mut receiver).nack();
+        sender.send(parcel(1)).unwrap();
+        assert_eq!(bus.purge("jobs").unwrap().recalled, 1);
+        let batch = receiver.next_batch(2, Some(Instant::now() + PATIENCE)).unwrap();
+        assert_eq!(batch.len(), 1, "the other one is passed over");
+        stage.kill_daemon();
+        batch.ack_first(0);
+        stage.start_daemon();
+        let reads_a_lane = |info: bus_core::ChannelInfo| info.receiver.is_some_and(|receiver| receiver.route == "lane");
+        until("it is given its lane again", || bus.show("jobs").is_ok_and(reads_a_lane));
+        let again = next(&mut receiver);
+        assert_eq!((number(&again), again.info().redelivered), (0, true));
+        again.ack();
+    });
+}
+
+/// A sender in its lane, of whose messages the first is the first of the stream; all others are not to be handed out.
+fn with_its_first_message_by_the_stream(bus: &Bus) -> (Sender<Vec<u8>>, Receiver<Vec<u8>>) {
+    let receiver: Receiver<Vec<u8>> = bus.receiver("jobs").open().unwrap();
+    let sender = lane_sender(bus, "jobs");
+    sender.send_confirmed(parcel(0)).unwrap();
+    let mut sent = 1;
+    until("it goes on in its lane", || {
+        // The receiver takes the lane up with what it is asked.
+        let _ = receiver.len();
+        sender.send_confirmed(parcel(sent)).unwrap();
+        sent += 1;
+        sender.is_in_lane()
+    });
+    (0..10).for_each(|more| sender.send_confirmed(parcel(sent + more)).unwrap());
+    until("all is here", || receiver.len() as u64 == sent + 10);
+    (sender, receiver)
+}
+
+/// Takes the first, has all others purged, gives it back, and takes it again: the receiver has heard of the purge then.
+fn hold_the_first_and_purge_the_rest<'a>(bus: &Bus, receiver: &'a mut Receiver<Vec<u8>>) -> Delivery<'a, Vec<u8>> {
+    let first = next(receiver);
+    assert_eq!(number(&first), 0);
+    assert!(bus.purge("jobs").unwrap().recalled >= 10);
+    first.nack();
+    let again = next(receiver);
+    assert_eq!((number(&again), again.info().attempt), (0, 2));
+    again
+}
+
+fn next(receiver: &mut Receiver<Vec<u8>>) -> Delivery<'_, Vec<u8>> {
+    receiver.next_delivery_deadline(Instant::now() + PATIENCE).unwrap()
 }
 
 fn on_stage(name: &str, test: fn(&mut Stage, &Bus)) {

@@ -277,9 +277,9 @@ impl Lanes {
     }
 
     /// Whether there are some of a daemon that is gone: nobody tells when their senders turn away, or have nothing
-    /// more to come by the stream.
+    /// more to come by the stream; nor that of others, for which it is waited before messages count as passed over.
     pub(super) fn are_to_be_watched(&self) -> bool {
-        self.lanes.iter().any(|lane| lane.orphaned || (lane.brought && !lane.released))
+        self.lanes.iter().any(|lane| lane.orphaned || (lane.brought && !lane.released) || lane.waits_to_pass())
     }
 
     /// Whether some are to be given again.

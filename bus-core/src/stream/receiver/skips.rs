@@ -7,7 +7,7 @@ use crate::wire::LaneSkip;
 #[derive(Debug, Default)]
 pub(super) struct Skips {
     pub(super) orders: Vec<LaneSkip>,
-    /// From where to where it was passed over, in order, while messages before that were not acknowledged.
+    /// From where to where it was passed over, in order, while something before that was not acknowledged.
     passed: Vec<(Position, Position)>,
     /// How many are acknowledged, and the daemon has not been told.
     pub(super) untold: u64,
@@ -30,6 +30,12 @@ impl Skips {
         self.orders.is_empty() && self.passed.is_empty() && self.untold == 0
     }
 
+    /// Whether all that was passed over is acknowledged.
+    #[inline]
+    pub(super) fn is_passed_nothing(&self) -> bool {
+        self.passed.is_empty()
+    }
+
     /// Where to go on from a position that was passed over before.
     pub(super) fn behind(&self, at: Position) -> Option<Position> {
         self.passed.iter().find(|(from, _)| *from == at).map(|(_, to)| *to)
@@ -49,8 +55,12 @@ impl Skips {
             return through;
         }
         let to = self.behind(through).unwrap_or(through);
-        self.untold += to.messages - through.messages;
-        self.passed.retain(|(from, _)| from.logical > through.logical);
+        let untold = &mut self.untold;
+        self.passed.retain(|(from, to)| {
+            let stays = from.logical > through.logical;
+            *untold += if stays { 0 } else { to.messages - from.messages };
+            stays
+        });
         to
     }
 }
@@ -86,5 +96,15 @@ mod tests {
         assert_eq!(skips.untold, 2);
         assert_eq!(skips.passed(at(4)), at(5));
         assert_eq!(skips.passed(at(6)), at(6));
+    }
+
+    /// What lay before it was not counted.
+    #[test]
+    fn what_was_passed_over_is_told_also_when_more_is_acknowledged_at_once() {
+        let mut skips = Skips::default();
+        skips.note(at(1), at(3));
+        skips.note(at(4), at(5));
+        assert_eq!(skips.passed(at(6)), at(6));
+        assert_eq!((skips.untold, skips.is_passed_nothing()), (3, true));
     }
 }

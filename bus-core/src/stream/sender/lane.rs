@@ -372,7 +372,8 @@ impl StreamSender {
         let start = lane.turn_to_nobody();
         let first = lane.sequence - lane.writer.messages() + start.messages + 1;
         if start.messages > 0 {
-            // Whoever has acknowledged something here has acknowledged all that came before by the stream.
+            // Whoever has acknowledged something here has acknowledged all that came before by the stream; and what was to
+            // be passed over alone was passed over once that was settled.
             state.sending.settle_through(first - 1);
         }
         let sending = &mut state.sending;

@@ -101,6 +101,9 @@ impl Lane {
     /// The first message that is not handed out, if it was seen at the second look.
     #[inline]
     pub(super) fn head(&mut self) -> Result<Option<Record>, Broken> {
+        if self.waits_to_pass() {
+            self.pass_over();
+        }
         while self.head.is_none() && self.next.logical < self.second_tail {
             if let Some(behind) = self.skips.behind(self.next) {
                 self.next = behind;
@@ -118,15 +121,32 @@ impl Lane {
     /// Passes over a message that is not to be handed out.
     #[cold]
     pub(super) fn skip(&mut self, record: &Record) {
-        self.sequence = self.sequence.max(record.header.sequence);
-        if self.next == self.reader.head() {
-            self.skips.untold += 1;
-            self.next = self.acknowledge_through(record.next);
-        } else {
-            // Once those before it are.
-            self.skips.note(self.next, record.next);
-            self.next = record.next;
+        self.skips.note(self.next, record.next);
+        self.next = record.next;
+        self.pass_over();
+    }
+
+    /// Whether the first messages that are not acknowledged were passed over, and something before them is not settled.
+    #[inline]
+    pub(super) fn waits_to_pass(&self) -> bool {
+        !self.skips.is_passed_nothing() && self.skips.behind(self.reader.head()).is_some()
+    }
+
+    /// Acknowledges what was passed over, once all before it is settled: whoever acknowledges something in a lane has
+    /// acknowledged all that its sender sent before, also by the stream.
+    fn pass_over(&mut self) {
+        let head = self.reader.head();
+        let Some(through) = self.skips.behind(head).filter(|_| self.stream_before_is_settled()) else { return };
+        self.acknowledge_through(head);
+        if self.next.logical < through.logical {
+            (self.next, self.head) = (through, None);
         }
+    }
+
+    /// Whether nothing is on its way any more that was sent before the lane; or nobody is left who would send it again.
+    fn stream_before_is_settled(&self) -> bool {
+        // What its user has seen of the lane came behind all of that.
+        self.sequence > 0 || self.sender_gone || self.reader.stream_is_settled()
     }
 
     /// Acknowledges everything before a position, and what was passed over behind it. Returns how far that goes.
