@@ -337,6 +337,37 @@ fn attempts_go_with_a_message_that_is_skipped() {
     });
 }
 
+/// It was told with the next call, and not at all where the lane had ended by then: it counted as acknowledged.
+#[test]
+fn what_is_passed_over_behind_a_message_in_hand_is_counted_as_purged() {
+    on_stage("counted", |bus| {
+        for leaves in [false, true] {
+            bus.purge("jobs").ok();
+            let sender = in_lane(bus, "jobs");
+            let mut receiver: Receiver<Vec<u8>> = bus.receiver("jobs").open().unwrap();
+            drain(&sender, &receiver);
+            let before = ledger(bus);
+            sender.send(b"held".to_vec()).unwrap();
+            receiver.next_delivery_deadline(Instant::now() + PATIENCE).unwrap().nack();
+            sender.send(b"purged".to_vec()).unwrap();
+            assert_eq!(bus.purge("jobs").unwrap().recalled, 1);
+            let batch = receiver.next_batch(2, Some(Instant::now() + PATIENCE)).unwrap();
+            assert_eq!(batch.len(), 1, "the other one is passed over");
+            if leaves {
+                drop(sender);
+                until("its sender has left", || bus.show("jobs").unwrap().sender_count == 0);
+            }
+            batch.ack();
+            let (accepted, acknowledged) = (before.accepted + 2, before.acknowledged + 1);
+            let expected = Ledger { accepted, acknowledged, purged: before.purged + 1, ..Ledger::default() };
+            until("all is counted", || ledger(bus) == expected);
+            assert!(receiver.try_recv().is_err());
+            // Also once the lane is gone.
+            assert_eq!(ledger(bus), expected, "the sender leaves: {leaves}");
+        }
+    });
+}
+
 /// It was counted twice: as claimed, and as given back.
 #[test]
 fn the_next_receiver_counts_an_attempt_of_a_batch_that_was_given_back_once() {

@@ -313,6 +313,7 @@ impl Broker {
             leaving_until_ms: None,
             messages: 0,
             due_shown: 0,
+            read_lanes: Vec::new(),
         });
         if !channel.log.is_empty() {
             channel.sender_seen = true;

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
-use bus_core::wire::TypeDeclaration;
+use bus_core::wire::{LaneId, TypeDeclaration};
 use bus_core::{ChannelName, ChannelOptions, Ledger, WhenFull};
 use slab::Slab;
 
@@ -155,6 +155,9 @@ pub(super) struct Seat {
     pub(super) messages: u64,
     /// How many frames it was last shown to be due.
     pub(super) due_shown: u64,
+    /// Lanes that are gone, and of which it may still say how much it was to pass over; with how many of their messages
+    /// count as acknowledged.
+    pub(super) read_lanes: Vec<(LaneId, u64)>,
 }
 
 /// What is to be done with messages that the receiver gives back.

@@ -5,6 +5,7 @@ use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bus_core::Ledger;
 use bus_core::lane::ring::Counts;
 use bus_core::wire::*;
 use bus_daemon::Credentials;
@@ -438,6 +439,36 @@ fn with_a_given_lane() -> (Raw, PeerId, PeerId, LaneId) {
     let receiver = raw.receiver();
     assert!(raw.last::<LaneGiven>(receiver, Kind::LaneGiven).is_some());
     (raw, sender, receiver, offered.lane)
+}
+
+/// The receiver had not said so when its sender left, and it counted as acknowledged.
+#[test]
+fn what_was_passed_over_in_a_lane_that_is_gone_is_counted_as_purged() {
+    let (mut raw, sender, receiver, lane) = with_a_given_lane();
+    let generation = raw.last::<LaneGiven>(receiver, Kind::LaneGiven).unwrap().generation;
+    raw.say(receiver, Kind::Watching, &Watching { lane, generation });
+    let control = raw.connect();
+    raw.hello(control, Role::Control);
+    raw.counts(lane, Counts { published: 10, taken: 3, acknowledged: 3, ..Counts::default() });
+    raw.say(control, Kind::Request, &Request::Purge("jobs".parse().unwrap()));
+    // As their memory shows it, before anybody says a word.
+    raw.counts(lane, Counts { published: 10, taken: 3, acknowledged: 10, ..Counts::default() });
+    let now = raw.now();
+    raw.broker.disconnected(now, sender);
+    raw.turn();
+    raw.broker.data_at_rest(now, lane, true);
+    raw.turn();
+    assert!(raw.lanes.contains(&LaneAction::Free(lane)), "nobody has to say that it is read");
+    // A liar has acknowledged no more than it was given.
+    for (said, purged) in [(7, 7), (1, 8), (u64::MAX, 10), (1, 10)] {
+        raw.say(receiver, Kind::LaneSkipped, &LaneSkipped { lane, messages: said });
+        raw.say(control, Kind::Request, &Request::Show("jobs".parse().unwrap()));
+        let Some(Reply::Channel(shown)) = raw.last::<Reply>(control, Kind::Reply) else { panic!("no reply") };
+        let expected = Ledger { accepted: 10, acknowledged: 10 - purged, purged, ..Ledger::default() };
+        assert_eq!(shown.ledger, expected, "{said}");
+    }
+    raw.say(receiver, Kind::LaneDone, &LaneDone { lane, messages: 10, fault: None });
+    assert!(!raw.closed.contains(&receiver));
 }
 
 /// What others sent later was handed out before what was sent in a lane that its receiver did not know.

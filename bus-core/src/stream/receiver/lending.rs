@@ -215,20 +215,9 @@ impl StreamReceiver {
         }
         let Some(stream) = state.stream() else { return Next::Stream };
         let next = state.lanes.next(stream);
-        let mut skipped = 0;
-        while let Some(told) = state.lanes.skipped() {
-            state.receiving.control.push(Kind::LaneSkipped, &told);
-            skipped += told.messages;
-        }
-        if skipped > 0 {
-            // What was passed over makes room.
-            state.lanes.ring_for_those_who_wait();
-            self.write(state);
-            self.leave_to_keeper(state);
-            if state.connection.is_none() {
-                // Lost with that, and perhaps the lanes: it is chosen again.
-                return Next::Nothing;
-            }
+        if self.tell_skipped(state) && state.connection.is_none() {
+            // Lost with that, and perhaps the lanes: it is chosen again.
+            return Next::Nothing;
         }
         match next {
             Ok(next) => next,
@@ -237,6 +226,22 @@ impl StreamReceiver {
                 Next::Nothing
             }
         }
+    }
+
+    /// Tells the daemon what was passed over. Returns whether there was anything.
+    fn tell_skipped(&self, state: &mut State) -> bool {
+        let mut tells = false;
+        while let Some(told) = state.lanes.skipped() {
+            state.receiving.control.push(Kind::LaneSkipped, &told);
+            tells = true;
+        }
+        if tells {
+            // What was passed over makes room.
+            state.lanes.ring_for_those_who_wait();
+            self.write(state);
+            self.leave_to_keeper(state);
+        }
+        tells
     }
 
     /// Which message comes next when the stream has ended.
@@ -303,6 +308,8 @@ impl StreamReceiver {
 
     /// Lets go of lanes that are at their end. Returns whether there were any.
     pub(super) fn finish_lanes(&self, state: &mut State) -> bool {
+        // Of a lane that is gone nothing counts any more.
+        self.tell_skipped(state);
         let mut finished = false;
         while let Some(over) = state.lanes.over() {
             self.finish_lane(state, over);
@@ -404,6 +411,8 @@ impl StreamReceiver {
         state.lanes.give_back(&back);
         state.lane_loan.lent = lent;
         state.lane_loan.lent.clear();
+        // There may be no further call before the lane ends.
+        self.tell_skipped(state);
     }
 
     /// Reads the stream until it has what the daemon has announced.

@@ -195,20 +195,25 @@ impl Broker {
                 State::Given(false) | State::Offered | State::Brought | State::Leaving => false,
             };
             let by_seated = if lane.state == State::Given(true) { counts.published - lane.start.messages } else { 0 };
-            (lane.sender_gone && read).then_some((lane.id, counts.published, by_seated))
+            // It may have passed over some, and has not said so yet.
+            let owes_word = lane.state == State::Given(true) && lane.has_orders();
+            (lane.sender_gone && read).then_some((lane.id, counts.published, by_seated, owes_word))
         });
-        let finished: Vec<(LaneId, u64, u64)> = finished.collect();
+        let finished: Vec<(LaneId, u64, u64, bool)> = finished.collect();
         if finished.is_empty() {
             return;
         }
-        for (id, published, by_seated) in finished {
+        for (id, published, by_seated, owes_word) in finished {
             let channel = self.channel_mut(channel_id);
-            if let Some(seat) = &mut channel.seat {
-                seat.messages += by_seated;
-            }
             let Some(lane) = channel.lanes.iter().find(|lane| lane.id == id) else { continue };
             let (messages, purged) = (published - lane.counted_from, lane.purged);
             let before = lane.counted_from;
+            if let Some(seat) = &mut channel.seat {
+                seat.messages += by_seated;
+                if owes_word {
+                    seat.note_read_lane(id, messages - purged);
+                }
+            }
             channel
                 .count_lane(before, Tally { accepted: messages, acknowledged: messages - purged, purged, dropped: 0 });
             self.free_lane(channel_id, id);

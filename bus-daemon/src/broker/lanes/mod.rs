@@ -481,6 +481,9 @@ impl Broker {
         }
         let channel = self.channel_mut(channel_id);
         let Some(lane) = channel.lanes.iter().find(|lane| lane.id == done.lane) else {
+            if let Some(seat) = &mut channel.seat {
+                seat.forget_read_lane(done.lane);
+            }
             if done.fault.is_some() {
                 // Its sender was faster, and sends what was in there by the stream.
                 self.put(id, Kind::SenderGone, &LaneNamed { lane: done.lane });

@@ -11,7 +11,7 @@ use bus_core::wire::{
 use super::books::LaneMessage;
 use super::{Lane, LaneAction, LanePart, State};
 use crate::broker::account::AccountId;
-use crate::broker::channel::ChannelId;
+use crate::broker::channel::{Channel, ChannelId, Seat};
 use crate::broker::peer::PeerId;
 use crate::broker::{Action, Broker, Fault};
 
@@ -149,7 +149,10 @@ impl Broker {
             return Ok(());
         }
         let channel = self.channel(channel_id);
-        let Some(lane) = channel.lanes.iter().find(|lane| lane.id == skipped.lane) else { return Ok(()) };
+        let Some(lane) = channel.lanes.iter().find(|lane| lane.id == skipped.lane) else {
+            self.channel_mut(channel_id).skipped_in_read_lane(skipped);
+            return Ok(());
+        };
         // It may say what it likes: no more than it has acknowledged.
         let acknowledged = self.counts(lane).acknowledged - lane.counted_from - lane.purged;
         let lane_id = lane.id;
@@ -366,7 +369,44 @@ pub(in crate::broker) fn accepted_at_ns(frame: &[u8]) -> u64 {
     origin.map_or(0, |origin| Origin::decode(origin).accepted_at_ns)
 }
 
+impl Seat {
+    /// A lane is gone of which its receiver may have passed over some, and has not said so.
+    pub(super) fn note_read_lane(&mut self, lane: LaneId, acknowledged: u64) {
+        if self.read_lanes.len() == READ_LANES_MAX {
+            // It has nothing to say of any, for long.
+            self.read_lanes.remove(0);
+        }
+        self.read_lanes.push((lane, acknowledged));
+    }
+
+    /// It says no more of that.
+    pub(super) fn forget_read_lane(&mut self, lane: LaneId) {
+        self.read_lanes.retain(|(other, _)| *other != lane);
+    }
+}
+
+/// How many lanes are remembered that are gone, and of which their receiver may say something: it does with its next call.
+const READ_LANES_MAX: usize = 64;
+
+impl Channel {
+    /// Some messages of a lane that is gone were passed over, and counted as acknowledged.
+    fn skipped_in_read_lane(&mut self, skipped: LaneSkipped) {
+        let Self { seat: Some(seat), tally, .. } = self else { return };
+        if let Some((_, acknowledged)) = seat.read_lanes.iter_mut().find(|(lane, _)| *lane == skipped.lane) {
+            let messages = skipped.messages.min(*acknowledged);
+            *acknowledged -= messages;
+            tally.acknowledged = tally.acknowledged.saturating_sub(messages);
+            tally.purged = tally.purged.saturating_add(messages);
+        }
+    }
+}
+
 impl Lane {
+    /// Whether its receiver was told to pass over some.
+    pub(super) fn has_orders(&self) -> bool {
+        self.skips_ordered > 0 || self.is_doomed()
+    }
+
     /// Where its receiver stands, as that says; where it began, before it says so.
     fn start_from(&self, position: Option<LaneStart>) -> LaneStart {
         position.filter(|at| at.messages >= self.start.messages).unwrap_or(self.start)
