@@ -8,13 +8,14 @@ use std::io;
 use std::time::Duration;
 
 use bus_core::wire::{
-    Kind, LaneAttempts, LaneBrought, LaneEnd, LaneId, LaneNamed, LaneProof, RefusedCode, WelcomeRole,
+    Kind, LaneAttempts, LaneBrought, LaneEnd, LaneId, LaneNamed, LaneProof, LaneStart, RefusedCode, WelcomeRole,
 };
 
 use super::idle::Idle;
 use super::shell::Doomed;
 use super::{Lane, LaneAction, LaneSize, RING_BYTES_MAX, State};
 use crate::broker::channel::ChannelId;
+use crate::broker::notes::Note;
 use crate::broker::peer::{Peer, PeerId, PeerRole};
 use crate::broker::{Action, Broker, Fault, Refusal, millis};
 
@@ -115,13 +116,13 @@ impl Broker {
             self.vanish_if_idle(channel_id);
             return Err(refusal);
         }
-        if brought.start.messages > published {
+        let Some(start) = self.believable_start(id, brought, published) else {
             self.vanish_if_idle(channel_id);
             return denied(format!(
                 "lane {} of channel {} has {published} messages, and is said to be read up to {}",
                 lane.0, brought.channel, brought.start.messages
             ));
-        }
+        };
         let by_sender = brought.by == LaneEnd::Sender;
         let (now_ms, now_ns) = (self.now_ms, self.now_ns);
         let channel = self.channel_mut(channel_id);
@@ -138,9 +139,9 @@ impl Broker {
             turning: false,
             // Later than all that an earlier daemon counted.
             generation: brought.generation.max(now_ns).saturating_add(1),
-            start: brought.start,
-            counted_from: brought.start.messages,
-            counted_from_bytes: brought.start.logical,
+            start,
+            counted_from: start.messages,
+            counted_from_bytes: start.logical,
             purged: 0,
             doomed: Doomed::default(),
             skips_ordered: 0,
@@ -163,6 +164,28 @@ impl Broker {
         self.actions.push_back(Action::Lane(LaneAction::FreezeData(lane)));
         self.give_lanes(channel_id);
         Ok(())
+    }
+
+    /// Where a lane goes on that was brought, `None` where that cannot be. A receiver is believed where a record of the
+    /// sender ends, and then it is the sender that says the rest; where none ends it has lied, and it goes on where the
+    /// sender believed it last: what lies before that is written over. A sender that lies harms its own lane alone.
+    fn believable_start(&mut self, id: PeerId, brought: &LaneBrought, published: u64) -> Option<LaneStart> {
+        let said = brought.start;
+        let possible = |start: &LaneStart| start.messages <= published;
+        let books = self.books().filter(|_| brought.by == LaneEnd::Receiver);
+        let true_end = books.map_or(Some(said), |books| books.record_end(brought.lane, said, self.message_max_bytes));
+        let true_end = true_end.filter(possible);
+        if true_end == Some(said) {
+            return true_end;
+        }
+        let start = true_end.or_else(|| books?.believed(brought.lane).filter(possible))?;
+        let reason = format!(
+            "it has said of lane {} what no receiver says, or the sender of that (pid {}) has written what no sender writes: what lies behind message {} is given again",
+            brought.lane.0, brought.pid, start.messages
+        );
+        let who = self.who(id);
+        self.note(Note::Disbelieved { who, reason });
+        Some(start)
     }
 
     /// Whoever read a brought lane under an earlier daemon takes nothing more: it may be given.
