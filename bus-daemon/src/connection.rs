@@ -248,10 +248,13 @@ impl Connection {
             true => self.receive_descriptors(&mut buffer[begun..end])?,
         };
         self.was_full = bytes == asked;
-        if began.is_some_and(|began| self.was_full && began.elapsed() < BULK_PACE * (bytes / 1024) as u32) {
-            self.reading_bytes = buffer.len().min(2 * self.reading_bytes);
-        } else if bytes == asked || bytes < self.reading_bytes / 4 {
-            self.reading_bytes = READING_BYTES;
+        match (self.was_full, began) {
+            (true, Some(began)) if began.elapsed() < BULK_PACE * (bytes / 1024) as u32 => {
+                self.reading_bytes = buffer.len().min(2 * self.reading_bytes);
+            }
+            (true, Some(_)) => self.reading_bytes = READING_BYTES,
+            (false, _) if bytes < self.reading_bytes / 4 => self.reading_bytes = READING_BYTES,
+            (true, None) | (false, _) => {}
         }
         let filled = &buffer[..begun + bytes];
         let (taken, outcome) = self.hand_on(filled, limits, sink);

@@ -378,7 +378,8 @@ impl<T: Send + 'static> Sender<T> {
     /// ```
     ///
     /// # Errors
-    /// [`AdminError::Connect`] when no daemon answers, [`AdminError::Unsupported`] within one process; see [`AdminError`].
+    /// [`AdminError::Connect`] when no daemon answers, nor can be started where that is wanted;
+    /// [`AdminError::NoSuchChannel`] when it was deleted; [`AdminError::Unsupported`] within one process.
     pub fn stats(&self) -> Result<ChannelInfo, AdminError> {
         match &self.route {
             Route::Stream(stream) => stream.0.stats(),

@@ -1,7 +1,8 @@
 //! [`EventLoop`]: the one thread that owns the sockets and the broker.
 //!
 //! A turn reads every ready peer, a bounded amount each, hands each frame to the broker, and then
-//! writes once to each peer with something to be sent. After traffic it polls for a moment before it
+//! writes to each peer with something to be sent: what is to be delivered first, and then what became of what
+//! others had sent. After traffic it polls for a moment before it
 //! sleeps: waking a sleeping thread costs more than the poll.
 
 mod arrivals;
@@ -255,6 +256,8 @@ impl<O: Outside> EventLoop<O> {
                 std::thread::yield_now();
             }
         }
+        // What lies between may have taken a while.
+        now = Instant::now();
         let timeout = self.next_deadline(now).map(|at| round_up(at.saturating_duration_since(now)));
         self.poll_once(events, timeout)
     }
@@ -309,6 +312,10 @@ impl<O: Outside> EventLoop<O> {
         }
         self.cut_lingering(now);
         self.end_sources(now);
+        if self.broker.has_actions() {
+            // Of a peer that went with that: nobody else may come for long.
+            self.carry_out();
+        }
         if !self.broker.is_idle() {
             self.idle_since = now;
         }

@@ -228,7 +228,10 @@ impl<O: Outside> EventLoop<O> {
             self.begin_actions();
             // Before anybody is told that something was accepted.
             for (receiver, due) in self.broker.dues() {
-                self.lanes.show(receiver, due);
+                // One whose channel went may have gone in the same turn.
+                if self.slot_of(receiver).is_some() {
+                    self.lanes.show(receiver, due);
+                }
             }
             let mut to_write = std::mem::take(&mut self.to_write);
             for key in to_write.drain(..) {

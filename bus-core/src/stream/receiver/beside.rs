@@ -131,6 +131,8 @@ impl StreamReceiver {
                 state.woken_by_lanes = 0;
                 self.fill(&mut state);
             }
+            // While a lane is to come it wakes by itself, to look for that.
+            Ok(false) if !state.coming.is_empty() => {}
             Ok(false) => state.woken_by_lanes = state.woken_by_lanes.saturating_add(1),
             Err(_) => self.lose_link(&mut state),
         }

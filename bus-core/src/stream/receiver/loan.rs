@@ -149,6 +149,12 @@ impl<'a> Loan<'a> {
         {
             return Err(NoMessage::Ended(ended));
         }
+        if state.connection.is_none() {
+            // What the connection had brought lies elsewhere now, the head as well.
+            state.receiving.lend(1);
+            self.endpoint.settle_in(&mut state, 1);
+            return Ok(());
+        }
         state.receiving.settle_alone(&head);
         self.endpoint.tell(&mut state, false);
         self.endpoint.settled(&mut state);

@@ -238,7 +238,7 @@ impl StreamReceiver {
     pub(crate) fn next(&self, wait: Wait, claim: bool, copied: Copied) -> Result<Loan<'_>, NoMessage> {
         let mut state = lock(&self.state);
         state.receiving.will_lend(claim);
-        // Its socket was read in this round: there is no order in it that nobody has seen.
+        // Its socket was read, or waited for, in the round before: what is here was looked at then.
         let mut has_read = false;
         loop {
             if state.connection.is_none() {
