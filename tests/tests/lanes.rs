@@ -530,16 +530,18 @@ fn what_is_in_hand_of_a_lane_outlives_a_purge_behind_it_and_the_daemon() {
 fn with_its_first_message_by_the_stream(bus: &Bus) -> (Sender<Vec<u8>>, Receiver<Vec<u8>>) {
     let receiver: Receiver<Vec<u8>> = bus.receiver("jobs").open().unwrap();
     let sender = lane_sender(bus, "jobs");
-    sender.send_confirmed(parcel(0)).unwrap();
+    // So small that the daemon sends all ahead.
+    let send = |number: u64| sender.send_confirmed(number.to_le_bytes().to_vec()).unwrap();
+    send(0);
     let mut sent = 1;
     until("it goes on in its lane", || {
         // The receiver takes the lane up with what it is asked.
         let _ = receiver.len();
-        sender.send_confirmed(parcel(sent)).unwrap();
+        send(sent);
         sent += 1;
         sender.is_in_lane()
     });
-    (0..10).for_each(|more| sender.send_confirmed(parcel(sent + more)).unwrap());
+    (0..10).for_each(|more| send(sent + more));
     until("all is here", || receiver.len() as u64 == sent + 10);
     (sender, receiver)
 }
