@@ -1,10 +1,9 @@
-//! Lanes that their receiver brings to the next daemon. Should that not answer, none of the receiver's calls waits for it
-//! beyond its deadline, a try not at all; and where it lies about how far it came, nobody but itself has less of that.
+//! Lanes that their receiver brings to the next daemon: where it lies about how far it came, nobody but itself has less
+//! of that.
 #![cfg(target_os = "linux")]
 // The functions are tests, whatever the lint sees of it: a failure is to point at its line.
 #![allow(clippy::unwrap_used)]
 
-use std::fs;
 use std::io::{self, IoSlice, IoSliceMut, Read};
 use std::mem::MaybeUninit;
 use std::net::Shutdown;
@@ -14,13 +13,13 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bus_core::limits::REPLY_MAX_BYTES;
 use bus_core::wire::{
     FrameHeader, FrameLimits, HEADER_BYTES, Hello, Kind, LaneEnd, LaneStart, Role, put_control, read_control,
 };
-use bus_core::{Address, Bus, Receiver, RecvTimeoutError, Sender, TryRecvError};
+use bus_core::{Address, Bus, Receiver, Sender, TryRecvError};
 use bus_tests::{Daemon, PATIENCE, watch};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
@@ -29,21 +28,6 @@ use rustix::net::{
 
 /// How many messages lie in the lane when its daemon is killed.
 const LEFT: u64 = 100;
-
-/// Far less than it is waited for a lane to be taken, and as much as a busy machine may hold anybody up.
-const AT_ONCE: Duration = Duration::from_millis(500);
-
-/// They waited for one that hears and says nothing: for a second, with the state of the receiver locked.
-#[test]
-fn no_call_waits_for_a_daemon_that_does_not_take_a_lane() {
-    watch("not taken", not_taken, || ());
-}
-
-/// What becomes of a message that its user has in hand meanwhile does not depend on that, either.
-#[test]
-fn what_is_given_back_while_a_lane_is_brought_comes_again_first_and_counts_an_attempt() {
-    watch("given back", given_back, || ());
-}
 
 /// It was given the lane where it said that it stood, found no message there, and its sender was said to have written
 /// nonsense.
@@ -74,7 +58,7 @@ fn lied(what: &str, lie: Lie) {
     let daemon = Daemon::start();
     let folder = tempfile::tempdir().unwrap();
     let address = Address::new(folder.path().join("bus.sock")).unwrap();
-    let desk = Desk::open(address.path(), daemon.address(), Some(lie));
+    let desk = Desk::open(address.path(), daemon.address(), lie);
     let (sender, receiver) = in_lane(&address);
     let (other_sender, other) = in_lane_of(&address, "other");
     (0..LEFT).for_each(|number| sender.send(bytes(number)).unwrap());
@@ -103,56 +87,6 @@ fn lied(what: &str, lie: Lie) {
         let ledger = bus.show("jobs").unwrap().ledger;
         ledger.balances() && ledger.queued + ledger.in_delivery == 0
     });
-}
-
-fn not_taken() {
-    let (first, next) = (Daemon::start(), Daemon::start());
-    let (sender, receiver) = in_lane(first.address());
-    (0..LEFT).for_each(|number| sender.send(bytes(number)).unwrap());
-    let desk = Desk::take_the_place_of(&first, &next);
-    let mut received = Vec::new();
-    let (mut trying, mut brought_at) = (true, None);
-    // As long as it is waited for an answer, and a little more.
-    while brought_at.is_none_or(|at: Instant| at.elapsed() < Duration::from_millis(1_500)) {
-        assert!(brought_at.is_some() || desk.begun.elapsed() < PATIENCE, "it does not bring its lane");
-        if desk.brought() > 0 {
-            brought_at = brought_at.or(Some(Instant::now()));
-        }
-        let begin = Instant::now();
-        let came = match trying {
-            true => receiver.try_recv().map_err(|error| {
-                assert!(matches!(error, TryRecvError::Empty | TryRecvError::Away), "{error}");
-            }),
-            false => receiver.recv_timeout(Duration::from_millis(10)).map_err(|error| {
-                assert!(matches!(error, RecvTimeoutError::Timeout), "{error}");
-            }),
-        };
-        let took = begin.elapsed();
-        assert!(took < AT_ONCE, "a {} took {took:?}", if trying { "try" } else { "call of 10 ms" });
-        received.extend(came);
-        trying = !trying;
-    }
-    while received.len() < LEFT as usize {
-        received.push(receiver.recv_timeout(PATIENCE).unwrap());
-    }
-    assert!(received.into_iter().eq((0..LEFT).map(bytes)), "each once, and in order");
-}
-
-fn given_back() {
-    let (first, next) = (Daemon::start(), Daemon::start());
-    let (sender, mut receiver) = in_lane(first.address());
-    (0..LEFT).for_each(|number| sender.send(bytes(number)).unwrap());
-    let held = receiver.next_delivery_deadline(Instant::now() + PATIENCE).unwrap().into_owned();
-    assert_eq!(*held, bytes(0));
-    let desk = Desk::take_the_place_of(&first, &next);
-    until("it brings its lane", || desk.brought() > 0);
-    held.nack();
-    for number in 0..LEFT {
-        let delivery = receiver.next_delivery_deadline(Instant::now() + PATIENCE).unwrap();
-        let expected = if number == 0 { 2 } else { 1 };
-        assert_eq!((delivery.as_slice(), delivery.info().attempt), (bytes(number).as_slice(), expected));
-        delivery.ack();
-    }
 }
 
 /// A sender and a receiver in a lane in which nothing is left.
@@ -186,38 +120,26 @@ fn until(what: &str, mut condition: impl FnMut() -> bool) {
 }
 
 /// What stands between a daemon and its callers. Who brings a lane as its receiver is passed on with another place where
-/// it stood; or heard, and not answered.
+/// it stood.
 struct Desk {
     brought: Arc<AtomicUsize>,
-    begun: Instant,
 }
 
 impl Desk {
-    fn take_the_place_of(former: &Daemon, next: &Daemon) -> Self {
-        former.kill();
-        fs::remove_file(former.address().path()).unwrap();
-        Self::open(former.address().path(), next.address(), None)
-    }
-
     /// It is open for as long as the process lives.
-    fn open(path: &Path, daemon: &Address, lie: Option<Lie>) -> Self {
+    fn open(path: &Path, daemon: &Address, lie: Lie) -> Self {
         let (listener, daemon) = (UnixListener::bind(path).unwrap(), daemon.path().to_owned());
         let brought = Arc::new(AtomicUsize::new(0));
-        let (counted, unanswered) = (Arc::clone(&brought), Arc::new(Mutex::new(Vec::new())));
+        let counted = Arc::clone(&brought);
         let came = Arc::new(Mutex::new(Vec::new()));
         thread::spawn(move || {
             for caller in listener.incoming() {
                 let (mut caller, daemon) = (caller.unwrap(), daemon.clone());
-                let (counted, unanswered, came) = (Arc::clone(&counted), Arc::clone(&unanswered), Arc::clone(&came));
+                let (counted, came) = (Arc::clone(&counted), Arc::clone(&came));
                 thread::spawn(move || {
                     let Ok(mut hello) = hello(&mut caller) else { return };
                     let mut of_receiver = None;
                     if let Role::LaneBrought(brought) = &mut hello.role {
-                        let Some(lie) = lie else {
-                            unanswered.lock().unwrap().push(caller);
-                            counted.fetch_add(1, Ordering::SeqCst);
-                            return;
-                        };
                         let is_receiver = brought.by == LaneEnd::Receiver;
                         if !is_receiver && !came.lock().unwrap().contains(&brought.channel) {
                             // It comes again. The first that brings a lane says where its receiver stands.
@@ -244,10 +166,10 @@ impl Desk {
                 });
             }
         });
-        Self { brought, begun: Instant::now() }
+        Self { brought }
     }
 
-    /// How many lanes were brought by their receivers, or by anybody where nobody is answered.
+    /// How many lanes were brought by their receivers.
     fn brought(&self) -> usize {
         self.brought.load(Ordering::SeqCst)
     }

@@ -3,14 +3,13 @@
 use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
-use super::bringing::UnderWay;
 use super::{CoarseTime, Link, State, StreamReceiver, hello};
 use crate::address::Address;
 use crate::stream::inbox::Fill;
 use crate::stream::keeper::{Kept, Reattached, Standing, Tended};
 use crate::stream::session::{DialError, is_final, lock};
 use crate::transport::Interest;
-use crate::wire::{Refused, RefusedCode, Returning, Role};
+use crate::wire::{RefusedCode, Returning, Role};
 
 impl Kept for StreamReceiver {
     fn address(&self) -> &Address {
@@ -92,7 +91,21 @@ impl Kept for StreamReceiver {
             let Some(returning) = self.returning() else { return Reattached::NotNow };
             match self.options.dialer.dial(&Role::Receiver(hello(&self.options, Some(returning)))) {
                 Ok(session) => *lock(&self.arrived) = Some(session),
-                Err(DialError::Refused(refused)) if is_final(refused.code) => return self.is_refused(refused),
+                Err(DialError::Refused(refused)) if is_final(refused.code) => {
+                    let Ok(mut state) = self.state.try_lock() else { return Reattached::NotNow };
+                    match refused.code {
+                        RefusedCode::ReceiverTaken => state.receiving.replace(),
+                        _ => state.receiving.refuse(refused.text),
+                    }
+                    state.note_lanes();
+                    // What a dead sender left in them nobody else may have.
+                    self.bring_lanes(&mut state, false);
+                    state.lanes.clear();
+                    *lock(&self.link) = Link::Over;
+                    self.show_state(&mut state);
+                    self.changed.notify_all();
+                    return Reattached::Done;
+                }
                 Err(DialError::Refused(_)) => return Reattached::NotNow,
                 Err(DialError::Unreachable(_) | DialError::Protocol(_)) => return Reattached::NobodyThere,
             }
@@ -102,38 +115,15 @@ impl Kept for StreamReceiver {
         let adopted = state.connection.is_some() || self.adopt(&mut state);
         self.show_state(&mut state);
         self.changed.notify_all();
-        if adopted { Reattached::Done } else { Reattached::NotNow }
+        if !adopted {
+            return Reattached::NotNow;
+        }
+        self.take_lanes_back(state);
+        Reattached::Done
     }
 }
 
 impl StreamReceiver {
-    /// The daemon does not let it in again.
-    fn is_refused(&self, refused: Refused) -> Reattached {
-        let Ok(mut state) = self.state.try_lock() else { return Reattached::NotNow };
-        state.note_lanes();
-        // What a dead sender left in them nobody else may have.
-        let lanes = state.lanes.take_all();
-        let errands = self.begin_to_bring(&mut state, lanes, false);
-        if !errands.is_empty() {
-            // No call waits for that; and until it is done its user is not told that there is nothing more to come.
-            drop(state);
-            let under_way = UnderWay::new(&self.bringing);
-            self.bringing.bring(&self.options.dialer, errands);
-            drop(under_way);
-            let Ok(again) = self.state.try_lock() else { return Reattached::NotNow };
-            state = again;
-        }
-        match refused.code {
-            RefusedCode::ReceiverTaken => state.receiving.replace(),
-            _ => state.receiving.refuse(refused.text),
-        }
-        state.lanes.clear();
-        *lock(&self.link) = Link::Over;
-        self.show_state(&mut state);
-        self.changed.notify_all();
-        Reattached::Done
-    }
-
     /// What it tells the next daemon. While its user holds a message that is what was left for the keeper before.
     fn returning(&self) -> Option<Returning> {
         let Ok(mut state) = self.state.try_lock() else {
@@ -158,7 +148,7 @@ impl StreamReceiver {
 
     /// Takes up the lanes that were handed in, where that takes no time: its user may do something else for long,
     /// and should this daemon die meanwhile they are to go on.
-    pub(super) fn take_lanes_back<'a>(&'a self, mut state: MutexGuard<'a, State>) {
+    fn take_lanes_back<'a>(&'a self, mut state: MutexGuard<'a, State>) {
         let until = Instant::now() + LANES_BACK;
         while state.lanes.are_handed_in() && Instant::now() < until {
             let Some(connection) = state.connection.clone() else { return };
@@ -182,7 +172,7 @@ impl StreamReceiver {
 impl State {
     fn returning(&mut self) -> Returning {
         self.note_lanes();
-        let lanes = self.lost_lanes || !self.lanes.is_empty() || self.lanes.are_bringing();
+        let lanes = self.lost_lanes || !self.lanes.is_empty();
         Returning { lanes, ..self.receiving.returning() }
     }
 }

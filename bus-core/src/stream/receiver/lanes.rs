@@ -29,9 +29,6 @@ use crate::wire::{LaneAttempts, LaneId, LaneProof, LaneSkip, LaneSkipped, Origin
 #[derive(Debug, Default)]
 pub(super) struct Lanes {
     lanes: Vec<Lane>,
-    /// Lanes that are being brought to another daemon. Nothing is taken from them, and nothing else is handed out: it
-    /// might come after what is in there.
-    bringing: Vec<Lane>,
     /// Lanes that the daemon has from this receiver and is to give to it again. Nothing is taken from them, and
     /// should the daemon die before, the next one has them from here.
     handed_in: Vec<Lane>,
@@ -195,7 +192,6 @@ impl Lanes {
     /// Lets a lane go.
     pub(super) fn remove(&mut self, id: LaneId) -> Option<Lane> {
         self.handed_in.retain(|lane| lane.id != id);
-        self.bringing.retain(|lane| lane.id != id);
         let index = self.lanes.iter().position(|lane| lane.id == id)?;
         Some(self.lanes.remove(index))
     }
@@ -209,29 +205,7 @@ impl Lanes {
         self.end_round();
         let mut all = std::mem::take(&mut self.lanes);
         all.append(&mut self.handed_in);
-        all.append(&mut self.bringing);
         all
-    }
-
-    /// Takes those out of which it is not known whether the daemon has them.
-    pub(super) fn take_all_brought(&mut self) -> Vec<Lane> {
-        std::mem::take(&mut self.bringing)
-    }
-
-    /// A lane that is on its way to the daemon.
-    pub(super) fn keep_bringing(&mut self, lane: Lane) {
-        self.bringing.push(lane);
-    }
-
-    /// What became of it is known. `None` when the daemon has given it already.
-    pub(super) fn take_brought(&mut self, id: LaneId) -> Option<Lane> {
-        let index = self.bringing.iter().position(|lane| lane.id == id)?;
-        Some(self.bringing.remove(index))
-    }
-
-    /// Whether some are on their way to the daemon.
-    pub(super) fn are_bringing(&self) -> bool {
-        !self.bringing.is_empty()
     }
 
     /// A lane that the daemon has taken, and gives to this receiver again.
@@ -239,14 +213,10 @@ impl Lanes {
         self.handed_in.push(lane);
     }
 
-    /// A lane that the daemon does not take, and of which all up to a sequence was acknowledged meanwhile.
-    pub(super) fn keep_orphan(&mut self, mut lane: Lane, known_through: u64) {
+    /// A lane that the daemon does not take.
+    pub(super) fn keep_orphan(&mut self, mut lane: Lane) {
         lane.orphaned = true;
-        lane.known_through = lane.known_through.max(known_through);
-        // What was given back meanwhile comes first.
-        lane.next = lane.reader.head();
         self.lanes.push(lane);
-        self.end_round();
     }
 
     /// Takes an order to skip messages of a lane.
@@ -291,7 +261,6 @@ impl Lanes {
     pub(super) fn clear(&mut self) {
         self.lanes.clear();
         self.handed_in.clear();
-        self.bringing.clear();
         self.ends = None;
     }
 
@@ -511,9 +480,7 @@ impl Lanes {
     /// Takes messages back that were lent: they come again, first.
     pub(super) fn give_back(&mut self, lent: &[Lent]) {
         for lent in lent {
-            // Also while it is brought: should the daemon not take it, the message comes again from here.
-            let mut lanes = self.lanes.iter_mut().chain(&mut self.bringing);
-            let Some(lane) = lanes.find(|lane| lane.id == lent.lane) else { continue };
+            let Some(lane) = self.get_mut(lent.lane) else { continue };
             let place = (lent.record.next.messages - 1 - lane.messages()) as usize;
             if lane.given_back.len() <= place {
                 lane.given_back.resize(place + 1, 0);

@@ -1,5 +1,6 @@
 //! A receiver beside its lanes: taking them up, choosing, lending, and waiting for lanes and stream together.
 
+use std::io;
 use std::ops::Range;
 use std::sync::MutexGuard;
 use std::time::{Duration, Instant};
@@ -10,6 +11,7 @@ use crate::error::Ended;
 use super::{CoarseTime, Copied, LentFrame, Loan, NoMessage, State, StreamReceiver, Wait};
 use crate::lane::ring::Broken;
 use crate::stream::inbox::Fill;
+use crate::stream::session::DialError;
 use crate::transport::Interest;
 use crate::wire::{Kind, LaneDone, LaneGiven, LaneId, LaneNamed, LaneSkip, read_control};
 
@@ -99,22 +101,6 @@ impl State {
         self.receiving.lent() + self.lane_loan.lent.len()
     }
 
-    /// Whether there are lanes: here, to come, or on their way to the daemon.
-    pub(super) fn has_lanes(&self) -> bool {
-        !self.lanes.is_empty() || !self.coming.is_empty() || self.lanes.are_bringing()
-    }
-
-    /// Whether nothing is handed out, because others may have to come before it: of lanes that are to come, or that are on
-    /// their way to the daemon.
-    pub(super) fn holds_back(&self) -> bool {
-        match self.receiving.ended() {
-            None => self.coming.hold_back() || self.lanes.are_bringing(),
-            // Of a daemon that may take none of them.
-            Some(Ended::Disconnected) => self.lanes.are_bringing(),
-            Some(Ended::Kicked | Ended::Replaced | Ended::Deleted | Ended::Refused(_)) => false,
-        }
-    }
-
     /// How the stream stands beside the lanes; `None` when it is broken.
     pub(super) fn stream(&mut self) -> Option<Stream> {
         let head_ns = self.receiving.head().ok()?.map(|head| head.accepted_at_ns());
@@ -172,6 +158,13 @@ impl State {
     }
 }
 
+impl State {
+    /// Whether there is a lane, or one to come.
+    pub(super) fn has_lanes(&self) -> bool {
+        !self.lanes.is_empty() || !self.coming.is_empty()
+    }
+}
+
 impl StreamReceiver {
     /// Looks into the lanes for the message that comes next, and waits for it.
     // Not inlined: whoever has no lanes has a short way past it, all of which has to be fetched for a message.
@@ -197,6 +190,39 @@ impl StreamReceiver {
         })
     }
 
+    /// Another connection is there: what becomes of the lanes that it had.
+    pub(super) fn find_lanes_orphaned(&self, state: &mut State, daemon: u64, seated: bool) {
+        state.note_lanes();
+        if std::mem::replace(&mut state.daemon, daemon) == daemon {
+            // They are given again.
+            state.lanes.clear();
+        } else {
+            self.bring_lanes(state, seated);
+        }
+        state.filled_due = 0;
+    }
+
+    /// Brings the lanes of an earlier daemon to the present one, which gives them to whoever has the seat.
+    pub(super) fn bring_lanes(&self, state: &mut State, seated: bool) {
+        let mut answers = true;
+        for lane in state.lanes.take_all() {
+            let Some(brought) = lane.brought(&self.options.channel) else { continue };
+            let taken = if answers { self.options.dialer.bring(brought, &lane.descriptors()) } else { Err(gone()) };
+            match taken {
+                Ok(()) if seated => state.lanes.keep_handed_in(lane),
+                Ok(()) => {}
+                Err(error) => {
+                    answers &= matches!(error, DialError::Refused(_));
+                    match seated {
+                        true => state.lanes.keep_orphan(lane),
+                        // It may be another's by now: nothing is taken from it.
+                        false => state.lanes.keep_handed_in(lane),
+                    }
+                }
+            }
+        }
+    }
+
     /// Which message comes next, from lanes or stream.
     pub(super) fn choose(&self, state: &mut State) -> Next {
         let (received, _) = state.receiving.inbox.received();
@@ -204,7 +230,7 @@ impl StreamReceiver {
             self.read_what_is_due(state);
         }
         self.take_up_lanes(state);
-        if state.holds_back() {
+        if state.coming.hold_back() && state.receiving.ended().is_none() {
             return Next::Unknown;
         }
         match state.receiving.ended() {
@@ -299,7 +325,6 @@ impl StreamReceiver {
             }
         }
         self.take_up_fetched(state);
-        self.take_up_brought(state);
         let now = CoarseTime::now();
         if std::mem::replace(&mut state.ended_at, now) != now {
             self.finish_lanes(state);
@@ -466,6 +491,10 @@ impl StreamReceiver {
         }
         true
     }
+}
+
+fn gone() -> DialError {
+    DialError::Unreachable(io::ErrorKind::ConnectionReset.into())
 }
 
 pub(super) fn is_late(wait: Wait) -> bool {

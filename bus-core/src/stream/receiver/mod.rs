@@ -10,7 +10,6 @@
 //! keeper and owned deliveries come in between.
 
 mod beside;
-mod bringing;
 mod coming;
 mod deferral;
 mod drained;
@@ -32,7 +31,6 @@ use std::time::Instant;
 
 use rustix::time::{ClockId, clock_gettime};
 
-use self::bringing::Bringing;
 use self::coming::{Coming, Errands};
 use self::deferral::Deferral;
 pub(crate) use self::in_place::Copied;
@@ -112,8 +110,6 @@ pub(crate) struct StreamReceiver {
     state: Mutex<State>,
     /// Lanes that are fetched for it.
     errands: Mutex<Errands>,
-    /// Lanes of an earlier daemon that are brought to the present one.
-    bringing: Arc<Bringing>,
     /// How the endpoint stands, readable while a thread has the state locked.
     link: Mutex<Link>,
     /// A new connection, until whoever next has the state takes it into use.
@@ -193,7 +189,6 @@ impl StreamReceiver {
             me: me.clone(),
             state: Mutex::new(state),
             errands: Mutex::default(),
-            bringing: Arc::default(),
             link: Mutex::new(Link::Away),
             arrived: Mutex::new(Some(session)),
             left: Mutex::default(),
@@ -351,7 +346,7 @@ impl StreamReceiver {
             // A failure shows again where more is read.
             let _ = state.receiving.inbox.fill(&connection);
         }
-        if state.receiving.inbox.has_lane_news() || !state.coming.is_empty() || state.lanes.are_bringing() {
+        if state.receiving.inbox.has_lane_news() || !state.coming.is_empty() {
             self.take_up_lanes(&mut state);
         }
         let in_lanes = usize::try_from(state.lanes.waiting()).unwrap_or(usize::MAX);
@@ -420,7 +415,6 @@ impl StreamReceiver {
     /// Its user has let go of it, and may open another at once: the seat is given back before that, although a thread
     /// that works for this one may hold it for a moment. A message that is held alone keeps it.
     pub(crate) fn leave(&self) {
-        self.bringing.settle();
         let mut state = lock(&self.state);
         if state.lent() == 0 {
             self.say_farewell(&mut state);
@@ -445,7 +439,6 @@ impl StreamReceiver {
 
 impl Drop for StreamReceiver {
     fn drop(&mut self) {
-        self.bringing.settle();
         self.say_farewell(&mut lock(&self.state));
     }
 }

@@ -204,11 +204,10 @@ impl StreamReceiver {
             let socket = socket.map(|socket| (socket, EventFlags::OUT));
             return (false, Sources { socket, ..Sources::default() });
         }
-        if state.coming.hold_back() || state.lanes.are_bringing() {
+        if state.coming.hold_back() {
             // Who brings what it waits for shows it.
             let socket = socket.map(|socket| (socket, EventFlags::IN));
-            let ended = state.receiving.ended().is_some() && !state.holds_back();
-            let here = ended || state.receiving.inbox.has_lane_news();
+            let here = state.receiving.ended().is_some() || state.receiving.inbox.has_lane_news();
             return (here, Sources { socket, ..Sources::default() });
         }
         let interest = if unsaid { EventFlags::IN | EventFlags::OUT } else { EventFlags::IN };

@@ -169,7 +169,7 @@ impl StreamReceiver {
         self.forget_coming(state);
         state.receiving.disconnected();
         state.note_lanes();
-        state.lost_lanes |= !state.lanes.is_empty() || state.lanes.are_bringing();
+        state.lost_lanes |= !state.lanes.is_empty();
         if state.lanes.are_revoked() {
             // It was told to go, and did not in time: others have gone on without it.
             state.receiving.is_replaced();
