@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{MutexGuard, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::lanes::{Ends, Lane};
 use super::lending::DAEMON_LOOK;
@@ -197,9 +197,7 @@ impl StreamReceiver {
         if wait == Wait::Never {
             return if self.fill(&mut state) { Ok(state) } else { Err(NoMessage::Empty) };
         }
-        let heard = Instant::now() + DAEMON_LOOK;
-        let until = wait.deadline().map_or(heard, |deadline| deadline.min(heard));
-        let mut state = self.wait_for_change(state, Wait::Until(until))?;
+        let mut state = self.wait_for_change_within(state, wait, Some(DAEMON_LOOK))?;
         self.fill(&mut state);
         Ok(state)
     }

@@ -2,7 +2,7 @@
 
 use std::io::{self, IoSlice};
 use std::sync::{MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::error::Ended;
 
@@ -135,19 +135,28 @@ impl StreamReceiver {
     /// Waits until what is lent is settled, or the daemon is back.
     pub(super) fn wait_for_change<'a>(
         &'a self,
+        state: MutexGuard<'a, State>,
+        wait: Wait,
+    ) -> Result<MutexGuard<'a, State>, NoMessage> {
+        self.wait_for_change_within(state, wait, None)
+    }
+
+    /// The same, and looks again after a while. It is the call's own deadline that ends the call.
+    pub(super) fn wait_for_change_within<'a>(
+        &'a self,
         mut state: MutexGuard<'a, State>,
         wait: Wait,
+        look_after: Option<Duration>,
     ) -> Result<MutexGuard<'a, State>, NoMessage> {
         if wait == Wait::Never {
             return Err(NoMessage::Empty);
         }
         state.waiting += 1;
-        let (mut state, late) = match wait.deadline() {
-            None => (self.changed.wait(state).unwrap_or_else(PoisonError::into_inner), false),
-            Some(deadline) => {
-                let rest = deadline.saturating_duration_since(Instant::now());
-                (self.changed.wait_timeout(state, rest).unwrap_or_else(PoisonError::into_inner).0, rest.is_zero())
-            }
+        let rest = wait.deadline().map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let late = rest == Some(Duration::ZERO);
+        let mut state = match rest.into_iter().chain(look_after).min() {
+            None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+            Some(most) => self.changed.wait_timeout(state, most).unwrap_or_else(PoisonError::into_inner).0,
         };
         state.waiting -= 1;
         if late { Err(NoMessage::Timeout) } else { Ok(state) }
