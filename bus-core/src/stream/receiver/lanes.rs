@@ -80,6 +80,8 @@ pub(super) struct Lane {
     begun: bool,
     /// What is not to be handed out.
     skips: Skips,
+    /// All that its sender sent before by the stream has come, and is settled.
+    stream_is_read: bool,
     /// How often the messages from the head on were given back.
     given_back: Vec<u32>,
     /// Of the message that was acknowledged last.
@@ -309,6 +311,7 @@ impl Lanes {
 
     /// Which message is handed out next.
     pub(super) fn next(&mut self, stream: Stream) -> Result<Next, (LaneId, Broken)> {
+        self.pass_over(stream);
         for _ in 0..2 {
             if self.stream_is_behind(&stream) {
                 return Ok(Next::ReadStream);
@@ -322,6 +325,22 @@ impl Lanes {
             return Ok(Next::ReadStream);
         }
         Ok(self.next_of_round(stream)?.unwrap_or(Next::Nothing))
+    }
+
+    /// Acknowledges what was passed over, where nothing of the stream is left that may have been sent before.
+    pub(super) fn pass_over(&mut self, stream: Stream) {
+        // A lane is open once all is accepted that its sender sent before, so the board shows it; but what the sender of
+        // a brought one sends again.
+        let shows_all = self.skips && stream.is_up && self.board().is_some();
+        if shows_all && stream.head_ns.is_none() && !self.stream_is_due(stream.received) {
+            self.lanes.iter_mut().filter(|lane| !lane.brought).for_each(Lane::stream_is_read);
+        }
+    }
+
+    /// Whether some messages are to be skipped, or were, and the daemon was not told so.
+    #[inline]
+    pub(super) fn have_skips(&self) -> bool {
+        self.skips
     }
 
     /// Whether the stream has a message that has not come, and none that has. What was purged is due no more.

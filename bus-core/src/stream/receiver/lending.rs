@@ -270,6 +270,17 @@ impl StreamReceiver {
         tells
     }
 
+    /// A message of the stream is settled: what was passed over in lanes may have waited for that, and there may be no
+    /// further call for long.
+    pub(super) fn pass_over_in_lanes(&self, state: &mut State) {
+        if state.lanes.have_skips()
+            && let Some(stream) = state.stream()
+        {
+            state.lanes.pass_over(stream);
+            self.tell_skipped(state);
+        }
+    }
+
     /// Which message comes next when the stream has ended.
     fn choose_at_the_end(&self, state: &mut State) -> Next {
         let stream = Stream { head_ns: None, received: 0, waiting: 0, is_up: false };

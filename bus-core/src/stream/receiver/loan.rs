@@ -137,6 +137,7 @@ impl<'a> Loan<'a> {
                 if state.receiving.control.is_empty() || !state.receiving.unsay() {
                     state.receiving.taken(&head, said);
                     state.told_at = CoarseTime::now();
+                    self.endpoint.pass_over_in_lanes(&mut state);
                     self.endpoint.leave_to_keeper(&state);
                     self.endpoint.show_state(&mut state);
                     return Ok(());
@@ -157,6 +158,7 @@ impl<'a> Loan<'a> {
         }
         state.receiving.settle_alone(&head);
         self.endpoint.tell(&mut state, false);
+        self.endpoint.pass_over_in_lanes(&mut state);
         self.endpoint.settled(&mut state);
         Ok(())
     }
@@ -223,6 +225,7 @@ impl StreamReceiver {
         if state.lane_loan.is_empty() {
             let gives_back = state.receiving.settle(count);
             self.tell(state, gives_back);
+            self.pass_over_in_lanes(state);
         } else {
             self.settle_lanes(state, count);
             if state.lanes.owe_rings() {

@@ -57,6 +57,7 @@ impl Lane {
             head: None,
             begun: false,
             skips: Skips::default(),
+            stream_is_read: false,
             given_back: Vec::new(),
             sequence: 0,
             released: false,
@@ -146,7 +147,13 @@ impl Lane {
     /// Whether nothing is on its way any more that was sent before the lane; or nobody is left who would send it again.
     fn stream_before_is_settled(&self) -> bool {
         // What its user has seen of the lane came behind all of that.
-        self.sequence > 0 || self.sender_gone || self.reader.stream_is_settled()
+        self.sequence > 0 || self.stream_is_read || self.sender_gone || self.reader.stream_is_settled()
+    }
+
+    /// All has come that its sender sent before by the stream, and is settled.
+    pub(super) fn stream_is_read(&mut self) {
+        self.stream_is_read = true;
+        self.pass_over();
     }
 
     /// Acknowledges everything before a position, and what was passed over behind it. Returns how far that goes.
