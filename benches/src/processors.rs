@@ -10,8 +10,8 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde::{Deserialize, Serialize};
 
 /// Where the processes of a measurement run. The kernel decides otherwise once, when they wake each other first, and
-/// leaves them there for long: whoever is woken on the processor of the one that wakes it is there in a third of the
-/// time.
+/// leaves them there for long: whoever is woken on the processor of the one that wakes it is there in less than
+/// half of the time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Placement {
     /// Where the kernel puts them.

@@ -101,6 +101,11 @@ impl State {
         self.receiving.lent() + self.lane_loan.lent.len()
     }
 
+    /// Whether there is a lane, or one to come.
+    pub(super) fn has_lanes(&self) -> bool {
+        !self.lanes.is_empty() || !self.coming.is_empty()
+    }
+
     /// How the stream stands beside the lanes; `None` when it is broken.
     pub(super) fn stream(&mut self) -> Option<Stream> {
         let head_ns = self.receiving.head().ok()?.map(|head| head.accepted_at_ns());
@@ -155,13 +160,6 @@ impl State {
         let (block, payload) = self.lane_loan.content[content.clone()].split_at_mut(block_bytes);
         self.lanes.copy(index, &lent.record, block, payload);
         content
-    }
-}
-
-impl State {
-    /// Whether there is a lane, or one to come.
-    pub(super) fn has_lanes(&self) -> bool {
-        !self.lanes.is_empty() || !self.coming.is_empty()
     }
 }
 
