@@ -1,7 +1,7 @@
 //! [`Reader`]: the receiver's end of a ring. It believes nothing that it reads.
 
 use super::{Broken, SleepsAt, Start};
-use crate::lane::layout::{Fixed, MessageHeader, NOBODY, PAGE_BYTES, RECORD_BYTES, WORD_BYTES, cursor, data};
+use crate::lane::layout::{Fixed, MessageHeader, NOBODY, PAGE_BYTES, RECORD_BYTES, WORD_BYTES, cursor, data, padded};
 use crate::lane::memory::{Fence, Memory};
 
 /// The receiver's end.
@@ -47,8 +47,7 @@ pub struct Position {
 pub struct Record {
     /// What its sender says of it.
     pub header: MessageHeader,
-    place: u64,
-    /// Where the next begins.
+    /// Where the next begins: where this one ends.
     pub next: Position,
 }
 
@@ -111,13 +110,7 @@ impl<D: Memory, C: Memory> Reader<D, C> {
                 // A jump is published with the record behind it. Alone it would be jumped again for ever.
                 return if at.logical == begin { Ok(None) } else { Err(Broken::Record) };
             }
-            let last = self.limits.ring_bytes.saturating_sub(RECORD_BYTES);
-            if rest < RECORD_BYTES || at.place > last || !at.place.is_multiple_of(WORD_BYTES as u64) {
-                return Err(Broken::Record);
-            }
-            let word = (PAGE_BYTES + at.place as usize) / WORD_BYTES;
-            let words = std::array::from_fn(|index| self.data.load(word + index));
-            match Fixed::decode(words).map_err(|_| Broken::Record)? {
+            match self.fixed(at, rest)? {
                 // Each takes something off what is left, so this ends.
                 Fixed::Jump(place) if place < self.limits.ring_bytes => {
                     at = Position { logical: at.logical + RECORD_BYTES, place, ..at };
@@ -126,6 +119,29 @@ impl<D: Memory, C: Memory> Reader<D, C> {
                 Fixed::Message(header) => return self.message(header, at, rest).map(Some),
             }
         }
+    }
+
+    /// What [`record`](Self::record) gives for nearly all, and short enough for a loop: a message that stands just there.
+    /// `None` for everything else.
+    #[inline]
+    pub fn record_just_there(&self, at: Position) -> Option<Record> {
+        let rest = self.tail.saturating_sub(at.logical);
+        match self.fixed(at, rest) {
+            Ok(Fixed::Message(header)) => self.message(header, at, rest).ok(),
+            Ok(Fixed::Jump(_)) | Err(_) => None,
+        }
+    }
+
+    /// What stands at a position before `rest` bytes that are published.
+    #[inline]
+    fn fixed(&self, at: Position, rest: u64) -> Result<Fixed, Broken> {
+        let last = self.limits.ring_bytes.saturating_sub(RECORD_BYTES);
+        if rest < RECORD_BYTES || at.place > last || !at.place.is_multiple_of(WORD_BYTES as u64) {
+            return Err(Broken::Record);
+        }
+        let word = word_of(at.place);
+        let words = std::array::from_fn(|index| self.data.load(word + index));
+        Fixed::decode(words).map_err(|_| Broken::Record)
     }
 
     #[inline]
@@ -140,13 +156,13 @@ impl<D: Memory, C: Memory> Reader<D, C> {
         }
         let next =
             Position { logical: at.logical + bytes, place: at.place + bytes, messages: at.messages.wrapping_add(1) };
-        Ok(Record { header, place: at.place, next })
+        Ok(Record { header, next })
     }
 
     /// Copies the header block out.
     pub fn copy_header_block(&self, record: &Record, block: &mut [u8]) {
         assert!(block.len() <= record.header.header_block_bytes as usize);
-        self.data.copy_out(word_of(record.place + RECORD_BYTES), block);
+        self.data.copy_out(word_of(record.place() + RECORD_BYTES), block);
     }
 
     /// Copies the payload out, or the first of it.
@@ -276,12 +292,18 @@ impl<D: Memory, C: Memory> Reader<D, C> {
 }
 
 impl Record {
+    /// Where it begins, in the ring.
+    fn place(&self) -> u64 {
+        self.next.place - self.header.record_bytes()
+    }
+
     /// Where its payload begins, in the ring.
     pub(in crate::lane) fn payload_place(&self) -> u64 {
-        self.place + self.header.payload_at()
+        self.next.place - padded(self.header.payload_bytes)
     }
 }
 
+#[inline]
 fn word_of(place: u64) -> usize {
     (PAGE_BYTES + place as usize) / WORD_BYTES
 }

@@ -14,6 +14,8 @@ use std::sync::Arc;
 use rustix::thread::sched_getcpu;
 
 use self::runs::Merge;
+use super::Copied;
+use super::lending::LaneLoan;
 use super::skips::Skips;
 use crate::lane::board::Board;
 use crate::lane::doorbell::{Doorbell, Ringer};
@@ -22,7 +24,6 @@ use crate::lane::region::{Map, MemoryFile};
 use crate::lane::ring::{Broken, Position, Reader, Record, SleepsAt};
 use crate::lane::sleep::{Wakeup, Words};
 use crate::lane::stamp::now_ns;
-use crate::limits::CLAIM_MESSAGES;
 use crate::wire::{LaneAttempts, LaneId, LaneProof, LaneSkip, LaneSkipped, Origin};
 
 /// All lanes of one receiver.
@@ -135,16 +136,33 @@ pub(super) enum Next {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Lent {
     pub(super) lane: LaneId,
-    pub(super) record: Record,
-    pub(super) origin: Origin,
+    sender: u64,
+    pid: u32,
+    /// How often earlier receivers were handed it, and this time.
+    attempt: u32,
+    /// How often this receiver has given it back.
     pub(super) given_back: u32,
-    pub(super) sent_at_ns: u64,
-    /// This receiver has acknowledged it before.
-    pub(super) known: bool,
+    /// Where its copy lies.
+    pub(super) content: Content,
+    pub(super) record: Record,
+}
+
+/// Where a copy lies among those of what is lent together: it begins within one batch, and is no longer than a message.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Content {
+    pub(super) at: u32,
+    pub(super) bytes: u32,
 }
 
 /// A sleep as short as this would have been spared by looking a little longer, in nanoseconds.
 const HOT_NS: u64 = 100_000;
+
+impl Lent {
+    pub(super) fn origin(&self) -> Origin {
+        let Self { sender, pid, attempt, .. } = *self;
+        Origin { sender, accepted_at_ns: self.record.header.stamp_ns, pid, attempt }
+    }
+}
 
 impl Lanes {
     pub(super) fn len(&self) -> usize {
@@ -419,7 +437,18 @@ impl Lanes {
     /// Claims the head of a lane, and some of what follows. `None` when its sender honours another receiver, or the
     /// daemon has taken this one's place down.
     pub(super) fn claim(&mut self, index: usize) -> Option<Lent> {
-        self.claim_head(index).filter(|_| !self.are_revoked())
+        let lane = &mut self.lanes[index];
+        let record = lane.head?;
+        let claimed = if lane.is_claimed(&record) { lane.reader.is_honoured() } else { lane.claim(&record) };
+        let place = (record.next.messages - 1 - lane.messages()) as usize;
+        let given_back = lane.given_back.get(place).copied().unwrap_or(0);
+        let lent = Lent { attempt: lane.attempt(record.next.messages), given_back, ..lane.lends(record) };
+        (claimed && !self.are_revoked()).then_some(lent)
+    }
+
+    /// Whether this receiver has acknowledged a message before its lane was given to it, perhaps again.
+    pub(super) fn knows(&self, index: usize, lent: &Lent) -> bool {
+        lent.record.header.sequence <= self.lanes[index].known_through
     }
 
     /// Whether this receiver has lost its place: what is in its lanes is another's.
@@ -428,41 +457,19 @@ impl Lanes {
         self.board().is_some_and(Board::is_revoked)
     }
 
-    #[inline]
-    fn claim_head(&mut self, index: usize) -> Option<Lent> {
-        let wall_clock_offset_ns = self.wall_clock_offset_ns;
-        let lane = &mut self.lanes[index];
-        let record = lane.head?;
-        if lane.reader.taken() < record.next.messages {
-            let ahead = (record.next.messages - 1 + CLAIM_MESSAGES).min(lane.reader.published());
-            if !lane.reader.claim(record.next.messages.max(ahead)) {
-                return None;
-            }
-        } else if !lane.reader.is_honoured() {
-            return None;
-        }
-        let place = (record.next.messages - 1 - lane.messages()) as usize;
-        let given_back = lane.given_back.get(place).copied().unwrap_or(0);
-        let attempt = lane.attempt(record.next.messages);
-        let accepted_at_ns = record.header.stamp_ns;
-        let origin = Origin { sender: lane.sender, accepted_at_ns, pid: lane.pid, attempt };
-        let sent_at_ns = record.header.stamp_ns.wrapping_add(wall_clock_offset_ns);
-        let known = record.header.sequence <= lane.known_through;
-        Some(Lent { lane: lane.id, record, origin, given_back, sent_at_ns, known })
-    }
-
     /// Whether nothing of a lane was handed out yet; something is, from now on.
     pub(super) fn begins(&mut self, index: usize) -> bool {
         !std::mem::replace(&mut self.lanes[index].begun, true)
     }
 
-    /// Copies the header block and the payload of a message out, each byte once.
-    pub(super) fn copy(&self, index: usize, record: &Record, block: &mut [u8], payload: &mut [u8]) {
-        let reader = &self.lanes[index].reader;
-        if !block.is_empty() {
-            reader.copy_header_block(record, block);
-        }
-        reader.copy_payload(record, payload);
+    /// Copies what is to be copied of a message, each byte once.
+    pub(super) fn copy_to(&self, loan: &mut LaneLoan, index: usize, record: &Record, copied: Copied) -> Content {
+        loan.copy(&self.lanes[index].reader, record, copied)
+    }
+
+    /// The wall clock less the clock of the stamps, in nanoseconds.
+    pub(super) fn wall_clock_offset_ns(&self) -> u64 {
+        self.wall_clock_offset_ns
     }
 
     /// Whether what was read of a lane until now is what its sender had written there.

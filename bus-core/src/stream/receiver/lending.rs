@@ -1,15 +1,16 @@
 //! A receiver beside its lanes: taking them up, choosing, lending, and waiting for lanes and stream together.
 
 use std::io;
-use std::ops::Range;
 use std::sync::MutexGuard;
 use std::time::{Duration, Instant};
 
-use super::lanes::{Lent, Next, Stream};
+use super::lanes::{Content, Lent, Next, Stream};
+use super::lent_frame::Said;
 use crate::error::Ended;
 
 use super::{CoarseTime, Copied, LentFrame, Loan, NoMessage, State, StreamReceiver, Wait};
-use crate::lane::ring::Broken;
+use crate::lane::region::Map;
+use crate::lane::ring::{Broken, Reader, Record};
 use crate::stream::inbox::Fill;
 use crate::stream::session::DialError;
 use crate::transport::Interest;
@@ -18,10 +19,10 @@ use crate::wire::{Kind, LaneDone, LaneGiven, LaneId, LaneNamed, LaneSkip, read_c
 /// Messages of lanes that are lent, with copies of their content.
 #[derive(Debug, Default)]
 pub(super) struct LaneLoan {
-    pub(super) lent: Vec<(Lent, Range<usize>)>,
+    pub(super) lent: Vec<Lent>,
     /// Of which the first bytes are used; written over and over, and not cleared for that.
     content: Vec<u8>,
-    pub(super) used: usize,
+    used: usize,
 }
 
 /// What a receiver with lanes does next.
@@ -58,39 +59,64 @@ impl LaneLoan {
         self.lent.is_empty()
     }
 
-    /// Room for the content of one more message.
-    fn take_room(&mut self, bytes: usize) -> Range<usize> {
-        let room = self.used..self.used + bytes;
-        if room.start == 0 && room.end <= BATCH_BYTES && self.content.len() > KEPT_BYTES {
+    /// Begins with the first message.
+    fn begin(&mut self) {
+        self.used = 0;
+    }
+
+    /// Whether one more may be lent together with those that are.
+    #[inline]
+    pub(super) fn has_room(&self, most: usize) -> bool {
+        self.lent.len() < most && self.used < BATCH_BYTES
+    }
+
+    /// Copies what is to be copied of a message, each byte once.
+    #[inline]
+    pub(super) fn copy(&mut self, reader: &Reader<Map, Map>, record: &Record, copied: Copied) -> Content {
+        let block_bytes = record.header.header_block_bytes as usize;
+        let bytes = block_bytes + copied.of(record.header.payload_bytes as usize);
+        let at = self.used;
+        if self.content.len() < at + bytes || at == 0 {
+            self.make_room(at + bytes);
+        }
+        self.used += bytes;
+        let (block, payload) = self.content[at..at + bytes].split_at_mut(block_bytes);
+        if !block.is_empty() {
+            reader.copy_header_block(record, block);
+        }
+        reader.copy_payload(record, payload);
+        Content { at: at as u32, bytes: bytes as u32 }
+    }
+
+    #[cold]
+    fn make_room(&mut self, end: usize) {
+        if self.used == 0 && end <= BATCH_BYTES && self.content.len() > KEPT_BYTES {
             // One large message must not keep its memory for ever.
             self.content = Vec::new();
         }
-        if self.content.len() < room.end {
-            self.content.resize(room.end, 0);
+        if self.content.len() < end {
+            self.content.resize(end, 0);
         }
-        self.used = room.end;
-        room
     }
 
     /// Lends the first `count` alone. Returns the others.
     pub(super) fn lend_only(&mut self, count: usize) -> Vec<Lent> {
-        let unseen = self.lent.drain(count.min(self.lent.len())..);
-        unseen.map(|(lent, _)| lent).collect()
+        self.lent.drain(count.min(self.lent.len())..).collect()
     }
 
     /// The first, if its payload lies in its lane.
     pub(super) fn first_in_ring(&self) -> Option<&Lent> {
-        let (lent, content) = self.lent.first()?;
+        let lent = self.lent.first()?;
         let header = &lent.record.header;
-        let bytes = header.header_block_bytes as usize + header.payload_bytes as usize;
-        (content.len() < bytes).then_some(lent)
+        let bytes = u64::from(header.header_block_bytes) + u64::from(header.payload_bytes);
+        (u64::from(lent.content.bytes) < bytes).then_some(lent)
     }
 
-    pub(super) fn frames(&self) -> impl Iterator<Item = LentFrame<'_>> {
-        self.lent.iter().map(|(lent, content)| {
-            let (block, payload) =
-                self.content[content.clone()].split_at(lent.record.header.header_block_bytes as usize);
-            LentFrame::of_lane(lent, block, payload)
+    pub(super) fn frames(&self, wall_clock_offset_ns: u64) -> impl Iterator<Item = LentFrame<'_>> {
+        self.lent.iter().map(move |lent| {
+            let content = &self.content[lent.content.at as usize..][..lent.content.bytes as usize];
+            let (header_block, payload) = content.split_at(lent.record.header.header_block_bytes as usize);
+            LentFrame { said: Said::OfLane { lent, wall_clock_offset_ns }, header_block, payload }
         })
     }
 }
@@ -99,6 +125,11 @@ impl State {
     /// How many messages are lent, from wherever.
     pub(super) fn lent(&self) -> usize {
         self.receiving.lent() + self.lane_loan.lent.len()
+    }
+
+    /// The messages of lanes that are lent, in order.
+    pub(super) fn lane_frames(&self) -> impl Iterator<Item = LentFrame<'_>> {
+        self.lane_loan.frames(self.lanes.wall_clock_offset_ns())
     }
 
     /// Whether there is a lane, or one to come.
@@ -132,34 +163,25 @@ impl State {
     /// Lends the head of a lane; `false` when it is not to be handed out, and the lane when it has another
     /// receiver.
     fn lend_head(&mut self, index: usize, copied: Copied) -> Result<bool, LaneId> {
-        let Some(lent) = self.lanes.claim(index) else { return Err(self.lanes.id(index)) };
+        let Some(mut lent) = self.lanes.claim(index) else { return Err(self.lanes.id(index)) };
         let sequence = lent.record.header.sequence;
-        let is_known = lent.known || lent.origin.attempt > 1 && self.receiving.knows(lent.origin.sender, sequence);
+        let origin = lent.origin();
+        let is_known =
+            self.lanes.knows(index, &lent) || origin.attempt > 1 && self.receiving.knows(origin.sender, sequence);
         if is_known {
             // Acknowledged here before the lane was given again.
             self.lanes.pass(index);
             self.lanes.acknowledge(&lent);
             return Ok(false);
         }
-        let content = self.copy_out(index, &lent, copied);
+        lent.content = self.lanes.copy_to(&mut self.lane_loan, index, &lent.record, copied);
         if !self.lanes.is_still_honoured(index) {
             // What was copied may be half another message.
             return Err(self.lanes.id(index));
         }
         self.lanes.pass(index);
-        self.lane_loan.lent.push((lent, content));
+        self.lane_loan.lent.push(lent);
         Ok(true)
-    }
-
-    /// Copies what is to be copied of a message. Returns where it is.
-    #[inline]
-    pub(super) fn copy_out(&mut self, index: usize, lent: &Lent, copied: Copied) -> Range<usize> {
-        let header = &lent.record.header;
-        let block_bytes = header.header_block_bytes as usize;
-        let content = self.lane_loan.take_room(block_bytes + copied.of(header.payload_bytes as usize));
-        let (block, payload) = self.lane_loan.content[content.clone()].split_at_mut(block_bytes);
-        self.lanes.copy(index, &lent.record, block, payload);
-        content
     }
 }
 
@@ -381,7 +403,7 @@ impl StreamReceiver {
 
     /// Lends the head of a lane. `false` when there is nothing to lend there after all.
     pub(super) fn lend_from_lane(&self, state: &mut State, index: usize, copied: Copied) -> bool {
-        state.lane_loan.used = 0;
+        state.lane_loan.begin();
         if !self.begin_lane(state, index) {
             return false;
         }
@@ -415,7 +437,7 @@ impl StreamReceiver {
 
     /// Lends more, as long as the next message comes by a lane.
     pub(super) fn lend_more_from_lanes(&self, state: &mut State, most: usize) {
-        while state.lane_loan.lent.len() < most && state.lane_loan.used < BATCH_BYTES {
+        while state.lane_loan.has_room(most) {
             let Next::Lane(index) = self.choose(state) else { return };
             if !self.begin_lane(state, index) {
                 return;
@@ -439,10 +461,9 @@ impl StreamReceiver {
         let count = count.min(lent.len());
         for gone in state.lanes.acknowledge_all(&lent[..count]) {
             // The lane is gone, and the message comes again by another way.
-            state.receiving.note(gone.origin, gone.record.header.sequence);
+            state.receiving.note(gone.origin(), gone.record.header.sequence);
         }
-        let back: Vec<Lent> = lent[count..].iter().map(|(lent, _)| *lent).collect();
-        state.lanes.give_back(&back);
+        state.lanes.give_back(&lent[count..]);
         state.lane_loan.lent = lent;
         state.lane_loan.lent.clear();
         // There may be no further call before the lane ends.

@@ -9,7 +9,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use super::known::KnownSenders;
-use super::lent_frame::LentFrame;
+use super::lent_frame::{LentFrame, Said};
 use crate::channel::Peers;
 use crate::error::Ended;
 use crate::limits::{CLAIM_MESSAGES, MESSAGE_MAX_BYTES_MAX, REPLY_MAX_BYTES};
@@ -612,7 +612,7 @@ impl Receiving {
         let content = &frame[HEADER_BYTES + ORIGIN_BYTES..];
         let (header_block, payload) = content.split_at(header.header_block_bytes as usize);
         let given_back = self.given_back.get(index).copied().unwrap_or(0);
-        LentFrame { header, origin: origin(frame), given_back, header_block, payload }
+        LentFrame { said: Said::OfStream { header, origin: origin(frame), given_back }, header_block, payload }
     }
 
     // Peers.

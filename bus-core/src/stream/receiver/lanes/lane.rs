@@ -4,13 +4,14 @@ use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use super::{Ends, Lane};
+use super::{Content, Ends, Lane, Lent};
 use crate::lane::board::Board;
 use crate::lane::doorbell::{Doorbell, Ringer};
 use crate::lane::layout::PAGE_BYTES;
 use crate::lane::region::{Access, MemoryFile};
 use crate::lane::ring::{Broken, Limits, Position, Reader, Record, Start};
 use crate::lane::stamp::now_ns;
+use crate::limits::CLAIM_MESSAGES;
 use crate::name::ChannelName;
 use crate::stream::handover::exactly;
 use crate::stream::receiver::skips::Skips;
@@ -228,8 +229,27 @@ impl Lane {
         [self.file.as_fd(), self.ringer.as_fd()]
     }
 
+    #[inline]
     pub(super) fn stamp_ns(&self, record: &Record, clock_ns: u64) -> u64 {
         record.header.stamp_ns.max(self.not_before_ns).min(clock_ns)
+    }
+
+    #[inline]
+    pub(super) fn is_claimed(&self, record: &Record) -> bool {
+        record.next.messages <= self.reader.taken()
+    }
+
+    /// Claims a message, and some of what follows. `false` when its sender honours another receiver.
+    pub(super) fn claim(&mut self, record: &Record) -> bool {
+        let ahead = (record.next.messages - 1 + CLAIM_MESSAGES).min(self.reader.published());
+        self.reader.claim(record.next.messages.max(ahead))
+    }
+
+    /// A message as it is lent for the first time, without a copy of its content.
+    #[inline]
+    pub(super) fn lends(&self, record: Record) -> Lent {
+        let Self { id: lane, sender, pid, .. } = *self;
+        Lent { lane, sender, pid, attempt: 1, given_back: 0, content: Content::default(), record }
     }
 
     /// How often a message was handed out by earlier receivers, this time included.

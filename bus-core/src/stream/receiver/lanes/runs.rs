@@ -3,14 +3,10 @@
 //! Which message is next is decided by the looks of a round. As long as those stand, nothing but the stamps of the lanes'
 //! next messages has to be compared; and as long as no other lane has an earlier one, not even those.
 
-use std::ops::Range;
-
 use super::{Lane, Lanes, Lent, Stream};
 use crate::lane::ring::Record;
-use crate::limits::CLAIM_MESSAGES;
-use crate::stream::receiver::lending::BATCH_BYTES;
+use crate::stream::receiver::lending::LaneLoan;
 use crate::stream::receiver::{Copied, State};
-use crate::wire::Origin;
 
 /// The stamp of no message.
 const NOTHING: u64 = u64::MAX;
@@ -54,6 +50,11 @@ impl Merge {
         }
         (first_ns < before_ns).then_some(Run { index, before_ns })
     }
+
+    /// Nothing more is handed out in passing.
+    fn end(&mut self) {
+        self.of_first_look = 0;
+    }
 }
 
 impl Lane {
@@ -69,27 +70,12 @@ impl Lane {
     /// The next message, as the second look has shown it; also `None` where that is no record, or one that was
     /// acknowledged before: that shows at the next choice.
     #[inline]
-    fn head_in_passing(&mut self) -> Option<Record> {
-        if self.head.is_none() && self.next.logical < self.second_tail {
-            self.head = self.reader.record(self.next).ok()?;
+    fn head_in_passing(&self) -> Option<Record> {
+        if self.next.logical >= self.second_tail {
+            return None;
         }
-        self.head.filter(|record| record.header.sequence > self.known_through)
-    }
-
-    /// Claims its next message, and goes on to the one behind it. `None` when the sender honours another receiver.
-    #[inline]
-    fn claim_in_passing(&mut self, record: Record, wall_clock_offset_ns: u64) -> Option<Lent> {
-        if self.reader.taken() < record.next.messages {
-            let ahead = (record.next.messages - 1 + CLAIM_MESSAGES).min(self.reader.published());
-            if !self.reader.claim(record.next.messages.max(ahead)) {
-                return None;
-            }
-        }
-        (self.next, self.head) = (record.next, None);
-        let stamp_ns = record.header.stamp_ns;
-        let origin = Origin { sender: self.sender, accepted_at_ns: stamp_ns, pid: self.pid, attempt: 1 };
-        let sent_at_ns = stamp_ns.wrapping_add(wall_clock_offset_ns);
-        Some(Lent { lane: self.id, record, origin, given_back: 0, sent_at_ns, known: false })
+        let record = self.reader.record_just_there(self.next).or_else(|| self.reader.record(self.next).ok().flatten());
+        record.filter(|record| record.header.sequence > self.known_through)
     }
 }
 
@@ -127,36 +113,47 @@ impl Lanes {
         true
     }
 
-    /// Claims the next message of a run, and looks at the one behind it. `None` when the run is over.
-    #[inline]
-    fn claim_next(&mut self, run: Run) -> Option<Lent> {
-        let Self { lanes, merge, wall_clock_offset_ns, .. } = self;
+    /// Lends the messages of a run, as long as there is room.
+    fn lend_run(&mut self, run: Run, loan: &mut LaneLoan, most: usize) {
+        let Self { lanes, merge, .. } = self;
         let lane = &mut lanes[run.index];
-        if merge.of_first_look == 0 || merge.stamps[run.index] >= run.before_ns {
-            return None;
+        let others_of_first_look = merge.of_first_look - usize::from(lane.has_of_first_look());
+        let mut stamp_ns = merge.stamps[run.index];
+        let mut head = lane.head_in_passing();
+        while stamp_ns < run.before_ns
+            && (others_of_first_look > 0 || lane.has_of_first_look())
+            && loan.has_room(most)
+            && let Some(record) = head
+        {
+            if !lane.is_claimed(&record) && !lane.claim(&record) {
+                // Its sender honours another receiver, which shows at the next choice.
+                return merge.end();
+            }
+            let content = loan.copy(&lane.reader, &record, Copied::All);
+            loan.lent.push(Lent { content, ..lane.lends(record) });
+            (lane.next, lane.head) = (record.next, None);
+            head = lane.head_in_passing();
+            stamp_ns = head.map_or(NOTHING, |record| lane.stamp_ns(&record, merge.clock_ns));
         }
-        let was_of_first_look = lane.has_of_first_look();
-        let lent = lane.head.and_then(|record| lane.claim_in_passing(record, *wall_clock_offset_ns));
-        let next = lane.head_in_passing();
-        merge.stamps[run.index] = next.map_or(NOTHING, |record| lane.stamp_ns(&record, merge.clock_ns));
-        merge.of_first_look -= usize::from(was_of_first_look && !lane.has_of_first_look());
-        if lent.is_none() || next.is_none() && lane.next.logical < lane.second_tail {
-            // Nothing more in passing: what it is shows at the next choice.
-            merge.of_first_look = 0;
+        merge.stamps[run.index] = stamp_ns;
+        merge.of_first_look = others_of_first_look + usize::from(lane.has_of_first_look());
+        if head.is_none() && lane.next.logical < lane.second_tail {
+            // What it is shows at the next choice.
+            merge.end();
         }
-        lent
     }
 
     /// Those of some lanes that were lent to nobody after all come next again: of each what follows `lent`.
-    fn rewind(&mut self, lent: &[(Lent, Range<usize>)]) {
+    fn rewind(&mut self, lent: &[Lent]) {
         for lane in &mut self.lanes {
-            let last = lent.iter().rev().find(|(lent, _)| lent.lane == lane.id);
-            (lane.next, lane.head) = (last.map_or(lane.reader.head(), |(lent, _)| lent.record.next), None);
+            let last = lent.iter().rev().find(|lent| lent.lane == lane.id);
+            (lane.next, lane.head) = (last.map_or(lane.reader.head(), |lent| lent.record.next), None);
         }
     }
 
-    /// Acknowledges messages that are the first of their lanes. Returns those whose lanes are gone.
-    pub(in crate::stream::receiver) fn acknowledge_all(&mut self, lent: &[(Lent, Range<usize>)]) -> Vec<Lent> {
+    /// Acknowledges messages that are the first of their lanes. Returns those of lanes that are gone: of messages that
+    /// stand together at least the last.
+    pub(in crate::stream::receiver) fn acknowledge_all(&mut self, lent: &[Lent]) -> Vec<Lent> {
         let is_plain = |lane: &Lane| lane.given_back.is_empty() && lane.skips.is_idle();
         let all_are_plain = self.lanes.iter().all(is_plain);
         let mut gone = Vec::new();
@@ -167,10 +164,11 @@ impl Lanes {
         };
         if all_are_plain {
             // With the last of a lane all before it are.
-            lent.iter().rev().for_each(|(lent, _)| settle(lent));
+            let is_last = |at: usize| lent.get(at + 1).is_none_or(|next| next.lane != lent[at].lane);
+            (0..lent.len()).rev().filter(|at| is_last(*at)).for_each(|at| settle(&lent[at]));
         } else {
             // Each may have its own attempts, or a gap behind it.
-            lent.iter().for_each(|(lent, _)| settle(lent));
+            lent.iter().for_each(settle);
         }
         gone
     }
@@ -184,22 +182,12 @@ impl State {
             return;
         }
         let before = self.lane_loan.lent.len();
-        while let Some(run) = self.lanes.merge.run() {
-            if !self.has_room_to_lend(most) {
-                break;
-            }
-            while self.has_room_to_lend(most)
-                && let Some(lent) = self.lanes.claim_next(run)
-            {
-                let content = self.copy_out(run.index, &lent, Copied::All);
-                self.lane_loan.lent.push((lent, content));
-            }
+        while self.lane_loan.has_room(most)
+            && let Some(run) = self.lanes.merge.run()
+        {
+            self.lanes.lend_run(run, &mut self.lane_loan, most);
         }
         self.take_back_what_is_anothers(before);
-    }
-
-    fn has_room_to_lend(&self, most: usize) -> bool {
-        self.lane_loan.lent.len() < most && self.lane_loan.used < BATCH_BYTES
     }
 
     /// Of what was lent behind the first `before` some may have another receiver, and what was copied may be half another
@@ -210,7 +198,7 @@ impl State {
         let first = if lanes.are_revoked() {
             Some(0)
         } else if lanes.lanes.iter().any(is_anothers) {
-            let of_another = |(lent, _): &(Lent, _)| lanes.iter().any(|lane| lane.id == lent.lane && is_anothers(lane));
+            let of_another = |lent: &Lent| lanes.iter().any(|lane| lane.id == lent.lane && is_anothers(lane));
             self.lane_loan.lent[before..].iter().position(of_another)
         } else {
             None
