@@ -29,6 +29,13 @@ pub trait Memory {
     /// Orders loads and stores around it.
     fn fence(&self, fence: Fence);
 
+    /// Says that a word will be stored to soon: its line is fetched from the other side's cache meanwhile. Any word, also
+    /// none of this memory.
+    fn will_store(&self, _word: usize) {}
+
+    /// Says that a word will be loaded soon, as [`will_store`](Self::will_store) does.
+    fn will_load(&self, _word: usize) {}
+
     /// Whether the side that stores here has lost its place, so that what it stores is nothing to anybody any more. Of
     /// what was loaded before this is asked, all that was stored later is told apart by it.
     fn is_revoked(&self) -> bool {

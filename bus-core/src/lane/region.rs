@@ -358,6 +358,31 @@ impl Memory for Map {
     }
 
     #[inline]
+    fn will_store(&self, word: usize) {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a hint, which neither reads nor writes memory, and faults nowhere; processors that do not know it
+        // pass over it.
+        unsafe {
+            std::arch::asm!("prefetchw [{}]", in(reg) self.base.as_ptr().wrapping_add(word),
+                options(nostack, preserves_flags, readonly));
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = word;
+    }
+
+    #[inline]
+    fn will_load(&self, word: usize) {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        unsafe {
+            std::arch::asm!("prefetcht0 [{}]", in(reg) self.base.as_ptr().wrapping_add(word),
+                options(nostack, preserves_flags, readonly));
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = word;
+    }
+
+    #[inline]
     fn fence(&self, which: Fence) {
         match which {
             Fence::Acquire => fence(Ordering::Acquire),

@@ -5,6 +5,7 @@
 //! here: who has nothing to do says so in its own memory ([`Writer::begin_wait`], [`Reader::begin_wait`]),
 //! looks once more, and sleeps; the other wakes it when it finds an epoch that is new to it.
 
+mod ahead;
 mod marks;
 mod places;
 mod reader;

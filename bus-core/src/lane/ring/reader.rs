@@ -1,5 +1,6 @@
 //! [`Reader`]: the receiver's end of a ring. It believes nothing that it reads.
 
+use super::ahead::{AHEAD_BYTES, LINE_WORDS, ahead_of};
 use super::{Broken, SleepsAt, Start};
 use crate::lane::layout::{Fixed, MessageHeader, NOBODY, PAGE_BYTES, RECORD_BYTES, WORD_BYTES, cursor, data, padded};
 use crate::lane::memory::{Fence, Memory};
@@ -129,6 +130,16 @@ impl<D: Memory, C: Memory> Reader<D, C> {
         match self.fixed(at, rest) {
             Ok(Fixed::Message(header)) => self.message(header, at, rest).ok(),
             Ok(Fixed::Jump(_)) | Err(_) => None,
+        }
+    }
+
+    /// Fetches the lines of messages that stand behind this one, if they are as long, and published.
+    #[inline]
+    pub fn fetch_ahead(&self, record: &Record) {
+        let record_bytes = record.header.record_bytes();
+        if record.next.logical + AHEAD_BYTES + record_bytes <= self.tail {
+            let (ahead, lines) = ahead_of(record.next.place, record_bytes);
+            (0..lines).for_each(|line| self.data.will_load(ahead + line * LINE_WORDS));
         }
     }
 

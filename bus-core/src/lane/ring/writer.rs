@@ -1,5 +1,6 @@
 //! [`Writer`]: the sender's end of a ring.
 
+use super::ahead::{LINE_WORDS, ahead_of};
 use super::marks::Marks;
 use super::places::{Growth, Places, Reserved, Room};
 use super::{Broken, Limits, Position, Reader, SleepsAt, Start};
@@ -118,10 +119,19 @@ impl<D: Memory, C: Memory> Writer<D, C> {
     pub fn commit(&mut self, header: &MessageHeader) {
         self.put(&Fixed::Message(*header));
         self.places.wrote(header.record_bytes());
+        self.fetch_ahead(header.record_bytes());
         self.messages += 1;
         self.marks.note(self.places.tail(), self.messages);
     }
 
+    /// Fetches the lines in which messages will lie that come later, if they are as long as this one.
+    #[inline]
+    fn fetch_ahead(&self, record_bytes: u64) {
+        let (ahead, lines) = ahead_of(self.places.place(), record_bytes);
+        (0..lines).for_each(|line| self.data.will_store(ahead + line * LINE_WORDS));
+    }
+
+    #[inline]
     fn put(&self, fixed: &Fixed) {
         let at = (PAGE_BYTES + self.places.place() as usize) / WORD_BYTES;
         for (index, word) in fixed.encode().into_iter().enumerate() {

@@ -129,6 +129,7 @@ impl Lanes {
                 // Its sender honours another receiver, which shows at the next choice.
                 return merge.end();
             }
+            lane.reader.fetch_ahead(&record);
             let content = loan.copy(&lane.reader, &record, Copied::All);
             loan.lent.push(Lent { content, ..lane.lends(record) });
             (lane.next, lane.head) = (record.next, None);
