@@ -186,12 +186,18 @@ impl BytesBatch<'_> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn iter(&self) -> impl Iterator<Item = BytesItem<'_>> {
-        let (stream, local) = match &self.loan {
-            Some(BatchLoan::Stream(loan)) => (Some(loan.frames().map(Item::Frame)), None),
-            Some(BatchLoan::Local { envelope, .. }) => (None, Some(Item::Envelope(envelope))),
+        let (mut frames, mut envelope) = match &self.loan {
+            Some(BatchLoan::Stream(loan)) => (Some(loan.frames()), None),
+            Some(BatchLoan::Local { envelope, .. }) => (None, Some(envelope)),
             None => (None, None),
         };
-        stream.into_iter().flatten().chain(local).map(|item| BytesItem { item })
+        std::iter::from_fn(move || {
+            let item = match &mut frames {
+                Some(frames) => Item::Frame(frames.next()?),
+                None => Item::Envelope(envelope.take()?),
+            };
+            Some(BytesItem { item })
+        })
     }
 
     /// Acknowledges all of them.
@@ -300,7 +306,7 @@ impl BytesItem<'_> {
     /// [`HeaderBlockError::Malformed`] when the sender's bytes are no headers.
     pub fn headers(&self) -> Result<Headers, HeaderBlockError> {
         match &self.item {
-            Item::Frame(frame) => decode_headers(frame.header_block),
+            Item::Frame(frame) => decode_headers(frame.header_block()),
             Item::Envelope(envelope) => Ok(envelope.headers.clone()),
         }
     }

@@ -485,7 +485,7 @@ impl<T: Send + 'static> Receiver<T> {
         value: Result<T, DecodeError>,
         payload: impl FnOnce() -> Vec<u8>,
     ) -> Decoded<T> {
-        let headers = match frame.header_block {
+        let headers = match frame.header_block() {
             [] => Headers::new(),
             block => decode_headers(block).unwrap_or_default(),
         };

@@ -5,7 +5,6 @@ use std::sync::MutexGuard;
 use std::time::{Duration, Instant};
 
 use super::lanes::{Content, Lent, Next, Stream};
-use super::lent_frame::Said;
 use crate::error::Ended;
 
 use super::{CoarseTime, Copied, LentFrame, Loan, NoMessage, State, StreamReceiver, Wait};
@@ -23,6 +22,8 @@ pub(super) struct LaneLoan {
     /// Of which the first bytes are used; written over and over, and not cleared for that.
     content: Vec<u8>,
     used: usize,
+    /// The wall clock less the clock of the stamps, in nanoseconds.
+    wall_clock_offset_ns: u64,
 }
 
 /// What a receiver with lanes does next.
@@ -60,8 +61,8 @@ impl LaneLoan {
     }
 
     /// Begins with the first message.
-    fn begin(&mut self) {
-        self.used = 0;
+    fn begin(&mut self, wall_clock_offset_ns: u64) {
+        (self.used, self.wall_clock_offset_ns) = (0, wall_clock_offset_ns);
     }
 
     /// Whether one more may be lent together with those that are.
@@ -112,12 +113,19 @@ impl LaneLoan {
         (u64::from(lent.content.bytes) < bytes).then_some(lent)
     }
 
-    pub(super) fn frames(&self, wall_clock_offset_ns: u64) -> impl Iterator<Item = LentFrame<'_>> {
-        self.lent.iter().map(move |lent| {
-            let content = &self.content[lent.content.at as usize..][..lent.content.bytes as usize];
-            let (header_block, payload) = content.split_at(lent.record.header.header_block_bytes as usize);
-            LentFrame { said: Said::OfLane { lent, wall_clock_offset_ns }, header_block, payload }
-        })
+    pub(super) fn frames(&self) -> impl Iterator<Item = LentFrame<'_>> {
+        self.lent.iter().map(|lent| LentFrame::of_lane(self, lent))
+    }
+
+    /// What was copied of a message: its header block, and its payload if that does not lie in its lane.
+    #[inline]
+    pub(super) fn content(&self, lent: &Lent) -> &[u8] {
+        &self.content[lent.content.at as usize..][..lent.content.bytes as usize]
+    }
+
+    /// When a message was sent, by the wall clock.
+    pub(super) fn sent_at_ns(&self, lent: &Lent) -> u64 {
+        lent.record.header.stamp_ns.wrapping_add(self.wall_clock_offset_ns)
     }
 }
 
@@ -125,11 +133,6 @@ impl State {
     /// How many messages are lent, from wherever.
     pub(super) fn lent(&self) -> usize {
         self.receiving.lent() + self.lane_loan.lent.len()
-    }
-
-    /// The messages of lanes that are lent, in order.
-    pub(super) fn lane_frames(&self) -> impl Iterator<Item = LentFrame<'_>> {
-        self.lane_loan.frames(self.lanes.wall_clock_offset_ns())
     }
 
     /// Whether there is a lane, or one to come.
@@ -403,7 +406,7 @@ impl StreamReceiver {
 
     /// Lends the head of a lane. `false` when there is nothing to lend there after all.
     pub(super) fn lend_from_lane(&self, state: &mut State, index: usize, copied: Copied) -> bool {
-        state.lane_loan.begin();
+        state.lane_loan.begin(state.lanes.wall_clock_offset_ns());
         if !self.begin_lane(state, index) {
             return false;
         }

@@ -68,13 +68,13 @@ impl<'a> Loan<'a> {
     /// The first message.
     pub(crate) fn frame(&self) -> LentFrame<'_> {
         let state = self.state();
-        state.lane_frames().next().unwrap_or_else(|| state.receiving.lent_frame())
+        state.lane_loan.frames().next().unwrap_or_else(|| state.receiving.lent_frame())
     }
 
     /// All of them, in order.
     pub(crate) fn frames(&self) -> impl Iterator<Item = LentFrame<'_>> {
         let state = self.state();
-        state.lane_frames().chain(state.receiving.lent_frames())
+        state.lane_loan.frames().chain(state.receiving.lent_frames())
     }
 
     /// How many there are.

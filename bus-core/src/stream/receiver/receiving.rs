@@ -9,15 +9,15 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use super::known::KnownSenders;
-use super::lent_frame::{LentFrame, Said};
+use super::lent_frame::LentFrame;
 use crate::channel::Peers;
 use crate::error::Ended;
 use crate::limits::{CLAIM_MESSAGES, MESSAGE_MAX_BYTES_MAX, REPLY_MAX_BYTES};
 use crate::stream::control_queue::ControlQueue;
 use crate::stream::inbox::Inbox;
 use crate::wire::{
-    Closing, ClosingCode, Flags, FrameHeader, FrameLimits, HEADER_BYTES, Kind, KnownSender, ORIGIN_BYTES, Origin,
-    Progress, ReceiverWelcome, Returning, read_control,
+    Closing, ClosingCode, Flags, FrameHeader, FrameLimits, HEADER_BYTES, Kind, KnownSender, Origin, Progress,
+    ReceiverWelcome, Returning, read_control,
 };
 
 /// One receiving endpoint.
@@ -607,12 +607,7 @@ impl Receiving {
     }
 
     fn lent_frame_in<'a>(&self, frame: &'a [u8], index: usize) -> LentFrame<'a> {
-        // Checked when it was indexed; nobody has written to it since.
-        let header = FrameHeader::decode(frame, limits(u32::MAX)).ok().flatten().expect("a lent frame is whole");
-        let content = &frame[HEADER_BYTES + ORIGIN_BYTES..];
-        let (header_block, payload) = content.split_at(header.header_block_bytes as usize);
-        let given_back = self.given_back.get(index).copied().unwrap_or(0);
-        LentFrame { said: Said::OfStream { header, origin: origin(frame), given_back }, header_block, payload }
+        LentFrame::of_stream(frame, self.given_back.get(index).copied().unwrap_or(0))
     }
 
     // Peers.
@@ -645,7 +640,13 @@ fn limits(message_max_bytes: u32) -> FrameLimits {
     FrameLimits { message_max_bytes: message_max_bytes.min(MESSAGE_MAX_BYTES_MAX), control_max_bytes: REPLY_MAX_BYTES }
 }
 
-fn origin(frame: &[u8]) -> Origin {
+/// What stands at the front of a frame that is here whole.
+pub(super) fn header(frame: &[u8]) -> FrameHeader {
+    // Checked when it was indexed; nobody has written to it since.
+    FrameHeader::decode(frame, limits(u32::MAX)).ok().flatten().expect("a lent frame is whole")
+}
+
+pub(super) fn origin(frame: &[u8]) -> Origin {
     frame[HEADER_BYTES..].first_chunk().map(Origin::decode).expect("a Deliver frame holds its origin")
 }
 
