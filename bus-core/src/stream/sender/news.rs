@@ -33,16 +33,23 @@ impl StreamSender {
     pub(super) fn write(&self, state: &mut State) -> Written {
         while state.sending.has_output() {
             let Link::Up(connection) = &state.link else { return Written::NoLink };
-            let sent = match state.sending.output_in_one() {
-                Some(output) => connection.send(&[IoSlice::new(output)]),
+            let (asked, sent) = match state.sending.output_in_one() {
+                Some(output) => (output.len(), connection.send(&[IoSlice::new(output)])),
                 None => {
                     let mut slices = [IoSlice::new(&[]); SLICES_MAX];
                     let count = state.sending.output(&mut slices);
-                    connection.send(&slices[..count])
+                    let asked = slices[..count].iter().map(|slice| slice.len()).sum();
+                    (asked, connection.send(&slices[..count]))
                 }
             };
             match sent {
-                Ok(bytes) => state.sending.wrote(bytes),
+                Ok(bytes) => {
+                    state.sending.wrote(bytes);
+                    if bytes < asked {
+                        // It would take no more if it was asked again.
+                        return Written::SocketFull;
+                    }
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Written::SocketFull,
                 Err(_) => {
                     self.take_last_words(state);
