@@ -137,7 +137,7 @@ impl<D: Memory, C: Memory> Reader<D, C> {
     #[inline]
     pub fn fetch_ahead(&self, record: &Record) {
         let record_bytes = record.header.record_bytes();
-        if record.next.logical + AHEAD_BYTES + record_bytes <= self.tail {
+        if self.tail.saturating_sub(record.next.logical) >= AHEAD_BYTES + record_bytes {
             let (ahead, lines) = ahead_of(record.next.place, record_bytes);
             (0..lines).for_each(|line| self.data.will_load(ahead + line * LINE_WORDS));
         }
