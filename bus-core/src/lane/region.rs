@@ -360,8 +360,8 @@ impl Memory for Map {
     #[inline]
     fn will_store(&self, word: usize) {
         #[cfg(target_arch = "x86_64")]
-        // SAFETY: a hint, which neither reads nor writes memory, and faults nowhere; processors that do not know it
-        // pass over it.
+        // SAFETY: a hint, which neither reads nor writes memory, and faults nowhere. Processors of 64 bits know it or
+        // pass over it, but for some of the first.
         unsafe {
             std::arch::asm!("prefetchw [{}]", in(reg) self.base.as_ptr().wrapping_add(word),
                 options(nostack, preserves_flags, readonly));

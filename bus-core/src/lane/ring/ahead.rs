@@ -6,10 +6,10 @@
 
 use crate::lane::layout::{PAGE_BYTES, WORD_BYTES};
 
-/// How far ahead, in bytes: four messages of 64 bytes.
+/// How far ahead, in bytes: four records of messages of 64 bytes.
 pub(super) const AHEAD_BYTES: u64 = 384;
 
-/// How much of a long message, in bytes: a processor has no more on their way at once.
+/// How much of a long message, in bytes. Chosen, not measured: all of one of 1 KiB.
 const FETCHED_BYTES_MAX: u64 = 2048;
 
 /// How long a line of a cache is, in words.
