@@ -3,7 +3,8 @@
 //!
 //! [`region`] makes and maps the memory, [`layout`] draws it, [`ring`] writes and reads it, and [`doorbell`] and
 //! [`sleep`] are where one sleeps beside it, and is woken. Knows no daemon, no channel and no frame of control; all
-//! the unsafe code of the project is in this folder, in `region.rs`, `forked.rs`, `ring/slot.rs` and `in_place.rs`.
+//! the unsafe code of the project is in this folder, in `region.rs`, `processor.rs`, `forked.rs`, `ring/slot.rs` and
+//! `in_place.rs`.
 
 pub mod board;
 pub mod doorbell;
@@ -11,6 +12,7 @@ pub mod forked;
 mod in_place;
 pub mod layout;
 pub mod memory;
+mod processor;
 pub mod region;
 pub mod ring;
 pub mod sleep;

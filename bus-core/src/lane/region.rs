@@ -26,6 +26,7 @@ use rustix::thread::futex;
 
 use super::layout::{PAGE_BYTES, WORD_BYTES};
 use super::memory::{Fence, Memory};
+use super::processor;
 
 /// A file in memory.
 #[derive(Debug)]
@@ -325,11 +326,6 @@ impl Map {
         unsafe { std::slice::from_raw_parts(self.base.as_ptr().add(word), words) }
     }
 
-    #[inline(never)]
-    fn copy_long(&self, word: usize, bytes: &mut [u8]) {
-        copy_words(self.part(word, bytes.len()), bytes);
-    }
-
     #[inline]
     fn word(&self, word: usize) -> &AtomicU64 {
         // Without the figure, which would cost each access a place on the stack.
@@ -359,27 +355,12 @@ impl Memory for Map {
 
     #[inline]
     fn will_store(&self, word: usize) {
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: a hint, which neither reads nor writes memory, and faults nowhere. Processors of 64 bits know it or
-        // pass over it, but for some of the first.
-        unsafe {
-            std::arch::asm!("prefetchw [{}]", in(reg) self.base.as_ptr().wrapping_add(word),
-                options(nostack, preserves_flags, readonly));
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = word;
+        processor::will_store(self.base.as_ptr().wrapping_add(word));
     }
 
     #[inline]
     fn will_load(&self, word: usize) {
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: as above.
-        unsafe {
-            std::arch::asm!("prefetcht0 [{}]", in(reg) self.base.as_ptr().wrapping_add(word),
-                options(nostack, preserves_flags, readonly));
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = word;
+        processor::will_load(self.base.as_ptr().wrapping_add(word));
     }
 
     #[inline]
@@ -393,12 +374,13 @@ impl Memory for Map {
 
     #[inline]
     fn copy_out(&self, word: usize, bytes: &mut [u8]) {
-        // A loop of its own: within a large caller it would keep its pointers in memory.
-        if bytes.len() <= SHORT_BYTES {
-            copy_words(self.part(word, bytes.len()), bytes)
-        } else {
-            self.copy_long(word, bytes)
-        }
+        let words = self.part(word, bytes.len());
+        let (blocks, words) = words.as_chunks();
+        let (to, bytes) = bytes.as_chunks_mut();
+        processor::copy_blocks(blocks, to);
+        // What is left is less than a block, or a block of which the last word is not whole.
+        let last = blocks.get(to.len()).map_or(words, |last| &last[..]);
+        copy_words(last, bytes);
     }
 
     #[inline]
@@ -415,9 +397,6 @@ impl Memory for Map {
         }
     }
 }
-
-/// What is copied where it is asked for, in bytes.
-const SHORT_BYTES: usize = 256;
 
 /// Copies words out, each loaded once.
 #[inline]
@@ -460,15 +439,14 @@ mod tests {
         file.forbid_new_writers().unwrap();
         let reader = reader_of(&file).map_readable().unwrap();
         writer.store(17, 42);
-        writer.copy_in(18, b"eight by eight, and more");
-        for length in 0..24 {
-            let mut some = vec![0; length];
-            reader.copy_out(18, &mut some);
-            assert_eq!(some, b"eight by eight, and more"[..length]);
+        let bytes: Vec<u8> = (0..=255).collect();
+        writer.copy_in(18, &bytes);
+        for length in 0..=bytes.len() {
+            let mut out = vec![0; length + 1];
+            reader.copy_out(18, &mut out[..length]);
+            assert_eq!((&out[..length], out[length]), (&bytes[..length], 0));
         }
-        let mut bytes = [0; 24];
-        reader.copy_out(18, &mut bytes);
-        assert_eq!((reader.load(17), &bytes), (42, b"eight by eight, and more"));
+        assert_eq!(reader.load(17), 42);
     }
 
     #[test]
