@@ -51,6 +51,10 @@ impl Busy {
 /// How many messages within [`BUSY_MS`] make a sender busy.
 const BUSY_MESSAGES: u64 = 64;
 
+/// A long message counts as one for each so many bytes: 4 MiB within [`BUSY_MS`] are a flow too, of which a lane makes
+/// several times as much.
+const BUSY_BYTES: u64 = 64 * 1024;
+
 /// See [`BUSY_MESSAGES`], in milliseconds.
 const BUSY_MS: u64 = 10;
 
@@ -173,7 +177,13 @@ impl Account {
         }
     }
 
-    /// Some of its messages were accepted at once. Whether it has just become busy.
+    /// A message was accepted. Whether it has just become busy.
+    pub(super) fn becomes_busy_with(&mut self, message_bytes: u64, now_ms: u64) -> bool {
+        // However long it is: one message alone is no flow.
+        self.becomes_busy((message_bytes / BUSY_BYTES).clamp(1, BUSY_MESSAGES / 2), now_ms)
+    }
+
+    /// Some of its messages, none of them long, were accepted at once. Whether it has just become busy.
     #[inline]
     pub(super) fn becomes_busy(&mut self, messages: u64, now_ms: u64) -> bool {
         let Some(busy) = &mut self.busy else { return false };

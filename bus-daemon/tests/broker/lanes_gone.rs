@@ -65,6 +65,24 @@ fn a_sender_for_whose_lane_there_was_no_memory_gets_one_when_it_is_busy_again() 
     }
 }
 
+/// A flow of 1 MiB stayed on the stream for ever: of those there are never 64 within 10 ms.
+#[test]
+fn a_sender_of_long_messages_gets_a_lane_for_four_mebibytes_and_never_for_one_message_alone() {
+    for (bytes, messages) in [(64 * 1024, 64), (1 << 20, 4), (4 << 20, 2)] {
+        let mut story = Story::new(Raw::new(5), LaneWish::WhenBusy);
+        story.send_long_on_stream(1..=messages - 1, bytes);
+        assert_eq!(made(&mut story.raw), None, "{} of {bytes} bytes", messages - 1);
+        story.send_long_on_stream(messages..=messages, bytes);
+        assert!(made(&mut story.raw).is_some(), "{messages} of {bytes} bytes");
+    }
+    let mut story = Story::new(Raw::new(5), LaneWish::WhenBusy);
+    for sequence in 1..=8 {
+        story.send_long_on_stream(sequence..=sequence, 1 << 20);
+        story.raw.now_ms += 20;
+    }
+    assert_eq!(made(&mut story.raw), None, "1 MiB now and then");
+}
+
 #[test]
 fn where_the_system_has_no_such_memory_nobody_asks_again() {
     let mut story = Story::new(Raw::new(5), LaneWish::AtOnce);

@@ -61,8 +61,13 @@ impl Story {
     }
 
     pub(crate) fn send_on_stream(&mut self, sequences: std::ops::RangeInclusive<u64>) {
+        self.send_long_on_stream(sequences, 8);
+    }
+
+    /// Each of so many bytes.
+    pub(crate) fn send_long_on_stream(&mut self, sequences: std::ops::RangeInclusive<u64>, bytes: usize) {
         for sequence in sequences {
-            let frame = data(Outgoing { sequence, value: sequence, bytes: 8, flags: 0 });
+            let frame = data(Outgoing { sequence, value: sequence, bytes, flags: 0 });
             let header = FrameHeader::decode(&frame, self.raw.broker.frame_limits()).unwrap().unwrap();
             let now = Duration::from_millis(self.raw.now_ms);
             let _ = self.raw.broker.frame(now, self.sender, &header, Content::Borrowed(&frame[HEADER_BYTES..]));

@@ -6,6 +6,7 @@
 //! written belongs to one thread (`writing`), so that it can be taken back when its time is up.
 
 mod fetching;
+mod flight;
 mod growing;
 mod kept;
 mod lane;
@@ -20,6 +21,7 @@ use std::convert::Infallible;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
+use self::flight::Flight;
 use self::lane::InLane;
 use self::mapped::SenderLane;
 use self::room::{Entering, Room};
@@ -143,6 +145,7 @@ struct State {
     lane: Option<SenderLane>,
     /// Calls that wait for room in a lane.
     waiting_in_lane: usize,
+    flight: Flight,
     /// A thread fetches what the daemon has announced.
     fetching: bool,
     closing: Closing,
@@ -188,6 +191,7 @@ impl StreamSender {
             move_again_at: None,
             lane: None,
             waiting_in_lane: 0,
+            flight: Flight::default(),
             fetching: false,
             closing: Closing::default(),
             hindrance: None,
@@ -232,10 +236,12 @@ impl StreamSender {
                 InLane::Gone(state) => state,
             };
         }
+        let entering = Entering { bytes, wait, until };
+        state = self.keep_flight_short(state, entering);
         let sent_at_ns = wall_clock_ns();
         state = self.look_for_lane(state, sent_at_ns, wait);
         if state.lane.is_none() {
-            state = match self.await_room(state, Entering { bytes, wait, until })? {
+            state = match self.await_room(state, entering)? {
                 Room::Here(state) => state,
                 Room::Dropped { last_sequence } => return Ok(last_sequence),
             };

@@ -130,6 +130,11 @@ impl Sending {
         self.outbox.len()
     }
 
+    /// How long they are, in bytes.
+    pub(super) fn unacknowledged_bytes(&self) -> u64 {
+        self.outbox.message_bytes()
+    }
+
     /// Whether the daemon has ended this sender for good.
     pub(super) fn is_closed(&self) -> bool {
         self.closed.is_some()
