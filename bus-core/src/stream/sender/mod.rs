@@ -358,8 +358,8 @@ impl StreamSender {
             Wait::Never => Some(Instant::now() + TRY_PATIENCE),
             Wait::Until(_) | Wait::Forever => wait.deadline(),
         };
+        let mut written = self.write(&mut state);
         let outcome = loop {
-            let written = self.write(&mut state);
             match (written, &state.link) {
                 (Written::All, _) => break Ok(()),
                 (Written::NoLink, Link::Closed) => break Err(PushError::Disconnected),
@@ -377,8 +377,14 @@ impl StreamSender {
                 break Err(PushError::Disconnected);
             }
             state.writing = true;
-            // Also reads: what the daemon says may end this, and it reads nobody who does not read.
+            // Also reads: what the daemon says may end this, and it reads nobody who does not read. And writes, as soon as
+            // the socket takes more: asked again at once it would take next to nothing.
             state = self.wait_for_news(state, patience);
+            written = match state.link {
+                Link::Up(_) if state.sending.has_output() => Written::SocketFull,
+                Link::Up(_) => Written::All,
+                Link::Away | Link::Closed => Written::NoLink,
+            };
         };
         let outcome = match outcome {
             Err(refusal) if self.take_back(&mut state) => Err(refusal),
