@@ -329,9 +329,18 @@ impl Outgoing<'_, Vec<u8>> {
         if !self.sender.route.is_here() {
             return Err(unsent(Why::Forked));
         }
-        let block = self.header_block().map_err(unsent)?;
-        let message = Encoded { codec: self.codec, header_block: &block, payload };
-        stream.0.push(message, wait, until).map(drop).map_err(|error| unsent(error.into()))
+        let encoded;
+        let header_block = match self.headers {
+            None => &[][..],
+            Some(_) => {
+                encoded = self.header_block().map_err(unsent)?;
+                &encoded[..]
+            }
+        };
+        match stream.0.push(Encoded { codec: self.codec, header_block, payload }, wait, until) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(unsent(error.into())),
+        }
     }
 }
 

@@ -105,10 +105,16 @@ impl<D: Memory, C: Memory> Writer<D, C> {
         Ok(())
     }
 
+    /// Whether there is room for a record of so many bytes where the last one ended.
+    #[inline]
+    pub fn fits(&self, record_bytes: u64) -> bool {
+        self.places.fits(record_bytes) && !self.window_is_used_up()
+    }
+
     /// Finds room for a record of so many bytes. Returns its word.
     #[inline]
     pub fn reserve(&mut self, record_bytes: u64) -> Result<usize, NotWritten> {
-        if !self.places.fits(record_bytes) || self.window_is_used_up() {
+        if !self.fits(record_bytes) {
             self.make_room(record_bytes)?;
         }
         Ok((PAGE_BYTES + self.places.place() as usize) / WORD_BYTES)

@@ -162,20 +162,31 @@ impl SenderLane {
         Arc::clone(&self.bell)
     }
 
+    /// Whether there is room for a message where the last one ended.
+    #[inline]
+    pub(super) fn fits(&self, message: Encoded<'_>) -> bool {
+        self.writer.fits(self.header(message, 0).record_bytes())
+    }
+
     /// Writes a message. Nobody sees it before it is [shown](Self::show).
     #[inline]
     pub(super) fn put(&mut self, message: Encoded<'_>, stamp_ns: u64) -> Result<u64, NotWritten> {
-        let header = MessageHeader {
+        let header = self.header(message, stamp_ns);
+        self.writer.write(&header, message.header_block, message.payload)?;
+        self.sequence += 1;
+        Ok(self.sequence)
+    }
+
+    #[inline]
+    fn header(&self, message: Encoded<'_>, stamp_ns: u64) -> MessageHeader {
+        MessageHeader {
             flags: Flags::default(),
             codec: message.codec,
             sequence: self.sequence + 1,
             stamp_ns,
             payload_bytes: message.payload.len() as u32,
             header_block_bytes: message.header_block.len() as u32,
-        };
-        self.writer.write(&header, message.header_block, message.payload)?;
-        self.sequence += 1;
-        Ok(self.sequence)
+        }
     }
 
     /// Makes everything that was written visible, and wakes a receiver that sleeps.

@@ -93,6 +93,13 @@ pub(crate) struct Encoded<'a> {
     pub(crate) payload: &'a [u8],
 }
 
+impl Encoded<'_> {
+    /// What counts of it against bounds: payload and header block.
+    fn bytes(&self) -> u64 {
+        self.header_block.len() as u64 + self.payload.len() as u64
+    }
+}
+
 /// Why a message was not sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PushError {
@@ -224,8 +231,24 @@ impl StreamSender {
 
     /// Sends one message. `Ok` has its sequence.
     pub(crate) fn push(&self, message: Encoded<'_>, wait: Wait, until: Until) -> Result<u64, PushError> {
-        let bytes = message.header_block.len() as u64 + message.payload.len() as u64;
         let mut state = lock(&self.state);
+        match self.push_in_passing(&mut state, message) {
+            Some(sequence) => Ok(sequence),
+            None => self.push_wherever(state, message, wait, until),
+        }
+    }
+
+    /// As [`push`](Self::push), for a message that something is to be waited for, heard or decided for.
+    // Not inlined: most messages in a lane have a short way past it.
+    #[inline(never)]
+    fn push_wherever<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        message: Encoded<'_>,
+        wait: Wait,
+        until: Until,
+    ) -> Result<u64, PushError> {
+        let bytes = message.bytes();
         let limit = state.sending.rules().message_max_bytes;
         if bytes > u64::from(limit) {
             return Err(PushError::TooLarge { bytes, limit });
