@@ -148,7 +148,7 @@ impl Fixed {
         match self {
             Self::Message(message) => {
                 let lengths = u64::from(message.payload_bytes) | u64::from(message.header_block_bytes) << 32;
-                [first_word(MESSAGE, message.flags.0, message.codec.id()), message.sequence, message.stamp_ns, lengths]
+                [message.first_word(), message.sequence, message.stamp_ns, lengths]
             }
             Self::Jump(place) => [first_word(JUMP, 0, 0), *place, 0, 0],
         }
@@ -192,6 +192,13 @@ impl MessageHeader {
     #[inline]
     pub fn record_bytes(&self) -> u64 {
         RECORD_BYTES + padded(self.header_block_bytes) + padded(self.payload_bytes)
+    }
+
+    /// How its record begins: as those of all messages with the same flags and codec.
+    #[must_use]
+    #[inline]
+    pub fn first_word(&self) -> u64 {
+        first_word(MESSAGE, self.flags.0, self.codec.id())
     }
 
     /// Where its payload begins, in bytes from the start of the record.

@@ -23,6 +23,12 @@ pub trait Memory {
     /// One word.
     fn load(&self, word: usize) -> u64;
 
+    /// Four words that stand one behind the other.
+    #[inline]
+    fn load_four(&self, word: usize) -> [u64; 4] {
+        std::array::from_fn(|index| self.load(word + index))
+    }
+
     /// Sets one word. Never called by the side that only reads.
     fn store(&self, word: usize, value: u64);
 

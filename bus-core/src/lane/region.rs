@@ -349,6 +349,13 @@ impl Memory for Map {
     }
 
     #[inline]
+    fn load_four(&self, word: usize) -> [u64; 4] {
+        // Whether they lie within the map is asked once.
+        let words = self.part(word, 4 * WORD_BYTES);
+        std::array::from_fn(|index| words[index].load(Ordering::Relaxed))
+    }
+
+    #[inline]
     fn store(&self, word: usize, value: u64) {
         self.word(word).store(value, Ordering::Relaxed);
     }

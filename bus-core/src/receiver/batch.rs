@@ -135,7 +135,7 @@ impl BytesBatch<'_> {
             return Lying::InRing(reader, record);
         }
         match self.first().item {
-            Item::Frame(frame) => Lying::Here(frame.payload),
+            Item::Frame(frame) => Lying::Here(frame.payload()),
             Item::Envelope(envelope) => Lying::Here(&envelope.value),
         }
     }
@@ -185,6 +185,7 @@ impl BytesBatch<'_> {
     /// batch.ack();
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[inline]
     pub fn iter(&self) -> impl Iterator<Item = BytesItem<'_>> {
         let (mut frames, mut envelope) = match &self.loan {
             Some(BatchLoan::Stream(loan)) => (Some(loan.frames()), None),
@@ -315,9 +316,10 @@ impl BytesItem<'_> {
 impl Deref for BytesItem<'_> {
     type Target = [u8];
 
+    #[inline]
     fn deref(&self) -> &[u8] {
         match &self.item {
-            Item::Frame(frame) => frame.payload,
+            Item::Frame(frame) => frame.payload(),
             Item::Envelope(envelope) => &envelope.value,
         }
     }
@@ -404,9 +406,10 @@ impl BytesDelivery<'_> {
 impl Deref for BytesDelivery<'_> {
     type Target = [u8];
 
+    #[inline]
     fn deref(&self) -> &[u8] {
         match self.batch.first().item {
-            Item::Frame(frame) => frame.payload,
+            Item::Frame(frame) => frame.payload(),
             Item::Envelope(envelope) => &envelope.value,
         }
     }

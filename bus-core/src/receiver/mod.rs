@@ -475,8 +475,8 @@ impl<T: Send + 'static> Receiver<T> {
     }
 
     fn decode(&self, frame: &LentFrame<'_>) -> Decoded<T> {
-        let value = (self.decode)(frame.codec(), frame.payload);
-        self.decoded(frame, value, || frame.payload.to_vec())
+        let value = (self.decode)(frame.codec(), frame.payload());
+        self.decoded(frame, value, || frame.payload().to_vec())
     }
 
     fn decoded(

@@ -59,7 +59,7 @@ impl<T: Send + 'static> Receiver<T> {
         let passing = catch_unwind(AssertUnwindSafe(|| {
             for frame in loan.frames().skip(1) {
                 // One that is not taken, or does not decode, says why when it is the first.
-                let Ok(value) = (self.decode)(frame.codec(), frame.payload) else { break };
+                let Ok(value) = (self.decode)(frame.codec(), frame.payload()) else { break };
                 if sink.try_send(value).is_err() {
                     break;
                 }

@@ -339,7 +339,7 @@ impl Receiver {
     fn handed_out(&self, frame: &LentFrame<'_>) -> HandedOut {
         let info = frame.info();
         let (value, filling) =
-            frame.payload.split_first_chunk::<8>().expect("messages of the world have 8 bytes and more");
+            frame.payload().split_first_chunk::<8>().expect("messages of the world have 8 bytes and more");
         let value = u64::from_le_bytes(*value);
         let torn = filling.iter().any(|byte| *byte != value as u8);
         HandedOut {
@@ -348,7 +348,7 @@ impl Receiver {
             sender: info.sender.0,
             sequence: info.sequence,
             value,
-            bytes: if torn { usize::MAX } else { frame.payload.len() },
+            bytes: if torn { usize::MAX } else { frame.payload().len() },
             attempt: info.attempt,
             redelivered: info.redelivered,
             removed: self.removed,

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::tests::{Memories, bounds, chain, header, say_head};
 use super::*;
 use crate::codec::Codec;
-use crate::lane::layout::{NOBODY, PAGE_BYTES, RECORD_BYTES, WORD_BYTES, cursor, data};
+use crate::lane::layout::{MessageHeader, NOBODY, PAGE_BYTES, RECORD_BYTES, WORD_BYTES, cursor, data};
 use crate::lane::memory::Memory;
 use crate::lane::memory::tests::Heap;
 
@@ -99,6 +99,28 @@ fn is_own_to_the_last(data: &Heap, start: Start, sent: &Writer<&Heap, &Heap>) ->
     Ok(())
 }
 
+/// The short way finds at the head what the long one finds there, or nothing.
+fn is_plain_if_it_looks_so(reader: &Reader<&Heap, &Heap>) -> Result<(), TestCaseError> {
+    let like = header(0, b"", b"").first_word();
+    let at = reader.head();
+    let record = reader.record_just_there(at).filter(|record| {
+        let MessageHeader { header_block_bytes, .. } = record.header;
+        header_block_bytes == 0 && record.header.first_word() == like
+    });
+    let plain = reader.plain(at, like);
+    let said = |Plain { sequence, stamp_ns, payload_bytes, next }| (sequence, stamp_ns, payload_bytes, next);
+    let header =
+        |record: Record| (record.header.sequence, record.header.stamp_ns, record.header.payload_bytes, record.next);
+    prop_assert_eq!(plain.map(said), record.map(header));
+    if let (Some(plain), Some(record)) = (plain, record) {
+        let [mut one, mut other] = [0, 1].map(|byte| vec![byte; plain.payload_bytes as usize]);
+        reader.copy_plain(&plain, &mut one);
+        reader.copy_payload(&record, &mut other);
+        prop_assert_eq!(one, other);
+    }
+    Ok(())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
@@ -178,6 +200,7 @@ proptest! {
                         return Ok(());
                     }
                     for _ in 0..most {
+                        is_plain_if_it_looks_so(&reader)?;
                         match reader.record(reader.head()) {
                             Ok(Some(record)) => {
                                 let mut payload = vec![0; record.header.payload_bytes as usize];

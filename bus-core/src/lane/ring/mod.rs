@@ -25,7 +25,7 @@ use super::layout::{cursor, data};
 use super::memory::{Fence, Memory, Nothing};
 
 pub use self::places::Growth;
-pub use self::reader::{Limits, Payload, Position, Reader, Record};
+pub use self::reader::{Limits, Payload, Plain, Position, Reader, Record};
 pub use self::slot::Slot;
 pub use self::writer::{Bounds, NotWritten, Writer};
 

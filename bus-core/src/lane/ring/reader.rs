@@ -43,6 +43,19 @@ pub struct Position {
     pub messages: u64,
 }
 
+/// A message without a header block, as numbers that a loop keeps in registers.
+#[derive(Clone, Copy, Debug)]
+pub struct Plain {
+    /// See [`MessageHeader::sequence`].
+    pub sequence: u64,
+    /// See [`MessageHeader::stamp_ns`].
+    pub stamp_ns: u64,
+    /// See [`MessageHeader::payload_bytes`].
+    pub payload_bytes: u32,
+    /// Where the next begins.
+    pub next: Position,
+}
+
 /// A message in the ring. Its lengths are checked; its content may change at any time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record {
@@ -133,12 +146,49 @@ impl<D: Memory, C: Memory> Reader<D, C> {
         }
     }
 
-    /// Fetches the lines of messages that stand behind this one, if they are as long, and published.
+    /// A message that stands just there, has no header block, and begins with this word, as nearly all do that follow one
+    /// another. `None` for everything else.
+    // What is called here is inlined wherever this is: by memory, numbers that were stored one by one and are loaded
+    // together have to wait until they are there.
+    #[inline(always)]
+    pub fn plain(&self, at: Position, first_word: u64) -> Option<Plain> {
+        let rest = self.tail.saturating_sub(at.logical);
+        let last = self.limits.ring_bytes.saturating_sub(RECORD_BYTES);
+        if rest < RECORD_BYTES || at.place > last || !at.place.is_multiple_of(WORD_BYTES as u64) {
+            return None;
+        }
+        let [first, sequence, stamp_ns, lengths] = self.data.load_four(word_of(at.place));
+        let payload_bytes = u32::try_from(lengths).ok()?;
+        let bytes = RECORD_BYTES + padded(payload_bytes);
+        let fits = payload_bytes <= self.limits.message_max_bytes
+            && bytes <= rest
+            && at.place + bytes <= self.limits.ring_bytes;
+        let next =
+            Position { logical: at.logical + bytes, place: at.place + bytes, messages: at.messages.wrapping_add(1) };
+        (first == first_word && fits).then_some(Plain { sequence, stamp_ns, payload_bytes, next })
+    }
+
+    /// Copies the payload of such a message out.
+    #[inline(always)]
+    pub fn copy_plain(&self, plain: &Plain, payload: &mut [u8]) {
+        assert!(payload.len() <= plain.payload_bytes as usize);
+        self.data.copy_out(word_of(plain.next.place - padded(plain.payload_bytes)), payload);
+    }
+
+    /// Fetches the first lines of what stands at a position, all at once: else its payload would be asked for when its
+    /// header is here.
     #[inline]
-    pub fn fetch_ahead(&self, record: &Record) {
-        let record_bytes = record.header.record_bytes();
-        if self.tail.saturating_sub(record.next.logical) >= AHEAD_BYTES + record_bytes {
-            let (ahead, lines) = ahead_of(record.next.place, record_bytes);
+    pub fn fetch(&self, at: Position) {
+        let word = word_of(at.place);
+        (0..LINES_FIRST).for_each(|line| self.data.will_load(word + line * LINE_WORDS));
+    }
+
+    /// Fetches the lines of messages that stand from `next` on, where one of `record_bytes` has ended, if they are as long,
+    /// and published.
+    #[inline]
+    pub fn fetch_ahead(&self, next: Position, record_bytes: u64) {
+        if self.tail.saturating_sub(next.logical) >= AHEAD_BYTES + record_bytes {
+            let (ahead, lines) = ahead_of(next.place, record_bytes);
             (0..lines).for_each(|line| self.data.will_load(ahead + line * LINE_WORDS));
         }
     }
@@ -150,9 +200,7 @@ impl<D: Memory, C: Memory> Reader<D, C> {
         if rest < RECORD_BYTES || at.place > last || !at.place.is_multiple_of(WORD_BYTES as u64) {
             return Err(Broken::Record);
         }
-        let word = word_of(at.place);
-        let words = std::array::from_fn(|index| self.data.load(word + index));
-        Fixed::decode(words).map_err(|_| Broken::Record)
+        Fixed::decode(self.data.load_four(word_of(at.place))).map_err(|_| Broken::Record)
     }
 
     #[inline]
@@ -313,6 +361,9 @@ impl Record {
         self.next.place - padded(self.header.payload_bytes)
     }
 }
+
+/// How many lines of a message are fetched as soon as it is there: a record of 64 bytes lies in two or three.
+const LINES_FIRST: usize = 3;
 
 #[inline]
 fn word_of(place: u64) -> usize {

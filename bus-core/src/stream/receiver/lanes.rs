@@ -8,6 +8,8 @@
 
 mod lane;
 mod runs;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

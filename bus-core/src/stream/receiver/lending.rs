@@ -9,7 +9,7 @@ use crate::error::Ended;
 
 use super::{CoarseTime, Copied, LentFrame, Loan, NoMessage, State, StreamReceiver, Wait};
 use crate::lane::region::Map;
-use crate::lane::ring::{Broken, Reader, Record};
+use crate::lane::ring::{Broken, Plain, Reader, Record};
 use crate::stream::inbox::Fill;
 use crate::stream::session::DialError;
 use crate::transport::Interest;
@@ -72,21 +72,34 @@ impl LaneLoan {
     }
 
     /// Copies what is to be copied of a message, each byte once.
-    #[inline]
     pub(super) fn copy(&mut self, reader: &Reader<Map, Map>, record: &Record, copied: Copied) -> Content {
         let block_bytes = record.header.header_block_bytes as usize;
-        let bytes = block_bytes + copied.of(record.header.payload_bytes as usize);
+        let (content, bytes) = self.take_room(block_bytes + copied.of(record.header.payload_bytes as usize));
+        let (block, payload) = bytes.split_at_mut(block_bytes);
+        if !block.is_empty() {
+            reader.copy_header_block(record, block);
+        }
+        reader.copy_payload(record, payload);
+        content
+    }
+
+    /// Copies the content of a message that has a payload alone.
+    #[inline(always)]
+    pub(super) fn copy_plain(&mut self, reader: &Reader<Map, Map>, plain: &Plain) -> Content {
+        let (content, payload) = self.take_room(plain.payload_bytes as usize);
+        reader.copy_plain(plain, payload);
+        content
+    }
+
+    /// Room for the content of one more message.
+    #[inline(always)]
+    fn take_room(&mut self, bytes: usize) -> (Content, &mut [u8]) {
         let at = self.used;
         if self.content.len() < at + bytes || at == 0 {
             self.make_room(at + bytes);
         }
         self.used += bytes;
-        let (block, payload) = self.content[at..at + bytes].split_at_mut(block_bytes);
-        if !block.is_empty() {
-            reader.copy_header_block(record, block);
-        }
-        reader.copy_payload(record, payload);
-        Content { at: at as u32, bytes: bytes as u32 }
+        (Content { at: at as u32, bytes: bytes as u32 }, &mut self.content[at..at + bytes])
     }
 
     #[cold]
@@ -113,6 +126,7 @@ impl LaneLoan {
         (u64::from(lent.content.bytes) < bytes).then_some(lent)
     }
 
+    #[inline]
     pub(super) fn frames(&self) -> impl Iterator<Item = LentFrame<'_>> {
         self.lent.iter().map(|lent| LentFrame::of_lane(self, lent))
     }

@@ -72,6 +72,7 @@ impl<'a> Loan<'a> {
     }
 
     /// All of them, in order.
+    #[inline]
     pub(crate) fn frames(&self) -> impl Iterator<Item = LentFrame<'_>> {
         let state = self.state();
         state.lane_loan.frames().chain(state.receiving.lent_frames())

@@ -246,7 +246,7 @@ impl Lane {
     }
 
     /// A message as it is lent for the first time, without a copy of its content.
-    #[inline]
+    #[inline(always)]
     pub(super) fn lends(&self, record: Record) -> Lent {
         let Self { id: lane, sender, pid, .. } = *self;
         Lent { lane, sender, pid, attempt: 1, given_back: 0, content: Content::default(), record }
@@ -272,7 +272,12 @@ impl Lane {
 
     pub(super) fn has_news(&mut self, is_up: bool) -> bool {
         // One that waits for the stream has it when that has come.
-        self.look().is_err() || (self.next.logical < self.reader.tail() && !self.waits_for_stream(is_up))
+        let has_news =
+            self.look().is_err() || (self.next.logical < self.reader.tail() && !self.waits_for_stream(is_up));
+        if has_news {
+            self.reader.fetch(self.next);
+        }
+        has_news
     }
 
     /// Rings for a sender that waits for room, once there is so much that it can work for a while.

@@ -4,7 +4,8 @@
 //! next messages has to be compared; and as long as no other lane has an earlier one, not even those.
 
 use super::{Lane, Lanes, Lent, Stream};
-use crate::lane::ring::Record;
+use crate::lane::layout::MessageHeader;
+use crate::lane::ring::{Plain, Record};
 use crate::stream::receiver::lending::LaneLoan;
 use crate::stream::receiver::{Copied, State};
 
@@ -79,6 +80,44 @@ impl Lane {
     }
 }
 
+/// How far the messages of a run go.
+#[derive(Clone, Copy, Debug)]
+struct Within {
+    /// They begin before this place.
+    logical: u64,
+    /// Their stamps are earlier than this.
+    before_ns: u64,
+    clock_ns: u64,
+    /// So many are lent together.
+    most: usize,
+}
+
+impl Lane {
+    /// Lends what follows, as long as it is claimed and differs from a message only in its sequence, its stamp and its
+    /// payload: as nearly all do of one sender.
+    fn lend_alike(&mut self, header: &MessageHeader, within: Within, loan: &mut LaneLoan) {
+        let MessageHeader { flags, codec, .. } = *header;
+        let first_word = header.first_word();
+        let taken = self.reader.taken();
+        let mut at = self.next;
+        while at.logical < within.logical
+            && at.messages < taken
+            && loan.has_room(within.most)
+            && let Some(plain) = self.reader.plain(at, first_word)
+            && plain.stamp_ns.max(self.not_before_ns).min(within.clock_ns) < within.before_ns
+            && plain.sequence > self.known_through
+        {
+            self.reader.fetch_ahead(plain.next, plain.next.logical - at.logical);
+            let content = loan.copy_plain(&self.reader, &plain);
+            let Plain { sequence, stamp_ns, payload_bytes, next } = plain;
+            let header = MessageHeader { flags, codec, sequence, stamp_ns, payload_bytes, header_block_bytes: 0 };
+            loan.lent.push(Lent { content, ..self.lends(Record { header, next }) });
+            at = next;
+        }
+        self.next = at;
+    }
+}
+
 impl Lanes {
     /// Begins to hand out in passing what the looks of the present round have shown. `false` where each message is to be
     /// decided on by itself.
@@ -113,15 +152,33 @@ impl Lanes {
         true
     }
 
+    /// Lends run by run, as long as there is room.
+    pub(super) fn lend_runs(&mut self, stream: Stream, loan: &mut LaneLoan, most: usize) {
+        if !self.begin_merge(stream) {
+            return;
+        }
+        while loan.has_room(most)
+            && let Some(run) = self.merge.run()
+        {
+            self.lend_run(run, loan, most);
+        }
+    }
+
     /// Lends the messages of a run, as long as there is room.
     fn lend_run(&mut self, run: Run, loan: &mut LaneLoan, most: usize) {
         let Self { lanes, merge, .. } = self;
         let lane = &mut lanes[run.index];
         let others_of_first_look = merge.of_first_look - usize::from(lane.has_of_first_look());
+        let within = Within {
+            logical: if others_of_first_look > 0 { lane.second_tail } else { lane.first_tail.min(lane.second_tail) },
+            before_ns: run.before_ns,
+            clock_ns: merge.clock_ns,
+            most,
+        };
         let mut stamp_ns = merge.stamps[run.index];
         let mut head = lane.head_in_passing();
         while stamp_ns < run.before_ns
-            && (others_of_first_look > 0 || lane.has_of_first_look())
+            && lane.next.logical < within.logical
             && loan.has_room(most)
             && let Some(record) = head
         {
@@ -129,10 +186,11 @@ impl Lanes {
                 // Its sender honours another receiver, which shows at the next choice.
                 return merge.end();
             }
-            lane.reader.fetch_ahead(&record);
             let content = loan.copy(&lane.reader, &record, Copied::All);
             loan.lent.push(Lent { content, ..lane.lends(record) });
-            (lane.next, lane.head) = (record.next, None);
+            lane.next = record.next;
+            lane.lend_alike(&record.header, within, loan);
+            lane.head = None;
             head = lane.head_in_passing();
             stamp_ns = head.map_or(NOTHING, |record| lane.stamp_ns(&record, merge.clock_ns));
         }
@@ -179,15 +237,8 @@ impl State {
     /// Lends what follows in lanes, as far as it may be without another look: `most` messages in all at most.
     pub(in crate::stream::receiver) fn lend_in_passing(&mut self, most: usize) {
         let Some(stream) = self.stream() else { return };
-        if !self.lanes.begin_merge(stream) {
-            return;
-        }
         let before = self.lane_loan.lent.len();
-        while self.lane_loan.has_room(most)
-            && let Some(run) = self.lanes.merge.run()
-        {
-            self.lanes.lend_run(run, &mut self.lane_loan, most);
-        }
+        self.lanes.lend_runs(stream, &mut self.lane_loan, most);
         self.take_back_what_is_anothers(before);
     }
 
