@@ -93,6 +93,10 @@ pub const PEERS_TIMEOUT_MS: u64 = 5_000;
 /// two of half of it, so more would only add latency.
 pub const FEED_BUFFER_BYTES: usize = 64 * 1024;
 
+/// How much may be acknowledged before its sender is told at once, in bytes, or an eighth of its window, if that is less:
+/// it writes next where its memory is warm. Of less it is told some milliseconds later.
+pub const TOLD_BYTES: u64 = 256 * 1024;
+
 /// Longest name that an endpoint gives itself, in bytes; the rest is cut.
 pub const ENDPOINT_NAME_MAX_BYTES: usize = 64;
 

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use bus_core::limits::TOLD_BYTES;
 use bus_core::wire::{Flags, FrameHeader, LaneId, Origin, Settled};
 
 use super::peer::PeerId;
@@ -16,10 +17,6 @@ pub(super) struct Window {
     pub(super) messages: u64,
     pub(super) bytes: u64,
 }
-
-/// How much may be acknowledged before the sender is told, in bytes: it writes next where its memory is
-/// warm.
-const STRIDE_BYTES_MAX: u64 = 256 * 1024;
 
 /// Which messages of a sender have left the log.
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +35,8 @@ pub(super) const FOR_GOOD: u64 = 0;
 pub(super) struct Busy {
     since_ms: u64,
     messages: u64,
+    /// Of long messages.
+    bytes: u64,
     /// It has asked for one, and gets it as soon as there can be one.
     pub(super) asked: bool,
 }
@@ -46,14 +45,18 @@ impl Busy {
     pub(super) fn wishing(asked: bool) -> Self {
         Self { asked, ..Self::default() }
     }
+
+    /// However long it is: one message alone is none.
+    fn is_flow(&self) -> bool {
+        self.messages >= BUSY_MESSAGES || self.bytes >= BUSY_BYTES && self.messages > 1
+    }
 }
 
 /// How many messages within [`BUSY_MS`] make a sender busy.
 const BUSY_MESSAGES: u64 = 64;
 
-/// A long message counts as one for each so many bytes: 4 MiB within [`BUSY_MS`] are a flow too, of which a lane makes
-/// several times as much.
-const BUSY_BYTES: u64 = 64 * 1024;
+/// How many bytes of long messages do: of those there may never be so many, and a lane makes several times as much.
+const BUSY_BYTES: u64 = 4 * 1024 * 1024;
 
 /// See [`BUSY_MESSAGES`], in milliseconds.
 const BUSY_MS: u64 = 10;
@@ -177,26 +180,20 @@ impl Account {
         }
     }
 
-    /// A message was accepted. Whether it has just become busy.
-    pub(super) fn becomes_busy_with(&mut self, message_bytes: u64, now_ms: u64) -> bool {
-        // However long it is: one message alone is no flow.
-        self.becomes_busy((message_bytes / BUSY_BYTES).clamp(1, BUSY_MESSAGES / 2), now_ms)
-    }
-
-    /// Some of its messages, none of them long, were accepted at once. Whether it has just become busy.
+    /// So many messages were accepted at once, and so many bytes of long ones. Whether it has just become busy.
     #[inline]
-    pub(super) fn becomes_busy(&mut self, messages: u64, now_ms: u64) -> bool {
+    pub(super) fn becomes_busy(&mut self, messages: u64, bytes: u64, now_ms: u64) -> bool {
         let Some(busy) = &mut self.busy else { return false };
         if now_ms - busy.since_ms.min(now_ms) > BUSY_MS {
-            *busy = Busy { since_ms: now_ms, messages: 0, ..*busy };
+            *busy = Busy { since_ms: now_ms, messages: 0, bytes: 0, ..*busy };
         }
-        let before = busy.messages;
-        busy.messages += messages;
-        before < BUSY_MESSAGES && busy.messages >= BUSY_MESSAGES
+        let before = busy.is_flow();
+        (busy.messages, busy.bytes) = (busy.messages + messages, busy.bytes + bytes);
+        !before && busy.is_flow()
     }
 
     pub(super) fn is_busy(&self) -> bool {
-        self.busy.is_some_and(|busy| busy.asked || busy.messages >= BUSY_MESSAGES) && self.peer.is_some()
+        self.busy.is_some_and(|busy| busy.asked || busy.is_flow()) && self.peer.is_some()
     }
 
     fn fills(&self, window: Window) -> bool {
@@ -247,7 +244,7 @@ impl Account {
     pub(super) fn wants_to_know(&self, window: Window) -> bool {
         let confirmed = self.confirm > self.told.accepted && self.accepted >= self.confirm;
         let acked = self.acked - self.told.acked;
-        let stride_bytes = (window.bytes / 8).min(STRIDE_BYTES_MAX);
+        let stride_bytes = (window.bytes / 8).min(TOLD_BYTES);
         confirmed || (acked > 0 && (acked >= window.messages / 8 || self.untold_bytes >= stride_bytes))
     }
 

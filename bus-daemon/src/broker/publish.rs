@@ -148,7 +148,7 @@ impl Broker {
         let window = channel.bounds.window();
         let account = &mut channel.accounts[account_id.0 as usize];
         account.accept(header, window, now_ms);
-        if account.becomes_busy_with(header.message_bytes(), now_ms) {
+        if account.becomes_busy(1, header.message_bytes(), now_ms) {
             self.busy.push((channel_id, account_id));
         }
         let origin = account.origin(self.now_ns);

@@ -60,7 +60,7 @@ impl Broker {
         }
         if messages > 0 {
             self.now_ms = now_ms;
-            if account.becomes_busy(messages, now_ms) {
+            if account.becomes_busy(messages, 0, now_ms) {
                 self.busy.push((channel_id, account_id));
             }
             channel.tally.accepted += messages;

@@ -38,7 +38,7 @@ pub(super) struct Places {
 pub enum Growth {
     /// It takes more of its memory.
     WhenFull,
-    /// It stays as it is, unless it holds fewer than four messages of the length asked for.
+    /// It stays as it is, unless it holds fewer messages of the length asked for than both ends have in hand.
     Withheld,
 }
 
@@ -54,7 +54,8 @@ const HELD_BYTES: u64 = 1024 * 1024;
 
 /// How long a ring is whose growth is withheld, where messages take `needed` bytes.
 fn held_bytes(needed: u64) -> u64 {
-    (HELD_MESSAGES * needed).max(HELD_BYTES.min(2 * HELD_MESSAGES * needed))
+    // Where they are written apart, there is a jump before the first.
+    (HELD_MESSAGES * needed).max(HELD_BYTES.min(2 * HELD_MESSAGES * needed)) + RECORD_BYTES
 }
 
 /// Where a message will lie that is written before it is sent.
@@ -544,7 +545,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ring_that_is_not_to_grow_holds_what_it_is_as_long_as_and_four_messages_at_least() {
+    fn a_ring_that_is_not_to_grow_holds_what_it_is_as_long_as_and_a_few_messages_at_least() {
         for bytes in [96, 8192] {
             let mut model = Model::new(4096, 1 << 20);
             model.places.set_growth(Growth::Withheld);

@@ -163,9 +163,12 @@ impl<D: Memory, C: Memory> Reader<D, C> {
         let fits = payload_bytes <= self.limits.message_max_bytes
             && bytes <= rest
             && at.place + bytes <= self.limits.ring_bytes;
+        if first != first_word || !fits {
+            return None;
+        }
         let next =
             Position { logical: at.logical + bytes, place: at.place + bytes, messages: at.messages.wrapping_add(1) };
-        (first == first_word && fits).then_some(Plain { sequence, stamp_ns, payload_bytes, next })
+        Some(Plain { sequence, stamp_ns, payload_bytes, next })
     }
 
     /// Copies the payload of such a message out.
@@ -179,8 +182,11 @@ impl<D: Memory, C: Memory> Reader<D, C> {
     /// header is here.
     #[inline]
     pub fn fetch(&self, at: Position) {
-        let word = word_of(at.place);
-        (0..LINES_FIRST).for_each(|line| self.data.will_load(word + line * LINE_WORDS));
+        // Where this receiver begins is not always of its own making.
+        if at.place < self.limits.ring_bytes {
+            let word = word_of(at.place);
+            (0..LINES_FIRST).for_each(|line| self.data.will_load(word + line * LINE_WORDS));
+        }
     }
 
     /// Fetches the lines of messages that stand from `next` on, where one of `record_bytes` has ended, if they are as long,

@@ -6,7 +6,7 @@ use super::room::Entering;
 use super::{Encoded, LOOK_INTERVAL_NS, Link, PushError, StreamSender, Until, Wait};
 use crate::codec::Codec;
 use crate::lane::layout::MessageHeader;
-use crate::lane::ring::{NotWritten, Slot};
+use crate::lane::ring::{Growth, NotWritten, Slot};
 use crate::lane::stamp::now_ns;
 use crate::stream::session::{lock, wall_clock_ns};
 use crate::wire::{Flags, LaneId};
@@ -133,6 +133,8 @@ impl StreamSender {
         if stamp_ns.abs_diff(lane.looked_at_ns) >= LOOK_INTERVAL_NS {
             return 0;
         }
+        // What was left by a call that found no room does not go for these.
+        lane.writer.set_growth(Growth::Withheld);
         let (mut fed, mut bytes) = (0, 0);
         for payload in payloads {
             let message = Encoded { codec, header_block, payload };
