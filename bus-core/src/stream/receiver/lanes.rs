@@ -10,10 +10,9 @@ mod lane;
 mod runs;
 #[cfg(test)]
 mod tests;
+mod waiting;
 
 use std::sync::Arc;
-
-use rustix::thread::sched_getcpu;
 
 use self::runs::Merge;
 use super::Copied;
@@ -21,10 +20,8 @@ use super::lending::LaneLoan;
 use super::skips::Skips;
 use crate::lane::board::Board;
 use crate::lane::doorbell::{Doorbell, Ringer};
-use crate::lane::layout::data;
 use crate::lane::region::{Map, MemoryFile};
-use crate::lane::ring::{Broken, Position, Reader, Record, SleepsAt};
-use crate::lane::sleep::{Wakeup, Words};
+use crate::lane::ring::{Broken, Position, Reader, Record};
 use crate::lane::stamp::now_ns;
 use crate::wire::{LaneAttempts, LaneId, LaneProof, LaneSkip, LaneSkipped, Origin};
 
@@ -155,9 +152,6 @@ pub(super) struct Content {
     pub(super) at: u32,
     pub(super) bytes: u32,
 }
-
-/// A sleep as short as this would have been spared by looking a little longer, in nanoseconds.
-const HOT_NS: u64 = 100_000;
 
 impl Lent {
     pub(super) fn origin(&self) -> Origin {
@@ -298,22 +292,6 @@ impl Lanes {
     /// Which lane stands there.
     pub(super) fn id(&self, index: usize) -> LaneId {
         self.lanes[index].id
-    }
-
-    /// Whether a sender ran on this processor when it woke this receiver last: while that is awake, the sender does nothing.
-    pub(super) fn share_processor(&self) -> bool {
-        let here = sched_getcpu();
-        self.lanes.iter().any(|lane| lane.reader.was_woken_from(here))
-    }
-
-    /// Whether it paid the last time to look again and again.
-    pub(super) fn is_hot(&self) -> bool {
-        self.hot
-    }
-
-    /// It did not pay.
-    pub(super) fn cool(&mut self) {
-        self.hot = false;
     }
 
     pub(super) fn due(&self) -> u64 {
@@ -532,72 +510,6 @@ impl Lanes {
     pub(super) fn waiting(&self) -> u64 {
         let waiting = |lane: &Lane| lane.reader.published().saturating_sub(lane.next.messages);
         self.lanes.iter().map(waiting).fold(0, u64::saturating_add)
-    }
-
-    /// Says that the receiver waits, and looks once more. `false` when there is something.
-    pub(super) fn begin_wait(&mut self, at: SleepsAt, received: u64, is_up: bool) -> bool {
-        // Whoever begins to wait now sees what was acknowledged, or is seen to wait.
-        self.settle_looks();
-        for lane in &mut self.lanes {
-            lane.reader.begin_wait(at);
-            // Nobody is left waiting for what is acknowledged.
-            lane.ring_now();
-        }
-        self.settle_looks();
-        self.slept_at_ns = now_ns();
-        let waits = !self.has_news(received, is_up);
-        if !waits {
-            self.end_wait(at == SleepsAt::Bell);
-        }
-        waits
-    }
-
-    /// What is to be slept on; `None` when a sender has woken this receiver since it said that it waits.
-    pub(super) fn words(&self, wakeup: &Wakeup, seen: u32) -> Option<Words> {
-        let mut words = Words::with_capacity(self.lanes.len() + 1);
-        words.add_own(wakeup, seen);
-        for lane in &self.lanes {
-            words.add_shared(lane.reader.data().futex(data::WOKEN), lane.reader.unwoken()? as u32);
-        }
-        Some(words)
-    }
-
-    /// Whether a sender waits that was not rung for, although something is acknowledged: more is to come first.
-    #[inline]
-    pub(super) fn owe_rings(&self) -> bool {
-        self.lanes.iter().any(|lane| lane.ring_at.is_some())
-    }
-
-    /// By what those are rung for.
-    pub(super) fn owed_rings(&self) -> impl Iterator<Item = Arc<Ringer>> {
-        self.lanes.iter().filter(|lane| lane.ring_at.is_some()).map(|lane| Arc::clone(&lane.ringer))
-    }
-
-    /// They were rung for.
-    pub(super) fn have_rung(&mut self) {
-        self.lanes.iter_mut().for_each(|lane| lane.ring_at = None);
-    }
-
-    /// Rings for senders that wait for what is acknowledged.
-    pub(super) fn ring_for_those_who_wait(&mut self) {
-        self.settle_looks();
-        self.lanes.iter_mut().for_each(Lane::ring_now);
-    }
-
-    /// It waits no more; its bell may have rung.
-    pub(super) fn end_wait(&mut self, rung: bool) {
-        for lane in &mut self.lanes {
-            lane.reader.end_wait();
-        }
-        self.hot = now_ns() - self.slept_at_ns < HOT_NS;
-        if rung && let Some((bell, _)) = &self.ends {
-            bell.take();
-        }
-    }
-
-    /// Whether a look finds something that was not there.
-    pub(super) fn has_news(&mut self, received: u64, is_up: bool) -> bool {
-        (is_up && self.stream_is_due(received)) || self.lanes.iter_mut().any(|lane| lane.has_news(is_up))
     }
 
     /// Brings the clock of the stamps and that of the wall together: asked for now and then.

@@ -5,6 +5,7 @@
 //! socket (`reading`), and wakes the others by the condition variable. The message that is being
 //! written belongs to one thread (`writing`), so that it can be taken back when its time is up.
 
+mod feeding;
 mod fetching;
 mod flight;
 mod growing;
@@ -300,81 +301,6 @@ impl StreamSender {
         state
     }
 
-    /// Buffers messages one after the other, and writes them when the buffer is full. `Err` says how many
-    /// were taken before the one that was not.
-    pub(crate) fn feed_all<'p>(
-        &self,
-        codec: Codec,
-        header_block: &[u8],
-        payloads: impl Iterator<Item = &'p [u8]>,
-        until: Until,
-    ) -> Result<(), (u64, PushError)> {
-        let mut fed = 0;
-        let mut payloads = payloads.fuse();
-        let mut batch = Vec::with_capacity(FEED_MESSAGES_AT_ONCE);
-        loop {
-            // Its user's code, which may use this very sender: it runs before anything is locked.
-            batch.clear();
-            batch.extend(payloads.by_ref().take(FEED_MESSAGES_AT_ONCE));
-            if batch.is_empty() {
-                return Ok(());
-            }
-            let mut rest = &batch[..];
-            while let Some((first, others)) = rest.split_first() {
-                let message = Encoded { codec, header_block, payload: first };
-                self.feed_one(message, until).map_err(|error| (fed, error))?;
-                let together = match self.has_lane() {
-                    true => self.feed_lane(codec, header_block, others),
-                    false => self.feed_together(codec, header_block, others),
-                };
-                rest = &others[together..];
-                fed += 1 + together as u64;
-            }
-        }
-    }
-
-    fn feed_one(&self, message: Encoded<'_>, until: Until) -> Result<(), PushError> {
-        loop {
-            // A lane goes on without a daemon: whether there is one is looked at when the receiver makes no room.
-            let wait = match until == Until::BufferedWhileUp && self.has_lane() {
-                true => Wait::Until(Instant::now() + LANE_ROOM_PATIENCE),
-                false => Wait::Forever,
-            };
-            match self.push(message, wait, until) {
-                Ok(_) => return Ok(()),
-                Err(PushError::Timeout) if !matches!(lock(&self.state).link, Link::Away) => {}
-                Err(PushError::Timeout) => return Err(PushError::Away),
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
-    /// Buffers messages as long as there is nothing to decide. Returns how many.
-    fn feed_together(&self, codec: Codec, header_block: &[u8], payloads: &[&[u8]]) -> usize {
-        let mut state = lock(&self.state);
-        let sent_at_ns = wall_clock_ns();
-        for (fed, payload) in payloads.iter().enumerate() {
-            if !self.may_feed(&state, (header_block.len() + payload.len()) as u64) {
-                return fed;
-            }
-            state.sending.push(Encoded { codec, header_block, payload }, sent_at_ns, false);
-        }
-        payloads.len()
-    }
-
-    /// Whether a message may go into the buffer as it is.
-    fn may_feed(&self, state: &State, bytes: u64) -> bool {
-        let rules = state.sending.rules();
-        let on_stream = state.lane.is_none() && !state.mapped.as_ref().is_some_and(SenderLane::is_kept);
-        let is_free = matches!(state.link, Link::Up(_)) && !state.writing && !state.sending.wants_room() && on_stream;
-        is_free
-            && !rules.exact
-            && !self.options.require_receiver
-            && bytes <= u64::from(rules.message_max_bytes)
-            && state.sending.unwritten() + (bytes as usize) < FEED_BUFFER_BYTES
-            && state.sending.has_room(bytes)
-    }
-
     /// Writes until the message that was pushed last is in the socket, or takes it back.
     fn write_out<'a>(&'a self, mut state: MutexGuard<'a, State>, wait: Wait, until: Until) -> Result<(), PushError> {
         let patience = match wait {
@@ -477,30 +403,6 @@ impl StreamSender {
 
     fn closed_before(&self, state: &State) -> FlushError {
         FlushError::Disconnected { channel: self.options.channel.clone(), refused: state.sending.refused_count() }
-    }
-
-    /// Writes what is buffered, without waiting for anything.
-    pub(crate) fn write_buffered(&self) {
-        self.write(&mut lock(&self.state));
-    }
-
-    /// Writes what is buffered, and waits until the daemon's socket has all of it, or the channel is closed; until
-    /// `deadline` at most.
-    pub(crate) fn see_buffered_written(&self, deadline: Instant) -> Seen {
-        let mut state = lock(&self.state);
-        loop {
-            // What goes into a lane is there at once, whether or not there is a daemon.
-            let seen = match self.write(&mut state) {
-                _ if state.lane.is_some() || matches!(state.link, Link::Closed) => return Seen::Written,
-                Written::All => return Seen::Written,
-                Written::SocketFull => Seen::Unread,
-                Written::NoLink => Seen::Away,
-            };
-            if Instant::now() >= deadline {
-                return seen;
-            }
-            state = self.wait_for_news(state, Some(deadline));
-        }
     }
 
     /// The messages that were sent and never accepted, once the channel is closed.
@@ -626,13 +528,6 @@ impl Wait {
         }
     }
 }
-
-/// How many messages are buffered at once at most, under one lock and with one time of sending: some ten
-/// microseconds' work.
-const FEED_MESSAGES_AT_ONCE: usize = 128;
-
-/// How long a message waits for room in a lane before it is looked whether there is a daemon at all.
-const LANE_ROOM_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How often a busy sender looks for answers that it does not need yet.
 const LOOK_INTERVAL_NS: u64 = 1_000_000;

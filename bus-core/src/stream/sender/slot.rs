@@ -3,10 +3,10 @@
 use super::lane::InLane;
 use super::mapped::SenderLane;
 use super::room::Entering;
-use super::{Encoded, LOOK_INTERVAL_NS, Link, PushError, StreamSender, Until, Wait};
+use super::{Encoded, Link, PushError, StreamSender, Until, Wait};
 use crate::codec::Codec;
 use crate::lane::layout::MessageHeader;
-use crate::lane::ring::{Growth, NotWritten, Slot};
+use crate::lane::ring::{NotWritten, Slot};
 use crate::lane::stamp::now_ns;
 use crate::stream::session::{lock, wall_clock_ns};
 use crate::wire::{Flags, LaneId};
@@ -118,39 +118,4 @@ impl StreamSender {
         }
         self.wake_others(&state);
     }
-
-    /// Writes messages to the lane as long as there is nothing to decide, and shows them together. They have one time
-    /// of sending. Returns how many.
-    pub(super) fn feed_lane(&self, codec: Codec, header_block: &[u8], payloads: &[&[u8]]) -> usize {
-        let mut state = lock(&self.state);
-        let limit = state.sending.rules().message_max_bytes as usize;
-        let settled = state.sending.unacknowledged() == 0 && !self.options.require_receiver;
-        let is_open = !matches!(state.link, Link::Closed);
-        let Some(lane) = state.lane.as_mut().filter(|lane| settled && is_open && lane.ringer.is_some()) else {
-            return 0;
-        };
-        let stamp_ns = now_ns();
-        if stamp_ns.abs_diff(lane.looked_at_ns) >= LOOK_INTERVAL_NS {
-            return 0;
-        }
-        // What was left by a call that found no room does not go for these.
-        lane.writer.set_growth(Growth::Withheld);
-        let (mut fed, mut bytes) = (0, 0);
-        for payload in payloads {
-            let message = Encoded { codec, header_block, payload };
-            if header_block.len() + payload.len() > limit || lane.put(message, stamp_ns).is_err() {
-                break;
-            }
-            (fed, bytes) = (fed + 1, bytes + payload.len());
-            if bytes >= SHOWN_BYTES {
-                bytes = 0;
-                lane.show();
-            }
-        }
-        lane.show();
-        fed
-    }
 }
-
-/// How much is written before it is shown, in bytes: a receiver that waits for more than that loses time.
-const SHOWN_BYTES: usize = 16 * 1024;
