@@ -5,6 +5,7 @@
 //! and published on its own, and the receiver [looks twice](merge) per round.
 
 mod bare;
+mod distance;
 mod ends;
 mod files;
 pub(crate) mod flow;
@@ -14,9 +15,10 @@ mod own;
 pub(crate) mod threads;
 pub(crate) mod wake;
 
+use std::thread::{available_parallelism, sleep};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use self::ends::{Kind, Temper};
 use self::files::{Files, Size};
@@ -39,6 +41,7 @@ struct Probe {
 }
 
 const PROBES: &[Probe] = &[
+    Probe { name: "processors, a line there and back", measure: distance },
     Probe { name: "ring 64 B", measure: |name, options| beside_threads(name, flood(1, 64), options) },
     Probe { name: "ring 64 B, four to one", measure: |name, options| beside_threads(name, flood(4, 64), options) },
     Probe { name: "ring 64 B, patient", measure: |name, options| beside_bare(name, flood(1, 64).patient(), options) },
@@ -134,6 +137,19 @@ pub(crate) fn measure_all(options: &Options) {
             Err(error) => table::print_failed(probe.name, &error),
         }
     }
+}
+
+/// Of the machine alone: several times for each round, because it changes.
+fn distance(name: &str, options: &Options) -> Result<Vec<Row>> {
+    if available_parallelism().map_or(1, usize::from) < 2 {
+        bail!("there is one processor");
+    }
+    let measure = |_| {
+        sleep(Duration::from_millis(20));
+        distance::there_and_back_ns()
+    };
+    let floor = (0..options.rounds * 5).map(measure).collect();
+    Ok(vec![Row { floor, ..row(name, "ns", Need::Nothing) }])
 }
 
 /// Beside the simplest ring.

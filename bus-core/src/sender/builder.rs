@@ -127,7 +127,7 @@ impl<T> SenderBuilder<T> {
     }
 
     /// Asks for a lane at once: memory shared with the receiver, through which messages go without passing the
-    /// daemon. Otherwise a sender gets one when it is busy: 64 messages, or 4 MiB, within 10 ms.
+    /// daemon. Otherwise a sender gets one when it is busy: 64 messages, or 4 MiB in two or more, within 10 ms.
     ///
     /// Where there can be none it stays on the stream: on a channel with a capacity of its own or one that drops or
     /// rejects, when the channel has 64 lanes, in the process of the daemon, or where the system forbids it.

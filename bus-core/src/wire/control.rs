@@ -206,7 +206,7 @@ pub enum RefusedCode {
     Exists,
     /// The daemon is closing.
     ShuttingDown,
-    /// The daemon does not know the lane that the sender has: it may come without.
+    /// The daemon does not know the lane that the sender has: it may come without. Or nothing of a lane waits for the ticket.
     LaneUnknown,
 }
 

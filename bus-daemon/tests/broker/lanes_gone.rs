@@ -169,6 +169,23 @@ fn a_sender_that_honoured_a_receiver_knows_where_that_stood() {
     assert!(!story.raw.lanes.contains(&LaneAction::StandIn(story.lane, start)));
 }
 
+/// It asked a dozen times for what was forgotten, each of which the log told as a fault, and then gave up its lane.
+#[test]
+fn a_sender_that_was_late_for_the_cursor_of_a_receiver_that_took_nothing_asks_for_it_no_more() {
+    let mut story = Story::begin(LaneWish::AtOnce);
+    let lane = story.lane;
+    story.raw.publish(lane, 10);
+    let CursorGiven { generation, ticket, .. } = story.raw.last(story.sender, Kind::CursorGiven).unwrap();
+    assert!(ticket.is_some());
+    let now = story.raw.now();
+    story.raw.broker.disconnected(now, story.receiver);
+    story.raw.turn();
+    story.raw.broker.cursor_at_rest(now, lane, Some(AtRest { start: None, taken: 0, given_back: 0 }));
+    story.raw.turn();
+    let last: CursorGiven = story.raw.last(story.sender, Kind::CursorGiven).unwrap();
+    assert_eq!(last, CursorGiven { lane, generation, ticket: None });
+}
+
 /// The next receiver's cursor begins there, and until that one has it there is nothing to be fetched.
 #[test]
 fn a_sender_that_was_late_for_a_cursor_turns_to_nobody_until_the_next_receiver_has_its_own() {

@@ -255,6 +255,15 @@ impl<D: Memory, C: Memory> Reader<D, C> {
         self.is_honoured()
     }
 
+    /// Says that no more than so many messages were handed out, and none will be any more: what was claimed beyond that
+    /// nobody has seen.
+    pub fn end_claim(&mut self, messages: u64) {
+        if messages < self.taken {
+            self.taken = messages;
+            self.cursor.store(cursor::TAKEN, messages);
+        }
+    }
+
     /// Whether the sender says that everything which it sent before by its stream is acknowledged.
     pub fn stream_is_settled(&self) -> bool {
         self.data.load(data::SETTLED) == 1

@@ -273,6 +273,12 @@ impl Lanes {
         !self.handed_in.is_empty()
     }
 
+    /// Its user lets go of this receiver, with nothing lent: whoever comes next is not told that it may have seen more than
+    /// it has.
+    pub(super) fn end_claims(&mut self) {
+        self.lanes.iter_mut().for_each(Lane::end_claim);
+    }
+
     /// Lets all go: what is in them is another receiver's.
     pub(super) fn clear(&mut self) {
         self.lanes.clear();

@@ -423,6 +423,9 @@ impl StreamReceiver {
 
     fn say_farewell(&self, state: &mut State) {
         // Its memory first: the daemon finds where it stood, and nobody who could change that.
+        if state.lent() == 0 {
+            state.lanes.end_claims();
+        }
         state.lanes.clear();
         self.forget_coming(state);
         if let Some(connection) = state.connection.clone() {

@@ -88,7 +88,10 @@ impl Broker {
         let start = at_rest.start.unwrap_or(last_true);
         // What the receiver acknowledged its sender knows if it honoured it, by whichever of its words.
         let receiver = found.generation - u64::from(found.turning);
-        let unseen = start.messages > found.start.messages && found.honoured < receiver;
+        let unhonoured = found.honoured < receiver;
+        let unseen = start.messages > found.start.messages && unhonoured;
+        // What it was to have of that receiver is forgotten.
+        let asks_in_vain = unhonoured && !found.turning;
         found.start = start;
         if let Some(who) = left_by.filter(|_| lies) {
             let reason = format!(
@@ -111,6 +114,8 @@ impl Broker {
         self.go_on_when_at_rest(channel_id);
         if unseen {
             self.show_start(channel_id, lane);
+        } else if asks_in_vain {
+            self.turn_to_nobody(channel_id, lane);
         }
     }
 
@@ -121,15 +126,24 @@ impl Broker {
         let Some(lane) = channel.lanes.iter_mut().find(|lane| lane.id == id) else { return };
         match lane.state {
             State::Unread if !lane.stands_in => self.stand_in(channel_id, id),
-            State::Given(_) => {
-                // The last cursor is gone, and to ask for it ends in giving up the lane.
-                let (generation, account) = (lane.generation - 1, lane.account);
-                let sender = account.and_then(|account| channel.account(account).peer);
-                if let Some(sender) = sender {
-                    self.put(sender, Kind::CursorGiven, &CursorGiven { lane: id, generation, ticket: None });
-                }
-            }
+            State::Given(_) => self.turn_to_nobody(channel_id, id),
             State::Offered | State::Brought | State::Unread | State::Leaving => {}
+        }
+    }
+
+    /// Tells a sender that the receiver which has left is nobody any more: its cursor is gone, and to ask for it ends in
+    /// giving up the lane.
+    fn turn_to_nobody(&mut self, channel_id: ChannelId, id: LaneId) {
+        let channel = self.channel(channel_id);
+        let Some(lane) = channel.lanes.iter().find(|lane| lane.id == id) else { return };
+        let generation = match lane.state {
+            State::Unread => lane.generation,
+            // Of the next one.
+            State::Given(_) => lane.generation - 1,
+            State::Offered | State::Brought | State::Leaving => return,
+        };
+        if let Some(sender) = lane.account.and_then(|account| channel.account(account).peer) {
+            self.put(sender, Kind::CursorGiven, &CursorGiven { lane: id, generation, ticket: None });
         }
     }
 

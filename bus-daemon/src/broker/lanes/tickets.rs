@@ -23,7 +23,8 @@ impl Broker {
         let fits = |ticket: &Ticket| ticket.key == hello.ticket && ticket.lane == hello.lane && ticket.uid == uid;
         let Some(Ticket { lane, part, .. }) = self.tickets.iter().copied().find(fits) else {
             let text = format!("no descriptors of lane {} wait for this ticket", hello.lane.0);
-            return Err(Refusal::new(RefusedCode::Denied, text));
+            // Mostly it has come too late: what it was to have is another's, or gone.
+            return Err(Refusal::new(RefusedCode::LaneUnknown, text));
         };
         if let Some(peer) = self.peer_mut(id) {
             peer.role = PeerRole::Control;

@@ -245,6 +245,12 @@ impl Lane {
         self.reader.claim(record.next.messages.max(ahead))
     }
 
+    /// Its receiver hands out nothing more, and nothing is lent: the claim ends behind what was given back.
+    pub(super) fn end_claim(&mut self) {
+        let given_back = self.given_back.iter().rposition(|times| *times > 0).map_or(0, |last| last + 1);
+        self.reader.end_claim(self.messages() + given_back as u64);
+    }
+
     /// A message as it is lent for the first time, without a copy of its content.
     #[inline(always)]
     pub(super) fn lends(&self, record: Record) -> Lent {
