@@ -350,7 +350,8 @@ impl StreamReceiver {
             self.take_up_lanes(&mut state);
         }
         let in_lanes = usize::try_from(state.lanes.waiting()).unwrap_or(usize::MAX);
-        state.receiving.waiting() + in_lanes
+        // As many as a liar says.
+        state.receiving.waiting().saturating_add(in_lanes)
     }
 
     pub(crate) fn is_seated(&self) -> bool {
