@@ -3,9 +3,10 @@
 //!
 //! [`region`] makes and maps the memory, [`layout`] draws it, [`ring`] writes and reads it, and [`doorbell`] and
 //! [`sleep`] are where one sleeps beside it, and is woken. Knows no daemon, no channel and no frame of control; all
-//! the unsafe code of the project is in this folder, in `region.rs`, `processor.rs`, `forked.rs`, `ring/slot.rs` and
-//! `in_place.rs`.
+//! the unsafe code of the project is in this folder, in `region.rs`, `processor.rs`, `forked.rs`, `biased.rs`,
+//! `ring/slot.rs` and `in_place.rs`.
 
+pub(crate) mod biased;
 pub mod board;
 pub mod doorbell;
 pub mod forked;

@@ -191,7 +191,7 @@ impl<'a, T: Send + 'static> Outgoing<'a, T> {
                 let pushed = self.encode(&value, &mut scratch).and_then(|block_bytes| {
                     let (header_block, payload) = scratch.split_at(block_bytes);
                     let message = Encoded { codec: self.codec, header_block, payload };
-                    stream.0.push(message, wait, until).map_err(Why::from)
+                    stream.0.push(&message, wait, until).map_err(Why::from)
                 });
                 SCRATCH.set(scratch);
                 pushed.map_err(|why| Unsent { value, why })
@@ -337,7 +337,7 @@ impl Outgoing<'_, Vec<u8>> {
                 &encoded[..]
             }
         };
-        match stream.0.push(Encoded { codec: self.codec, header_block, payload }, wait, until) {
+        match stream.0.push(&Encoded { codec: self.codec, header_block, payload }, wait, until) {
             Ok(_) => Ok(()),
             Err(error) => Err(unsent(error.into())),
         }

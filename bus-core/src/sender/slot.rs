@@ -193,7 +193,7 @@ impl<'a> Slot<'a> {
             }),
             Some(Place::Stream { stream, header_block, payload }) => {
                 let message = Encoded { codec: self.codec, header_block: &header_block, payload: &payload };
-                let sent = stream.push(message, wait, Until::Written);
+                let sent = stream.push(&message, wait, Until::Written);
                 sent.map(drop).or_else(|error| failed(payload, error))
             }
             Some(Place::Local { local, headers, payload }) => {

@@ -4,6 +4,7 @@
 //! into its [`inbox`] and hands messages out from there. [`session`] connects and introduces both;
 //! [`keeper`] brings idle endpoints back after the daemon's death.
 
+mod changes;
 pub(crate) mod control_queue;
 mod handover;
 pub(crate) mod inbox;

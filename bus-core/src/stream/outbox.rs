@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::io::IoSlice;
 
-use crate::codec::Codec;
+use super::sender::Encoded;
 use crate::wire::{Flags, FrameHeader, HEADER_BYTES, Kind};
 
 /// What a chunk holds when no single frame needs more, in bytes: several frames of 64 KiB.
@@ -44,11 +44,9 @@ pub(super) struct Outbox {
 pub(super) struct Outgoing<'a> {
     pub(super) sequence: u64,
     pub(super) sent_at_ns: u64,
-    pub(super) codec: Codec,
     pub(super) confirm: bool,
     pub(super) redelivered: bool,
-    pub(super) header_block: &'a [u8],
-    pub(super) payload: &'a [u8],
+    pub(super) message: &'a Encoded<'a>,
 }
 
 impl Outbox {
@@ -78,26 +76,28 @@ impl Outbox {
     }
 
     /// Appends the frame of a message. Lengths have been checked against the limits.
-    pub(super) fn push(&mut self, message: Outgoing<'_>) {
+    #[inline]
+    pub(super) fn push(&mut self, outgoing: Outgoing<'_>) {
+        let Encoded { codec, header_block, payload } = *outgoing.message;
         let header = FrameHeader {
             kind: Kind::Data,
             flags: Flags(
-                if message.confirm { Flags::CONFIRM } else { 0 }
-                    | if message.redelivered { Flags::REDELIVERED } else { 0 },
+                if outgoing.confirm { Flags::CONFIRM } else { 0 }
+                    | if outgoing.redelivered { Flags::REDELIVERED } else { 0 },
             ),
-            codec: message.codec,
-            sequence: message.sequence,
-            sent_at_ns: message.sent_at_ns,
-            body_bytes: message.payload.len() as u32,
-            header_block_bytes: message.header_block.len() as u32,
+            codec,
+            sequence: outgoing.sequence,
+            sent_at_ns: outgoing.sent_at_ns,
+            body_bytes: payload.len() as u32,
+            header_block_bytes: header_block.len() as u32,
         };
         let frame_bytes = header.frame_bytes();
         let chunk = self.chunk_with_room(frame_bytes);
         chunk.extend_from_slice(&header.encode());
-        if !message.header_block.is_empty() {
-            chunk.extend_from_slice(message.header_block);
+        if !header_block.is_empty() {
+            chunk.extend_from_slice(header_block);
         }
-        chunk.extend_from_slice(message.payload);
+        chunk.extend_from_slice(payload);
         let message_bytes = header.message_bytes();
         self.frames.push_back((frame_bytes as u32, message_bytes as u32));
         self.message_bytes += message_bytes;
@@ -284,17 +284,16 @@ const _: () = assert!(FrameHeader::FLAGS_AT < HEADER_BYTES);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::codec::Codec;
     use proptest::prelude::*;
 
     fn push(outbox: &mut Outbox, sequence: u64, payload: &[u8]) {
         outbox.push(Outgoing {
             sequence,
             sent_at_ns: 0,
-            codec: Codec::Raw,
             confirm: false,
             redelivered: false,
-            header_block: b"",
-            payload,
+            message: &Encoded { codec: Codec::Raw, header_block: b"", payload },
         });
     }
 

@@ -3,15 +3,14 @@
 
 use std::io;
 use std::os::fd::AsFd as _;
-use std::sync::MutexGuard;
 use std::time::{Duration, Instant};
 
 use super::lending::{DAEMON_LOOK, is_late};
 use super::{CoarseTime, NoMessage, State, StreamReceiver, Wait};
+use crate::lane::biased::BiasedGuard;
 use crate::lane::ring::SleepsAt;
 use crate::lane::sleep::WORDS_MAX;
 use crate::stream::sentry::Post;
-use crate::stream::session::lock;
 use crate::transport::Interest;
 use crate::waiting::Waiting;
 
@@ -81,9 +80,9 @@ impl StreamReceiver {
     /// Waits for something from lanes or stream.
     pub(super) fn wait_beside_lanes<'a>(
         &'a self,
-        mut state: MutexGuard<'a, State>,
+        mut state: BiasedGuard<'a, State>,
         wait: Wait,
-    ) -> Result<MutexGuard<'a, State>, NoMessage> {
+    ) -> Result<BiasedGuard<'a, State>, NoMessage> {
         if wait == Wait::Never {
             self.tell(&mut state, false);
             state.lanes.ring_for_those_who_wait();
@@ -164,13 +163,13 @@ impl StreamReceiver {
     /// As [`spin`](Self::spin), for a thread that has nothing else to do than to hand on: others of its process wait
     /// for a processor, perhaps, and have it between two looks.
     pub(super) fn gives_way(&self) -> bool {
-        if self.options.waiting != Waiting::Adaptive || !lock(&self.state).lanes.is_hot() {
+        if self.options.waiting != Waiting::Adaptive || !self.state.lock().lanes.is_hot() {
             return false;
         }
         let until = Instant::now() + SPIN;
         loop {
             std::thread::yield_now();
-            let mut state = lock(&self.state);
+            let mut state = self.state.lock();
             if state.has_news() {
                 return true;
             }
@@ -184,9 +183,9 @@ impl StreamReceiver {
     /// Looks until there is something, or it is time to hear the daemon.
     fn go_on_spinning<'a>(
         &'a self,
-        mut state: MutexGuard<'a, State>,
+        mut state: BiasedGuard<'a, State>,
         wait: Wait,
-    ) -> Result<MutexGuard<'a, State>, NoMessage> {
+    ) -> Result<BiasedGuard<'a, State>, NoMessage> {
         self.tell(&mut state, true);
         state.lanes.ring_for_those_who_wait();
         let look = Instant::now() + DAEMON_HEARD;
@@ -240,9 +239,9 @@ impl StreamReceiver {
     /// Waits for lanes alone, while there is no daemon. The keeper, which finds the next one, needs the state.
     fn wait_without_daemon<'a>(
         &'a self,
-        mut state: MutexGuard<'a, State>,
+        mut state: BiasedGuard<'a, State>,
         wait: Wait,
-    ) -> Result<MutexGuard<'a, State>, NoMessage> {
+    ) -> Result<BiasedGuard<'a, State>, NoMessage> {
         if !state.begin_wait(SleepsAt::Bell) {
             return Ok(state);
         }
@@ -250,19 +249,19 @@ impl StreamReceiver {
         drop(state);
         let until = Instant::now() + DAEMON_LOOK;
         bell.wait(wait.deadline().map_or(until, |deadline| deadline.min(until)));
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         state.lanes.end_wait(true);
         if is_late(wait) && !state.has_news() { Err(NoMessage::Timeout) } else { Ok(state) }
     }
 
     /// Lets the keeper in, once for each tick, while there is no daemon: lanes may keep this thread at work.
-    pub(super) fn let_the_keeper_in<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+    pub(super) fn let_the_keeper_in<'a>(&'a self, mut state: BiasedGuard<'a, State>) -> BiasedGuard<'a, State> {
         let now = CoarseTime::now();
         if std::mem::replace(&mut state.read_at, now) == now {
             return state;
         }
         drop(state);
         std::thread::sleep(KEEPER_TURN);
-        lock(&self.state)
+        self.state.lock()
     }
 }

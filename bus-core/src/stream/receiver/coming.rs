@@ -5,12 +5,13 @@
 //! might come after them; a lane in which nothing can have been sent holds nothing back.
 
 use std::collections::VecDeque;
-use std::sync::{MutexGuard, Weak};
+use std::sync::Weak;
 use std::time::Duration;
 
 use super::lanes::{Ends, Lane};
 use super::lending::DAEMON_LOOK;
 use super::{NoMessage, State, StreamReceiver, Wait};
+use crate::lane::biased::BiasedGuard;
 use crate::stream::handover::{is_gone_for_good, may_yet_answer};
 use crate::stream::session::{Backoff, Dialer, lock, wall_clock_ns};
 use crate::wire::{Kind, LaneDone, LaneGiven, LaneHello, LaneId, LaneSkip, Watching};
@@ -190,9 +191,9 @@ impl StreamReceiver {
     /// meanwhile one hears now and then what the daemon says.
     pub(super) fn wait_for_lanes<'a>(
         &'a self,
-        mut state: MutexGuard<'a, State>,
+        mut state: BiasedGuard<'a, State>,
         wait: Wait,
-    ) -> Result<MutexGuard<'a, State>, NoMessage> {
+    ) -> Result<BiasedGuard<'a, State>, NoMessage> {
         self.tell(&mut state, wait != Wait::Never);
         if wait == Wait::Never {
             return if self.fill(&mut state) { Ok(state) } else { Err(NoMessage::Empty) };
@@ -207,11 +208,11 @@ impl StreamReceiver {
     fn lanes_came(&self) {
         let mut pauses = Backoff::default();
         loop {
-            if let Ok(mut state) = self.state.try_lock() {
+            if let Some(mut state) = self.state.try_lock() {
                 self.take_up_fetched(&mut state);
                 self.leave_to_keeper(&state);
                 self.show_state(&mut state);
-                self.changed.notify_all();
+                self.changed.tell();
                 return;
             }
             let errands = lock(&self.errands);

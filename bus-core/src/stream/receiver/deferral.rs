@@ -44,6 +44,15 @@ impl<F: Flag> Deferral<F> {
         !self.deferred.swap(true)
     }
 
+    /// As [`defer`](Self::defer), by a thread that is awake, and defers once more before it sleeps: for each message that
+    /// it acknowledges, and of those nearly all find that the keeper looks anyway.
+    #[inline]
+    #[must_use]
+    pub(super) fn defer_awake(&self) -> bool {
+        // The keeper has not found it asleep since then: it looks once more, at least, before it rests.
+        (!self.deferred.load() || self.rested.load()) && self.defer()
+    }
+
     /// Whether the keeper is to look in.
     pub(super) fn is_deferred(&self) -> bool {
         self.deferred.load()
@@ -123,23 +132,29 @@ mod tests {
     }
 
     impl Shared {
-        /// Asleep, and looked at once since.
-        fn asleep() -> Arc<Self> {
+        /// Asleep, and looked at once since, or never.
+        fn asleep(rested: bool) -> Arc<Self> {
             let deferral = Deferral {
                 deferred: AtomicBool::new(true),
                 asleep: AtomicBool::new(true),
-                rested: AtomicBool::new(true),
+                rested: AtomicBool::new(rested),
             };
             Arc::new(Self { deferral, put_off: Mutex::new(false) })
         }
 
         /// Wakes, and waits again with something put off. `true` when the keeper was woken.
         fn wakes_and_puts_off(&self) -> bool {
-            self.deferral.wake();
+            let wakes = self.wakes_and_defers();
             *self.put_off.lock().unwrap() = true;
-            let wakes = self.deferral.defer();
+            let wakes = self.deferral.defer() || wakes;
             self.deferral.sleep();
             wakes
+        }
+
+        /// Wakes, and leaves something to the keeper while it goes on. `true` when the keeper was woken.
+        fn wakes_and_defers(&self) -> bool {
+            self.deferral.wake();
+            self.deferral.defer_awake()
         }
 
         /// One look of the keeper. `true` when it looks again by itself.
@@ -162,16 +177,33 @@ mod tests {
     /// was not told before the next message.
     #[test]
     fn what_is_put_off_is_looked_at_whenever_the_keeper_looks() {
-        loom::model(|| {
-            let shared = Shared::asleep();
-            let receiver = Arc::clone(&shared);
-            let thread = thread::spawn(move || receiver.wakes_and_puts_off());
-            let looks_again = shared.look();
-            let woken = thread.join().unwrap();
-            if *shared.put_off.lock().unwrap() {
+        for rested in [false, true] {
+            loom::model(move || {
+                let shared = Shared::asleep(rested);
+                let receiver = Arc::clone(&shared);
+                let thread = thread::spawn(move || receiver.wakes_and_puts_off());
+                let looks_again = shared.look();
+                let woken = thread.join().unwrap();
+                if *shared.put_off.lock().unwrap() {
+                    assert!(shared.deferral.is_deferred(), "the next look passes it by");
+                    assert!(looks_again || woken, "there is no next look");
+                }
+            });
+        }
+    }
+
+    #[test]
+    fn what_is_left_by_one_that_is_awake_is_looked_at() {
+        for rested in [false, true] {
+            loom::model(move || {
+                let shared = Shared::asleep(rested);
+                let receiver = Arc::clone(&shared);
+                let thread = thread::spawn(move || receiver.wakes_and_defers());
+                let looks_again = shared.look();
+                let woken = thread.join().unwrap();
                 assert!(shared.deferral.is_deferred(), "the next look passes it by");
                 assert!(looks_again || woken, "there is no next look");
-            }
-        });
+            });
+        }
     }
 }

@@ -4,7 +4,6 @@ use super::StreamReceiver;
 use crate::admin::ControlConnection;
 use crate::channel::ChannelInfo;
 use crate::error::AdminError;
-use crate::stream::session::lock;
 
 impl StreamReceiver {
     /// Whether nothing is here and nothing is at the daemon, nor with anybody who is to bring it there.
@@ -35,7 +34,7 @@ impl StreamReceiver {
         if self.len() > 0 || !self.is_seated() {
             return None;
         }
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         if state.connection.is_some() {
             // What is acknowledged counts as in delivery until that is told.
             self.tell(&mut state, true);

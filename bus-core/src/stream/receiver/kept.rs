@@ -1,10 +1,11 @@
 //! A receiver in the keeper's care.
 
-use std::sync::{Arc, MutexGuard};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{CoarseTime, Link, State, StreamReceiver, hello};
 use crate::address::Address;
+use crate::lane::biased::BiasedGuard;
 use crate::stream::inbox::Fill;
 use crate::stream::keeper::{Kept, Reattached, Standing, Tended};
 use crate::stream::session::{DialError, is_final, lock};
@@ -20,7 +21,7 @@ impl Kept for StreamReceiver {
         match &*lock(&self.link) {
             Link::Up(connection) => {
                 // A lane that it has brought may be given to it again only once its sender is back.
-                let wants_news = self.state.try_lock().is_ok_and(|state| state.lanes.are_handed_in());
+                let wants_news = self.state.try_lock().is_some_and(|state| state.lanes.are_handed_in());
                 Standing::Up { connection: Arc::clone(connection), wants_room: false, wants_news }
             }
             Link::Away => Standing::Away,
@@ -29,7 +30,7 @@ impl Kept for StreamReceiver {
     }
 
     fn news(&self) -> bool {
-        let Ok(mut state) = self.state.try_lock() else { return false };
+        let Some(mut state) = self.state.try_lock() else { return false };
         self.fill(&mut state);
         self.take_up_lanes(&mut state);
         self.show_state(&mut state);
@@ -40,7 +41,7 @@ impl Kept for StreamReceiver {
         if !self.deferral.is_deferred() {
             return Tended::Nothing;
         }
-        let Ok(mut state) = self.state.try_lock() else {
+        let Some(mut state) = self.state.try_lock() else {
             if self.deferral.is_asleep()
                 && let Some(tended) = self.tell_put_off()
             {
@@ -66,7 +67,7 @@ impl Kept for StreamReceiver {
     }
 
     fn hung_up(&self) -> bool {
-        let Ok(mut state) = self.state.try_lock() else { return false };
+        let Some(mut state) = self.state.try_lock() else { return false };
         let Some(connection) = state.connection.clone() else { return true };
         // What is still in the socket belongs to the deliveries: read it to its end.
         loop {
@@ -79,7 +80,7 @@ impl Kept for StreamReceiver {
                 Ok(Fill::Closed) | Err(_) => {
                     self.lose_link(&mut state);
                     self.show_state(&mut state);
-                    self.changed.notify_all();
+                    self.changed.tell();
                     return true;
                 }
             }
@@ -92,7 +93,7 @@ impl Kept for StreamReceiver {
             match self.options.dialer.dial(&Role::Receiver(hello(&self.options, Some(returning)))) {
                 Ok(session) => *lock(&self.arrived) = Some(session),
                 Err(DialError::Refused(refused)) if is_final(refused.code) => {
-                    let Ok(mut state) = self.state.try_lock() else { return Reattached::NotNow };
+                    let Some(mut state) = self.state.try_lock() else { return Reattached::NotNow };
                     match refused.code {
                         RefusedCode::ReceiverTaken => state.receiving.replace(),
                         _ => state.receiving.refuse(refused.text),
@@ -103,7 +104,7 @@ impl Kept for StreamReceiver {
                     state.lanes.clear();
                     *lock(&self.link) = Link::Over;
                     self.show_state(&mut state);
-                    self.changed.notify_all();
+                    self.changed.tell();
                     return Reattached::Done;
                 }
                 Err(DialError::Refused(_)) => return Reattached::NotNow,
@@ -111,10 +112,10 @@ impl Kept for StreamReceiver {
             }
         }
         // Whoever has the state locked takes the connection into use with the next call.
-        let Ok(mut state) = self.state.try_lock() else { return Reattached::NotNow };
+        let Some(mut state) = self.state.try_lock() else { return Reattached::NotNow };
         let adopted = state.connection.is_some() || self.adopt(&mut state);
         self.show_state(&mut state);
-        self.changed.notify_all();
+        self.changed.tell();
         if !adopted {
             return Reattached::NotNow;
         }
@@ -126,7 +127,7 @@ impl Kept for StreamReceiver {
 impl StreamReceiver {
     /// What it tells the next daemon. While its user holds a message that is what was left for the keeper before.
     fn returning(&self) -> Option<Returning> {
-        let Ok(mut state) = self.state.try_lock() else {
+        let Some(mut state) = self.state.try_lock() else {
             return match std::mem::replace(&mut *lock(&self.left), Left::Wanted) {
                 Left::Returning(returning) => Some(returning),
                 Left::Nothing | Left::Wanted => None,
@@ -148,7 +149,7 @@ impl StreamReceiver {
 
     /// Takes up the lanes that were handed in, where that takes no time: its user may do something else for long,
     /// and should this daemon die meanwhile they are to go on.
-    fn take_lanes_back<'a>(&'a self, mut state: MutexGuard<'a, State>) {
+    fn take_lanes_back<'a>(&'a self, mut state: BiasedGuard<'a, State>) {
         let until = Instant::now() + LANES_BACK;
         while state.lanes.are_handed_in() && Instant::now() < until {
             let Some(connection) = state.connection.clone() else { return };
@@ -161,9 +162,9 @@ impl StreamReceiver {
             drop(state);
             let _ = connection.wait(Interest::Readable, Some(until));
             state = match self.state.try_lock() {
-                Ok(state) => state,
+                Some(state) => state,
                 // Somebody uses it, and takes them up.
-                Err(_) => return,
+                None => return,
             };
         }
     }

@@ -1,11 +1,11 @@
 //! A receiver beside its lanes: taking them up, choosing, lending, and waiting for lanes and stream together.
 
 use std::io;
-use std::sync::MutexGuard;
 use std::time::{Duration, Instant};
 
 use super::lanes::{Content, Lent, Next, Stream};
 use crate::error::Ended;
+use crate::lane::biased::BiasedGuard;
 
 use super::{CoarseTime, Copied, LentFrame, Loan, NoMessage, State, StreamReceiver, Wait};
 use crate::lane::region::Map;
@@ -31,9 +31,9 @@ pub(super) enum Beside<'a> {
     /// It hands out what a lane has.
     Lent(Loan<'a>),
     /// It looks again.
-    Again(MutexGuard<'a, State>),
+    Again(BiasedGuard<'a, State>),
     /// What its stream has is next, or there is no lane.
-    Stream(MutexGuard<'a, State>),
+    Stream(BiasedGuard<'a, State>),
 }
 
 /// How much is copied out of lanes at once, for one batch, in bytes: what a processor keeps at hand.
@@ -208,7 +208,7 @@ impl StreamReceiver {
     #[inline(never)]
     pub(super) fn next_beside_lanes<'a>(
         &'a self,
-        mut state: MutexGuard<'a, State>,
+        mut state: BiasedGuard<'a, State>,
         wait: Wait,
         copied: Copied,
     ) -> Result<Beside<'a>, NoMessage> {
@@ -490,9 +490,9 @@ impl StreamReceiver {
     /// Reads the stream until it has what the daemon has announced.
     pub(super) fn read_stream<'a>(
         &'a self,
-        mut state: MutexGuard<'a, State>,
+        mut state: BiasedGuard<'a, State>,
         wait: Wait,
-    ) -> Result<MutexGuard<'a, State>, NoMessage> {
+    ) -> Result<BiasedGuard<'a, State>, NoMessage> {
         // It may be due only once it is told that there is room.
         self.tell(&mut state, true);
         state.lanes.ring_for_those_who_wait();

@@ -1,10 +1,8 @@
 //! [`Loan`]: messages that are lent, and what becomes of them.
 
-use std::sync::MutexGuard;
-
 use super::receiving::Head;
 use super::{CoarseTime, LentFrame, NoMessage, State, StreamReceiver, Wait};
-use crate::stream::session::lock;
+use crate::lane::biased::BiasedGuard;
 
 /// Messages lent from the head, with the endpoint locked. Dropped without being settled, also by a
 /// panic, they are given back.
@@ -12,7 +10,7 @@ use crate::stream::session::lock;
 pub(crate) struct Loan<'a> {
     endpoint: &'a StreamReceiver,
     /// Empty once it is settled.
-    state: Option<MutexGuard<'a, State>>,
+    state: Option<BiasedGuard<'a, State>>,
     /// Of a message that came by the stream.
     head: Option<Head>,
     /// What the keeper sees to meanwhile.
@@ -31,13 +29,13 @@ enum Held {
 }
 
 impl<'a> Loan<'a> {
-    pub(super) fn new(endpoint: &'a StreamReceiver, mut state: MutexGuard<'a, State>, head: Head) -> Self {
+    pub(super) fn new(endpoint: &'a StreamReceiver, mut state: BiasedGuard<'a, State>, head: Head) -> Self {
         state.receiving.lend(1);
         Self { endpoint, state: Some(state), head: Some(head), held: Held::Nothing }
     }
 
     /// What the endpoint has lent from its lanes.
-    pub(super) fn of_lane(endpoint: &'a StreamReceiver, state: MutexGuard<'a, State>) -> Self {
+    pub(super) fn of_lane(endpoint: &'a StreamReceiver, state: BiasedGuard<'a, State>) -> Self {
         Self { endpoint, state: Some(state), head: None, held: Held::Nothing }
     }
 
@@ -46,7 +44,7 @@ impl<'a> Loan<'a> {
     }
 
     /// The state, of which the keeper has taken its hands. `None` once it is settled, and in a forked child.
-    fn release(&mut self) -> Option<MutexGuard<'a, State>> {
+    fn release(&mut self) -> Option<BiasedGuard<'a, State>> {
         let mut state = self.state.take()?;
         if !self.endpoint.origin.is_here() {
             // Of the process that forked this one: what becomes of the messages it says itself.
@@ -201,7 +199,7 @@ impl StreamReceiver {
     /// Settles a message that was [kept](Loan::keep): acknowledges it, or gives it back.
     pub(crate) fn settle(&self, acknowledge: bool) {
         if self.origin.is_here() {
-            self.settle_in(&mut lock(&self.state), usize::from(acknowledge));
+            self.settle_in(&mut self.state.lock(), usize::from(acknowledge));
         }
     }
 
@@ -218,7 +216,7 @@ impl StreamReceiver {
 
     fn wake_waiting(&self, state: &State) {
         if state.waiting > 0 {
-            self.changed.notify_all();
+            self.changed.tell();
         }
     }
 

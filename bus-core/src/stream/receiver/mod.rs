@@ -26,7 +26,7 @@ pub(crate) mod receiving;
 mod skips;
 mod socket;
 
-use std::sync::{Arc, Condvar, Mutex, OnceLock, Weak};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Instant;
 
 use rustix::time::{ClockId, clock_gettime};
@@ -42,11 +42,13 @@ pub(crate) use self::loan::Loan;
 use self::put_off::PutOff;
 use self::readiness::Readiness;
 use self::receiving::{Broken, Head, Receiving};
+use super::changes::Changes;
 use super::keeper;
 use super::sentry::Post;
 use super::session::{DialError, Dialer, Session, lock};
 use crate::channel::Peers;
 use crate::error::{Ended, OpenError, PeersError};
+use crate::lane::biased::BiasedMutex;
 use crate::lane::forked::Origin;
 use crate::name::ChannelName;
 use crate::transport::{Connection, Interest};
@@ -93,7 +95,7 @@ impl Drop for Held {
         if !self.0.origin.is_here() && Arc::strong_count(&self.0) == 1 {
             // As for a sender in a forked child: nothing is said, but the daemon is to notice when the parent dies.
             std::mem::forget(Arc::clone(&self.0));
-            if let (Ok(mut state), Ok(mut link)) = (self.0.state.try_lock(), self.0.link.try_lock()) {
+            if let (Some(mut state), Ok(mut link)) = (self.0.state.try_lock(), self.0.link.try_lock()) {
                 (state.connection, *link) = (None, Link::Over);
             }
         }
@@ -107,7 +109,8 @@ pub(crate) struct StreamReceiver {
     options: ReceiverOptions,
     /// For threads that work for it, and do not keep it.
     me: Weak<Self>,
-    state: Mutex<State>,
+    /// The thread that receives locks it, and the keeper now and then.
+    state: BiasedMutex<State>,
     /// Lanes that are fetched for it.
     errands: Mutex<Errands>,
     /// How the endpoint stands, readable while a thread has the state locked.
@@ -120,7 +123,7 @@ pub(crate) struct StreamReceiver {
     deferral: Deferral,
     /// What a waiting thread has put off.
     put_off: Mutex<PutOff>,
-    changed: Condvar,
+    changed: Changes,
     /// For those who poll; made when somebody asks.
     readiness: OnceLock<Readiness>,
 }
@@ -187,17 +190,17 @@ impl StreamReceiver {
             origin: Origin::here(),
             options,
             me: me.clone(),
-            state: Mutex::new(state),
+            state: BiasedMutex::new(state),
             errands: Mutex::default(),
             link: Mutex::new(Link::Away),
             arrived: Mutex::new(Some(session)),
             left: Mutex::default(),
             deferral: Deferral::default(),
             put_off: Mutex::default(),
-            changed: Condvar::new(),
+            changed: Changes::default(),
             readiness: OnceLock::new(),
         });
-        if !receiver.adopt(&mut lock(&receiver.state)) {
+        if !receiver.adopt(&mut receiver.state.lock()) {
             let text = "the daemon did not welcome a receiver".to_owned();
             return Err(receiver.options.dialer.connect_error(DialError::Protocol(text)).into());
         }
@@ -231,7 +234,7 @@ impl StreamReceiver {
     ///
     /// A message that is acknowledged before its user sees it need not be claimed first.
     pub(crate) fn next(&self, wait: Wait, claim: bool, copied: Copied) -> Result<Loan<'_>, NoMessage> {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         state.receiving.will_lend(claim);
         // Its socket was read, or waited for, in the round before: what is here was looked at then.
         let mut has_read = false;
@@ -291,8 +294,8 @@ impl StreamReceiver {
         // Behind messages that are here, orders may wait unread: a slow consumer looks before each.
         if !has_read
             && state.receiving.inbox.deliveries() > 0
-            && let Some(connection) = state.connection.clone()
             && std::mem::replace(&mut state.read_at, CoarseTime::now()) != state.read_at
+            && let Some(connection) = state.connection.clone()
         {
             // A failure shows again where more is read.
             let _ = state.receiving.inbox.fill(&connection);
@@ -339,7 +342,7 @@ impl StreamReceiver {
 
     /// How many messages are here.
     pub(crate) fn len(&self) -> usize {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         if state.lent() == 0
             && let Some(connection) = state.connection.clone()
         {
@@ -355,7 +358,7 @@ impl StreamReceiver {
     }
 
     pub(crate) fn is_seated(&self) -> bool {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         if !state.receiving.is_seated()
             && let Some(connection) = state.connection.clone()
         {
@@ -369,7 +372,7 @@ impl StreamReceiver {
     /// The peers of the channel; with `from`, once they differ from it. Messages that arrive
     /// meanwhile stay in the inbox.
     pub(crate) fn peers(&self, from: Option<Peers>, deadline: Option<Instant>) -> Result<Peers, PeersError> {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         loop {
             if state.connection.is_none() && self.adopt(&mut state) {
                 keeper::wake();
@@ -405,7 +408,7 @@ impl StreamReceiver {
                     drop(state);
                     // A failure shows in the next reading.
                     let _ = connection.wait(if writes { Interest::Either } else { Interest::Readable }, deadline);
-                    lock(&self.state)
+                    self.state.lock()
                 }
             };
         }
@@ -416,7 +419,7 @@ impl StreamReceiver {
     /// Its user has let go of it, and may open another at once: the seat is given back before that, although a thread
     /// that works for this one may hold it for a moment. A message that is held alone keeps it.
     pub(crate) fn leave(&self) {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         if state.lent() == 0 {
             self.say_farewell(&mut state);
         }
@@ -443,7 +446,7 @@ impl StreamReceiver {
 
 impl Drop for StreamReceiver {
     fn drop(&mut self) {
-        self.say_farewell(&mut lock(&self.state));
+        self.say_farewell(&mut self.state.lock());
     }
 }
 

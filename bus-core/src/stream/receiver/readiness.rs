@@ -143,7 +143,7 @@ impl StreamReceiver {
     pub(crate) fn lend_next(&self, wait: Wait, claim: bool, copied: Copied) -> Result<Loan<'_>, NoMessage> {
         let Some(readiness) = self.readiness.get() else { return self.next(wait, claim, copied) };
         if std::mem::take(&mut lock(&readiness.watched).waits_in_lanes) {
-            lock(&self.state).lanes.end_wait(true);
+            self.state.lock().lanes.end_wait(true);
         }
         self.next(wait, claim, copied).inspect_err(|_| self.show())
     }
@@ -153,7 +153,7 @@ impl StreamReceiver {
     pub(crate) fn lend_soon(&self) -> Result<Loan<'_>, NoMessage> {
         if let Some(readiness) = self.readiness.get() {
             if std::mem::take(&mut lock(&readiness.watched).waits_in_lanes) {
-                lock(&self.state).lanes.end_wait(true);
+                self.state.lock().lanes.end_wait(true);
             }
             match self.next(Wait::Never, true, Copied::All) {
                 Err(NoMessage::Empty) if self.gives_way() => {}
@@ -166,7 +166,7 @@ impl StreamReceiver {
     /// Shows whether something is here.
     pub(crate) fn show(&self) {
         if self.readiness.get().is_some() {
-            self.show_state(&mut lock(&self.state));
+            self.show_state(&mut self.state.lock());
         }
     }
 

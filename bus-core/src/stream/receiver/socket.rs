@@ -1,10 +1,10 @@
 //! The socket of a receiver: writing what is owed, reading what comes, and waiting for either.
 
 use std::io::{self, IoSlice};
-use std::sync::{MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::error::Ended;
+use crate::lane::biased::BiasedGuard;
 
 use super::{CoarseTime, Link, NoMessage, State, StreamReceiver, Wait};
 use crate::stream::inbox::Fill;
@@ -49,9 +49,9 @@ impl StreamReceiver {
     /// Reads what comes, and waits for it.
     pub(super) fn read_more<'a>(
         &'a self,
-        mut state: MutexGuard<'a, State>,
+        mut state: BiasedGuard<'a, State>,
         wait: Wait,
-    ) -> Result<MutexGuard<'a, State>, NoMessage> {
+    ) -> Result<BiasedGuard<'a, State>, NoMessage> {
         if wait != Wait::Never {
             let busy = state.told_at == CoarseTime::now();
             state.receiving.claim_next(busy);
@@ -92,10 +92,10 @@ impl StreamReceiver {
     /// Waits until there is something to read, or room for what could not be said yet.
     fn wait_for_more<'a>(
         &'a self,
-        mut state: MutexGuard<'a, State>,
+        mut state: BiasedGuard<'a, State>,
         connection: &Connection,
         wait: Wait,
-    ) -> Result<MutexGuard<'a, State>, NoMessage> {
+    ) -> Result<BiasedGuard<'a, State>, NoMessage> {
         let said = state.receiving.control.is_empty();
         let interest = if said { Interest::Readable } else { Interest::Either };
         if said {
@@ -121,7 +121,15 @@ impl StreamReceiver {
     pub(super) fn leave_to_keeper(&self, state: &State) {
         let receiving = &state.receiving;
         if receiving.owes_progress() || receiving.is_claimed_ahead() || !receiving.control.is_empty() {
-            self.defer();
+            self.defer_awake();
+        }
+    }
+
+    /// The keeper is to look in. For who does not sleep with the state locked before it has said so again.
+    #[inline]
+    fn defer_awake(&self) {
+        if self.deferral.defer_awake() {
+            keeper::wake();
         }
     }
 
@@ -135,29 +143,30 @@ impl StreamReceiver {
     /// Waits until what is lent is settled, or the daemon is back.
     pub(super) fn wait_for_change<'a>(
         &'a self,
-        state: MutexGuard<'a, State>,
+        state: BiasedGuard<'a, State>,
         wait: Wait,
-    ) -> Result<MutexGuard<'a, State>, NoMessage> {
+    ) -> Result<BiasedGuard<'a, State>, NoMessage> {
         self.wait_for_change_within(state, wait, None)
     }
 
     /// The same, and looks again after a while. It is the call's own deadline that ends the call.
     pub(super) fn wait_for_change_within<'a>(
         &'a self,
-        mut state: MutexGuard<'a, State>,
+        mut state: BiasedGuard<'a, State>,
         wait: Wait,
         look_after: Option<Duration>,
-    ) -> Result<MutexGuard<'a, State>, NoMessage> {
+    ) -> Result<BiasedGuard<'a, State>, NoMessage> {
         if wait == Wait::Never {
             return Err(NoMessage::Empty);
         }
         state.waiting += 1;
-        let rest = wait.deadline().map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        let late = rest == Some(Duration::ZERO);
-        let mut state = match rest.into_iter().chain(look_after).min() {
-            None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
-            Some(most) => self.changed.wait_timeout(state, most).unwrap_or_else(PoisonError::into_inner).0,
-        };
+        let now = Instant::now();
+        let late = wait.deadline().is_some_and(|deadline| deadline <= now);
+        let until = wait.deadline().into_iter().chain(look_after.map(|after| now + after)).min();
+        let seen = self.changed.seen();
+        drop(state);
+        self.changed.wait(seen, until);
+        let mut state = self.state.lock();
         state.waiting -= 1;
         if late { Err(NoMessage::Timeout) } else { Ok(state) }
     }

@@ -9,7 +9,7 @@ use crate::codec::Codec;
 use crate::lane::ring::Growth;
 use crate::lane::stamp::now_ns;
 use crate::limits::FEED_BUFFER_BYTES;
-use crate::stream::session::{lock, wall_clock_ns};
+use crate::stream::session::wall_clock_ns;
 
 impl StreamSender {
     /// Buffers messages one after the other, and writes them when the buffer is full. `Err` says how many
@@ -34,7 +34,7 @@ impl StreamSender {
             let mut rest = &batch[..];
             while let Some((first, others)) = rest.split_first() {
                 let message = Encoded { codec, header_block, payload: first };
-                self.feed_one(message, until).map_err(|error| (fed, error))?;
+                self.feed_one(&message, until).map_err(|error| (fed, error))?;
                 let together = match self.has_lane() {
                     true => self.feed_lane(codec, header_block, others),
                     false => self.feed_together(codec, header_block, others),
@@ -45,7 +45,7 @@ impl StreamSender {
         }
     }
 
-    fn feed_one(&self, message: Encoded<'_>, until: Until) -> Result<(), PushError> {
+    fn feed_one(&self, message: &Encoded<'_>, until: Until) -> Result<(), PushError> {
         loop {
             // A lane goes on without a daemon: whether there is one is looked at when the receiver makes no room.
             let wait = match until == Until::BufferedWhileUp && self.has_lane() {
@@ -54,7 +54,7 @@ impl StreamSender {
             };
             match self.push(message, wait, until) {
                 Ok(_) => return Ok(()),
-                Err(PushError::Timeout) if !matches!(lock(&self.state).link, Link::Away) => {}
+                Err(PushError::Timeout) if !matches!(self.state.lock().link, Link::Away) => {}
                 Err(PushError::Timeout) => return Err(PushError::Away),
                 Err(error) => return Err(error),
             }
@@ -63,13 +63,13 @@ impl StreamSender {
 
     /// Buffers messages as long as there is nothing to decide. Returns how many.
     fn feed_together(&self, codec: Codec, header_block: &[u8], payloads: &[&[u8]]) -> usize {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         let sent_at_ns = wall_clock_ns();
         for (fed, payload) in payloads.iter().enumerate() {
             if !self.may_feed(&state, (header_block.len() + payload.len()) as u64) {
                 return fed;
             }
-            state.sending.push(Encoded { codec, header_block, payload }, sent_at_ns, false);
+            state.sending.push(&Encoded { codec, header_block, payload }, sent_at_ns, false);
         }
         payloads.len()
     }
@@ -90,7 +90,7 @@ impl StreamSender {
     /// Writes messages to the lane as long as there is nothing to decide, and shows them together. They have one time
     /// of sending. Returns how many.
     pub(super) fn feed_lane(&self, codec: Codec, header_block: &[u8], payloads: &[&[u8]]) -> usize {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         let limit = state.sending.rules().message_max_bytes as usize;
         let settled = state.sending.unacknowledged() == 0 && !self.options.require_receiver;
         let is_open = !matches!(state.link, Link::Closed);
@@ -106,7 +106,7 @@ impl StreamSender {
         let (mut fed, mut bytes) = (0, 0);
         for payload in payloads {
             let message = Encoded { codec, header_block, payload };
-            if header_block.len() + payload.len() > limit || lane.put(message, stamp_ns).is_err() {
+            if header_block.len() + payload.len() > limit || lane.put(&message, stamp_ns).is_err() {
                 break;
             }
             (fed, bytes) = (fed + 1, bytes + payload.len());
@@ -121,13 +121,13 @@ impl StreamSender {
 
     /// Writes what is buffered, without waiting for anything.
     pub(crate) fn write_buffered(&self) {
-        self.write(&mut lock(&self.state));
+        self.write(&mut self.state.lock());
     }
 
     /// Writes what is buffered, and waits until the daemon's socket has all of it, or the channel is closed; until
     /// `deadline` at most.
     pub(crate) fn see_buffered_written(&self, deadline: Instant) -> Seen {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         loop {
             // What goes into a lane is there at once, whether or not there is a daemon.
             let seen = match self.write(&mut state) {

@@ -9,7 +9,7 @@ use super::{State, StreamSender, Written};
 use crate::lane::doorbell::Ringer;
 use crate::stream::handover::may_yet_answer;
 use crate::stream::keeper;
-use crate::stream::session::{Backoff, Dialer, lock};
+use crate::stream::session::{Backoff, Dialer};
 use crate::wire::{CursorGiven, Kind, LaneDone, LaneHello, LaneNamed, LaneOffered, Turned};
 
 /// How often what cannot be fetched or mapped is tried again before the sender does without its lane: for more than a
@@ -129,7 +129,7 @@ fn fetch_all(endpoint: &Weak<StreamSender>, dialer: &Dialer) {
         // Not held while it waits: whoever drops the endpoint leaves the channel at once.
         let errand = {
             let Some(endpoint) = endpoint.upgrade() else { return };
-            let mut state = lock(&endpoint.state);
+            let mut state = endpoint.state.lock();
             let errand = state.errand();
             state.fetching = errand.is_some();
             errand
@@ -140,7 +140,7 @@ fn fetch_all(endpoint: &Weak<StreamSender>, dialer: &Dialer) {
         }
         let outcome = errand.fetch(dialer);
         let Some(endpoint) = endpoint.upgrade() else { return };
-        let mut state = lock(&endpoint.state);
+        let mut state = endpoint.state.lock();
         if state.errand() != Some(errand) {
             continue;
         }

@@ -4,12 +4,12 @@
 //! several times as fast. The window is there for what no receiver has come to yet; where one works, no more is on its way
 //! than keeps both ends busy.
 
-use std::sync::MutexGuard;
 use std::time::{Duration, Instant};
 
 use super::room::Entering;
 use super::{Link, State, StreamSender, Wait};
 use crate::channel::WhenFull;
+use crate::lane::biased::BiasedGuard;
 use crate::limits::TOLD_BYTES;
 
 /// From which length on a message is long, in bytes: what is waited for costs less than it is copied in.
@@ -33,9 +33,9 @@ impl StreamSender {
     /// Lets the receiver make up with what is on its way, if it does so soon.
     pub(super) fn keep_flight_short<'a>(
         &'a self,
-        mut state: MutexGuard<'a, State>,
+        mut state: BiasedGuard<'a, State>,
         entering: Entering,
-    ) -> MutexGuard<'a, State> {
+    ) -> BiasedGuard<'a, State> {
         // A call with a deadline has better use for its time.
         if entering.bytes < LONG_BYTES || entering.wait != Wait::Forever {
             return state;

@@ -7,7 +7,7 @@ use super::{Link, StreamSender, hello};
 use crate::address::Address;
 use crate::obstacle::Closed;
 use crate::stream::keeper::{Kept, Reattached, Standing, Tended};
-use crate::stream::session::{DialError, Session, is_final, lock};
+use crate::stream::session::{DialError, Session, is_final};
 use crate::wire::{Kind, LaneNamed, LaneWish, Refused, RefusedCode, Role, WelcomeRole};
 
 impl Kept for StreamSender {
@@ -16,7 +16,7 @@ impl Kept for StreamSender {
     }
 
     fn standing(&self) -> Standing {
-        let state = lock(&self.state);
+        let state = self.state.lock();
         match &state.link {
             Link::Up(connection) => {
                 let wants_room = state.sending.has_output_of_its_own();
@@ -30,13 +30,13 @@ impl Kept for StreamSender {
     }
 
     fn room(&self) {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         self.write(&mut state);
         self.wake_others(&state);
     }
 
     fn news(&self) -> bool {
-        let state = lock(&self.state);
+        let state = self.state.lock();
         let free = !state.reading;
         if free {
             let state = self.look_around(state);
@@ -50,7 +50,7 @@ impl Kept for StreamSender {
     }
 
     fn hung_up(&self) -> bool {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         // A thread that is reading wakes by the same hang-up.
         if state.reading {
             return false;
@@ -61,7 +61,7 @@ impl Kept for StreamSender {
 
     fn reattach(&self) -> Reattached {
         let (resume, had_lane) = {
-            let mut state = lock(&self.state);
+            let mut state = self.state.lock();
             self.settle_stream(&mut state);
             (state.sending.resume(), state.lane.as_ref().map(SenderLane::id))
         };
@@ -71,7 +71,7 @@ impl Kept for StreamSender {
             Ok(session) => session,
             Err(DialError::Refused(Refused { code: RefusedCode::LaneUnknown, .. })) => return self.bring_or_fold(),
             Err(DialError::Refused(refused)) if is_final(refused.code) => {
-                let mut state = lock(&self.state);
+                let mut state = self.state.lock();
                 state.link = Link::Closed;
                 state.sending.close(Closed::Refused(refused.text));
                 state.closing.close();
@@ -83,7 +83,7 @@ impl Kept for StreamSender {
         };
         let Session { connection, inbox, welcome } = session;
         let WelcomeRole::Sender(rules) = welcome.role else { return Reattached::NotNow };
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         if state.lane.as_ref().map(SenderLane::id) != had_lane {
             return Reattached::NotNow;
         }
@@ -113,7 +113,7 @@ impl StreamSender {
             Err(DialError::Unreachable(_)) => return Reattached::NobodyThere,
             Err(DialError::Refused(Refused { code: RefusedCode::ShuttingDown, .. })) => {}
             Err(DialError::Refused(_) | DialError::Protocol(_)) => {
-                let mut state = lock(&self.state);
+                let mut state = self.state.lock();
                 self.fold_lane(&mut state);
                 self.wake_others(&state);
             }

@@ -4,12 +4,12 @@
 //! gone. What the receiver has not acknowledged then is sent again over the stream.
 
 use std::os::fd::{AsFd as _, BorrowedFd};
-use std::sync::MutexGuard;
 use std::time::{Duration, Instant};
 
 use super::growing::Shortage;
 use super::mapped::{Cursor, SenderLane};
 use super::{Encoded, LOOK_INTERVAL_NS, Link, PushError, State, StreamSender, Wait, Written};
+use crate::lane::biased::BiasedGuard;
 use crate::lane::ring::NotWritten;
 use crate::lane::stamp::now_ns;
 use crate::obstacle::Hindrance;
@@ -54,7 +54,7 @@ impl LaneNews {
 pub(super) enum InLane<'a, P> {
     Sent(P),
     /// There is no lane any more: it goes by the stream.
-    Gone(MutexGuard<'a, State>),
+    Gone(BiasedGuard<'a, State>),
 }
 
 /// How far a call has come that finds no room in its lane.
@@ -100,7 +100,7 @@ impl State {
 impl StreamSender {
     /// Sends a message through the lane where there is nothing to wait for, to hear or to decide: as nearly all go.
     #[inline]
-    pub(super) fn push_in_passing(&self, state: &mut State, message: Encoded<'_>) -> Option<u64> {
+    pub(super) fn push_in_passing(&self, state: &mut State, message: &Encoded<'_>) -> Option<u64> {
         let State { lane: Some(lane), sending, link, .. } = state else { return None };
         let is_plain = lane.knows_receiver()
             && sending.unacknowledged() == 0
@@ -121,8 +121,8 @@ impl StreamSender {
     /// Sends a message through the lane, and waits for room there.
     pub(super) fn push_in_lane<'a>(
         &'a self,
-        state: MutexGuard<'a, State>,
-        message: Encoded<'_>,
+        state: BiasedGuard<'a, State>,
+        message: &Encoded<'_>,
         wait: Wait,
     ) -> Result<InLane<'a, u64>, PushError> {
         let put = |lane: &mut SenderLane, stamp_ns, on_stream| lane.write_within(message, stamp_ns, on_stream);
@@ -133,7 +133,7 @@ impl StreamSender {
     /// stream, and waits for room.
     pub(super) fn put_in_lane<'a, P>(
         &'a self,
-        mut state: MutexGuard<'a, State>,
+        mut state: BiasedGuard<'a, State>,
         bytes: u64,
         put: impl Fn(&mut SenderLane, u64, u64) -> Result<P, NotWritten>,
         wait: Wait,
@@ -169,7 +169,7 @@ impl StreamSender {
                 Err(NotWritten::Short) if shortage.is_waited_for_awake(stamp_ns) => {
                     drop(state);
                     std::thread::yield_now();
-                    state = crate::stream::session::lock(&self.state);
+                    state = self.state.lock();
                     continue;
                 }
                 Err(NotWritten::Full | NotWritten::Short | NotWritten::Broken(_) | NotWritten::TooLarge) => {}
@@ -232,9 +232,9 @@ impl StreamSender {
     #[inline]
     pub(super) fn after_sending<'a>(
         &'a self,
-        mut state: MutexGuard<'a, State>,
+        mut state: BiasedGuard<'a, State>,
         stamp_ns: u64,
-    ) -> MutexGuard<'a, State> {
+    ) -> BiasedGuard<'a, State> {
         let Some(lane) = &mut state.lane else { return state };
         let named = LaneNamed { lane: lane.id };
         if lane.ringer.is_none() {
@@ -254,7 +254,7 @@ impl StreamSender {
     }
 
     /// Lets a moment pass, or hears what the daemon says once in a while.
-    fn spin<'a>(&'a self, mut state: MutexGuard<'a, State>, now_ns: u64) -> MutexGuard<'a, State> {
+    fn spin<'a>(&'a self, mut state: BiasedGuard<'a, State>, now_ns: u64) -> BiasedGuard<'a, State> {
         let lane = state.lane.as_mut().filter(|lane| now_ns.abs_diff(lane.looked_at_ns) >= LOOK_INTERVAL_NS);
         if let Some(lane) = lane {
             lane.looked_at_ns = now_ns;
@@ -264,20 +264,20 @@ impl StreamSender {
         for _ in 0..SPINS {
             std::hint::spin_loop();
         }
-        crate::stream::session::lock(&self.state)
+        self.state.lock()
     }
 
     /// Waits for the receiver alone, while there is no daemon.
-    fn wait_for_bell<'a>(&'a self, state: MutexGuard<'a, State>, deadline: Option<Instant>) -> MutexGuard<'a, State> {
+    fn wait_for_bell<'a>(&'a self, state: BiasedGuard<'a, State>, deadline: Option<Instant>) -> BiasedGuard<'a, State> {
         let Some(bell) = state.lane.as_ref().map(SenderLane::bell) else { return state };
         drop(state);
         let until = Instant::now() + DAEMON_LOOK;
         bell.wait(deadline.map_or(until, |deadline| deadline.min(until)));
-        crate::stream::session::lock(&self.state)
+        self.state.lock()
     }
 
     /// Reads what the daemon says, and does what it says of lanes.
-    pub(super) fn look_around<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+    pub(super) fn look_around<'a>(&'a self, mut state: BiasedGuard<'a, State>) -> BiasedGuard<'a, State> {
         self.pump(&mut state);
         self.settle_stream(&mut state);
         self.tend_lane(&mut state);
@@ -327,7 +327,7 @@ impl StreamSender {
 
     /// Goes on in the lane that is mapped and open, once everything before is accepted: what others send later by other
     /// ways is then handed out later. Where that takes long this end stays on the stream for a while.
-    pub(super) fn move_to_lane<'a>(&'a self, mut state: MutexGuard<'a, State>, wait: Wait) -> MutexGuard<'a, State> {
+    pub(super) fn move_to_lane<'a>(&'a self, mut state: BiasedGuard<'a, State>, wait: Wait) -> BiasedGuard<'a, State> {
         if state.move_again_at.is_some_and(|at| Instant::now() < at) {
             return state;
         }
@@ -373,7 +373,7 @@ impl StreamSender {
 
     /// Brings the lane to a daemon that does not know it.
     pub(super) fn bring_lane(&self) -> Result<(), DialError> {
-        let mut state = crate::stream::session::lock(&self.state);
+        let mut state = self.state.lock();
         let sender = state.sending.rules().sender;
         let Some(lane) = &mut state.lane else { return Ok(()) };
         let brought = lane.stand_still(&self.options.channel, sender);

@@ -164,13 +164,13 @@ impl SenderLane {
 
     /// Whether there is room for a message where the last one ended.
     #[inline]
-    pub(super) fn fits(&self, message: Encoded<'_>) -> bool {
+    pub(super) fn fits(&self, message: &Encoded<'_>) -> bool {
         self.writer.fits(self.header(message, 0).record_bytes())
     }
 
     /// Writes a message. Nobody sees it before it is [shown](Self::show).
     #[inline]
-    pub(super) fn put(&mut self, message: Encoded<'_>, stamp_ns: u64) -> Result<u64, NotWritten> {
+    pub(super) fn put(&mut self, message: &Encoded<'_>, stamp_ns: u64) -> Result<u64, NotWritten> {
         let header = self.header(message, stamp_ns);
         self.writer.write(&header, message.header_block, message.payload)?;
         self.sequence += 1;
@@ -178,7 +178,7 @@ impl SenderLane {
     }
 
     #[inline]
-    fn header(&self, message: Encoded<'_>, stamp_ns: u64) -> MessageHeader {
+    fn header(&self, message: &Encoded<'_>, stamp_ns: u64) -> MessageHeader {
         MessageHeader {
             flags: Flags::default(),
             codec: message.codec,
@@ -200,7 +200,7 @@ impl SenderLane {
     #[inline]
     pub(super) fn write_within(
         &mut self,
-        message: Encoded<'_>,
+        message: &Encoded<'_>,
         stamp_ns: u64,
         on_stream: u64,
     ) -> Result<u64, NotWritten> {
@@ -297,12 +297,10 @@ impl SenderLane {
             each(Outgoing {
                 sequence: before + at.messages,
                 sent_at_ns: record.header.stamp_ns.wrapping_add(wall_clock_offset_ns),
-                codec: record.header.codec,
                 confirm: false,
                 // The daemon may have given the lane to a receiver of which nobody has told this end.
                 redelivered: true,
-                header_block: &block,
-                payload: &payload,
+                message: &Encoded { codec: record.header.codec, header_block: &block, payload: &payload },
             });
         }
         debug_assert_eq!(at.messages, self.writer.messages(), "everything that was published is read back");

@@ -19,7 +19,7 @@ mod sending;
 mod slot;
 
 use std::convert::Infallible;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use self::flight::Flight;
@@ -28,14 +28,16 @@ use self::mapped::SenderLane;
 use self::room::{Entering, Room};
 use self::sending::{Sending, Withdrawn};
 pub(crate) use self::slot::{LaneSlot, Loaned};
+use super::changes::Changes;
 use super::inbox::Inbox;
 use super::keeper;
-use super::session::{DialError, Dialer, Session, lock, wall_clock_ns};
+use super::session::{DialError, Dialer, Session, wall_clock_ns};
 use crate::admin::ControlConnection;
 use crate::channel::{ChannelInfo, Peers};
 use crate::closing::Closing;
 use crate::codec::Codec;
 use crate::error::{AdminError, FlushError, OpenError, PeersError};
+use crate::lane::biased::{BiasedGuard, BiasedMutex};
 use crate::lane::forked::Origin;
 use crate::limits::{DROP_FLUSH_MS, FEED_BUFFER_BYTES};
 use crate::message::{Message, SenderId};
@@ -129,8 +131,9 @@ pub(crate) struct StreamSender {
     options: SenderOptions,
     /// For threads that work for it, and do not keep it.
     me: Weak<Self>,
-    state: Mutex<State>,
-    changed: Condvar,
+    /// Of the threads that share a sender one sends most, and often there is no other.
+    state: BiasedMutex<State>,
+    changed: Changes,
 }
 
 #[derive(Debug)]
@@ -208,8 +211,8 @@ impl StreamSender {
             origin: Origin::here(),
             options,
             me: me.clone(),
-            state: Mutex::new(state),
-            changed: Condvar::new(),
+            state: BiasedMutex::new(state),
+            changed: Changes::default(),
         });
         let weak: Weak<Self> = Arc::downgrade(&sender);
         keeper::keep(weak);
@@ -218,7 +221,7 @@ impl StreamSender {
 
     /// Disconnected once the channel is closed.
     pub(crate) fn closed(&self) -> crossbeam_channel::Receiver<Infallible> {
-        lock(&self.state).closing.watch()
+        self.state.lock().closing.watch()
     }
 
     /// How its channel stands, by the daemon's word.
@@ -227,12 +230,12 @@ impl StreamSender {
     }
 
     pub(crate) fn id(&self) -> SenderId {
-        SenderId(lock(&self.state).sending.rules().sender)
+        SenderId(self.state.lock().sending.rules().sender)
     }
 
     /// Sends one message. `Ok` has its sequence.
-    pub(crate) fn push(&self, message: Encoded<'_>, wait: Wait, until: Until) -> Result<u64, PushError> {
-        let mut state = lock(&self.state);
+    pub(crate) fn push(&self, message: &Encoded<'_>, wait: Wait, until: Until) -> Result<u64, PushError> {
+        let mut state = self.state.lock();
         match self.push_in_passing(&mut state, message) {
             Some(sequence) => Ok(sequence),
             None => self.push_wherever(state, message, wait, until),
@@ -244,8 +247,8 @@ impl StreamSender {
     #[inline(never)]
     fn push_wherever<'a>(
         &'a self,
-        mut state: MutexGuard<'a, State>,
-        message: Encoded<'_>,
+        mut state: BiasedGuard<'a, State>,
+        message: &Encoded<'_>,
         wait: Wait,
         until: Until,
     ) -> Result<u64, PushError> {
@@ -290,7 +293,12 @@ impl StreamSender {
 
     /// Hears the daemon once in a while, and moves to a lane that it has given.
     #[inline]
-    fn look_for_lane<'a>(&'a self, mut state: MutexGuard<'a, State>, now_ns: u64, wait: Wait) -> MutexGuard<'a, State> {
+    fn look_for_lane<'a>(
+        &'a self,
+        mut state: BiasedGuard<'a, State>,
+        now_ns: u64,
+        wait: Wait,
+    ) -> BiasedGuard<'a, State> {
         if now_ns.abs_diff(state.looked_at_ns) >= LOOK_INTERVAL_NS || self.options.require_receiver {
             state.looked_at_ns = now_ns;
             state = self.look_around(state);
@@ -302,7 +310,7 @@ impl StreamSender {
     }
 
     /// Writes until the message that was pushed last is in the socket, or takes it back.
-    fn write_out<'a>(&'a self, mut state: MutexGuard<'a, State>, wait: Wait, until: Until) -> Result<(), PushError> {
+    fn write_out<'a>(&'a self, mut state: BiasedGuard<'a, State>, wait: Wait, until: Until) -> Result<(), PushError> {
         let patience = match wait {
             Wait::Never => Some(Instant::now() + TRY_PATIENCE),
             Wait::Until(_) | Wait::Forever => wait.deadline(),
@@ -363,12 +371,12 @@ impl StreamSender {
     }
 
     pub(crate) fn ticket(&self) -> Ticket {
-        Ticket { sequence: lock(&self.state).last_sequence() }
+        Ticket { sequence: self.state.lock().last_sequence() }
     }
 
     /// Waits until all that the ticket stands for is accepted.
     pub(crate) fn wait(&self, ticket: Ticket, deadline: Option<Instant>) -> Result<(), FlushError> {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         loop {
             // A message may have been taken back since.
             let awaited = ticket.sequence.min(state.last_sequence());
@@ -407,39 +415,39 @@ impl StreamSender {
 
     /// The messages that were sent and never accepted, once the channel is closed.
     pub(crate) fn refused(&self) -> Vec<Message> {
-        let state = lock(&self.state);
+        let state = self.state.lock();
         if matches!(state.link, Link::Closed) { state.sending.refused().collect() } else { Vec::new() }
     }
 
     /// Whether the channel counts every message, and has room for each granted.
     pub(crate) fn is_exact(&self) -> bool {
-        lock(&self.state).sending.rules().exact
+        self.state.lock().sending.rules().exact
     }
 
     pub(crate) fn has_lane(&self) -> bool {
-        lock(&self.state).lane.is_some()
+        self.state.lock().lane.is_some()
     }
 
     pub(crate) fn is_in_lane(&self) -> bool {
-        let state = self.look_around(lock(&self.state));
+        let state = self.look_around(self.state.lock());
         state.lane.as_ref().is_some_and(SenderLane::knows_receiver)
     }
 
     pub(crate) fn unacknowledged(&self) -> usize {
-        let mut state = self.look_around(lock(&self.state));
+        let mut state = self.look_around(self.state.lock());
         let in_lane = state.lane.as_mut().map_or(0, SenderLane::unacknowledged);
         state.sending.unacknowledged() + usize::try_from(in_lane).unwrap_or(usize::MAX)
     }
 
     pub(crate) fn dropped(&self) -> u64 {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         self.pump(&mut state);
         state.sending.settled().dropped
     }
 
     /// The peers of the channel; with `from`, once they differ from it.
     pub(crate) fn peers(&self, from: Option<Peers>, deadline: Option<Instant>) -> Result<Peers, PeersError> {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         self.pump(&mut state);
         loop {
             match &state.link {
@@ -463,7 +471,7 @@ impl StreamSender {
 
 impl Drop for StreamSender {
     fn drop(&mut self) {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         // Its memory first: the daemon finds nobody who could write to it.
         (state.lane, state.mapped) = (None, None);
         if let Link::Up(connection) = &state.link {
@@ -497,7 +505,7 @@ impl FlushOnDrop {
     /// when it was copied. But the daemon is to notice when the parent dies.
     fn abandon(&self) {
         std::mem::forget(Arc::clone(&self.0));
-        if let Ok(mut state) = self.0.state.try_lock() {
+        if let Some(mut state) = self.0.state.try_lock() {
             state.link = Link::Closed;
         }
     }

@@ -2,16 +2,16 @@
 
 use std::io::{self, IoSlice};
 use std::os::fd::AsFd as _;
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::mapped::SenderLane;
 use super::sending::Broken;
 use super::{Link, State, StreamSender, Written};
+use crate::lane::biased::BiasedGuard;
 use crate::stream::inbox::Fill;
 use crate::stream::keeper;
 use crate::stream::outbox::SLICES_MAX;
-use crate::stream::session::lock;
 use crate::transport::{Interest, Ready};
 use crate::wire::HEADER_BYTES;
 
@@ -63,9 +63,9 @@ impl StreamSender {
     /// Waits until something may have changed: an answer, room in the socket, another thread's news.
     pub(super) fn wait_for_news<'a>(
         &'a self,
-        mut state: MutexGuard<'a, State>,
+        mut state: BiasedGuard<'a, State>,
         deadline: Option<Instant>,
-    ) -> MutexGuard<'a, State> {
+    ) -> BiasedGuard<'a, State> {
         if std::mem::take(&mut state.lost) {
             // While its caller was writing: what it waits for may have come before.
             return state;
@@ -80,7 +80,7 @@ impl StreamSender {
         drop(state);
         let interest = if writes { Interest::Either } else { Interest::Readable };
         let ready = connection.wait_or_ring(interest, bell.as_ref().map(|bell| bell.as_fd()), deadline);
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         // A failure shows in reading and in writing.
         let ready = ready.unwrap_or(Some(Ready { readable: true, writable: true }));
         if let (Some(bell), Some(Ready { readable: false, writable: false })) = (&bell, ready) {
@@ -111,23 +111,20 @@ impl StreamSender {
     pub(super) fn wake_others(&self, state: &State) {
         // Waking nobody would be a system call all the same.
         if state.waiting > 0 {
-            self.changed.notify_all();
+            self.changed.tell();
         }
     }
 
     pub(super) fn wait_for_others<'a>(
         &'a self,
-        mut state: MutexGuard<'a, State>,
+        mut state: BiasedGuard<'a, State>,
         deadline: Option<Instant>,
-    ) -> MutexGuard<'a, State> {
+    ) -> BiasedGuard<'a, State> {
         state.waiting += 1;
-        let mut state = match deadline {
-            None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
-            Some(deadline) => {
-                let rest = deadline.saturating_duration_since(Instant::now());
-                self.changed.wait_timeout(state, rest).unwrap_or_else(PoisonError::into_inner).0
-            }
-        };
+        let seen = self.changed.seen();
+        drop(state);
+        self.changed.wait(seen, deadline);
+        let mut state = self.state.lock();
         state.waiting -= 1;
         state
     }

@@ -5,23 +5,22 @@
 //! Whoever waits for what another thread is about does so on the condition variable alone: that
 //! thread minds the socket.
 
-use std::sync::MutexGuard;
 use std::time::Instant;
 
 use super::mapped::SenderLane;
 use super::sending::RoomAnswer;
 use super::{Link, PushError, State, StreamSender, TRY_PATIENCE, Until, Wait, Written};
 use crate::channel::WhenFull;
+use crate::lane::biased::BiasedGuard;
 use crate::limits::FEED_BUFFER_BYTES;
 use crate::obstacle::{Closed, Hindrance, Obstacle};
 use crate::stream::keeper;
-use crate::stream::session::lock;
 use crate::wire::HEADER_BYTES;
 
 /// What came of asking for room.
 pub(super) enum Room<'a> {
     /// It is there for the next message that is pushed.
-    Here(MutexGuard<'a, State>),
+    Here(BiasedGuard<'a, State>),
     /// There is none, and the channel drops what is newest: the daemon has counted it.
     Dropped {
         /// Of the message that was sent before.
@@ -62,7 +61,7 @@ impl StreamSender {
     /// Waits until there is room for a message.
     pub(super) fn await_room<'a>(
         &'a self,
-        state: MutexGuard<'a, State>,
+        state: BiasedGuard<'a, State>,
         entering: Entering,
     ) -> Result<Room<'a>, PushError> {
         let state = self.await_window(state, entering)?;
@@ -76,9 +75,9 @@ impl StreamSender {
     /// before it that would be in its way.
     pub(super) fn await_window<'a>(
         &'a self,
-        mut state: MutexGuard<'a, State>,
+        mut state: BiasedGuard<'a, State>,
         entering: Entering,
-    ) -> Result<MutexGuard<'a, State>, PushError> {
+    ) -> Result<BiasedGuard<'a, State>, PushError> {
         let wait = entering.wait;
         let mut looked = false;
         let mut patience = None;
@@ -125,7 +124,7 @@ impl StreamSender {
     }
 
     /// Asks the daemon for room for one message, and waits for it.
-    fn await_grant<'a>(&'a self, mut state: MutexGuard<'a, State>, entering: Entering) -> Result<Room<'a>, PushError> {
+    fn await_grant<'a>(&'a self, mut state: BiasedGuard<'a, State>, entering: Entering) -> Result<Room<'a>, PushError> {
         let wait = entering.wait;
         // The daemon answers a try at once; the bound is for one that does not answer at all.
         let deadline = match wait {
@@ -191,7 +190,7 @@ impl StreamSender {
 
     /// What was in the way of the last message that was not sent.
     pub(crate) fn obstacle(&self) -> Option<Obstacle> {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         let channel = self.options.channel.clone();
         match state.sending.closed() {
             Some(Closed::Deleted) => return Some(Obstacle::Deleted { channel }),

@@ -170,12 +170,11 @@ impl Sending {
     }
 
     /// Takes a message into the window. Returns its sequence.
-    pub(super) fn push(&mut self, message: Encoded<'_>, sent_at_ns: u64, confirm: bool) -> u64 {
+    pub(super) fn push(&mut self, message: &Encoded<'_>, sent_at_ns: u64, confirm: bool) -> u64 {
         self.last_sequence += 1;
         let sequence = self.last_sequence;
-        let Encoded { codec, header_block, payload } = message;
         let redelivered = false;
-        self.outbox.push(Outgoing { sequence, sent_at_ns, codec, confirm, redelivered, header_block, payload });
+        self.outbox.push(Outgoing { sequence, sent_at_ns, confirm, redelivered, message });
         if confirm {
             self.confirm_asked = sequence;
         }
@@ -514,7 +513,7 @@ mod tests {
     }
 
     fn push(sending: &mut Sending) -> u64 {
-        sending.push(Encoded { codec: Codec::Raw, header_block: b"", payload: b"12345678" }, 0, false)
+        sending.push(&Encoded { codec: Codec::Raw, header_block: b"", payload: b"12345678" }, 0, false)
     }
 
     fn write(sending: &mut Sending, bytes: usize) {

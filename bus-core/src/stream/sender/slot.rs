@@ -8,7 +8,7 @@ use crate::codec::Codec;
 use crate::lane::layout::MessageHeader;
 use crate::lane::ring::{NotWritten, Slot};
 use crate::lane::stamp::now_ns;
-use crate::stream::session::{lock, wall_clock_ns};
+use crate::stream::session::wall_clock_ns;
 use crate::wire::{Flags, LaneId};
 
 /// A place to write a message into.
@@ -66,7 +66,7 @@ impl StreamSender {
     /// before the message is sent.
     pub(crate) fn loan(&self, header_block: &[u8], payload_bytes: u32, wait: Wait) -> Result<Loaned, PushError> {
         let bytes = header_block.len() as u64 + u64::from(payload_bytes);
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         let limit = state.sending.rules().message_max_bytes;
         if bytes > u64::from(limit) {
             return Err(PushError::TooLarge { bytes, limit });
@@ -93,14 +93,14 @@ impl StreamSender {
 
     /// Sends what was written to a place in a lane. Should that be gone, it is sent as any other bytes are.
     pub(crate) fn commit(&self, slot: LaneSlot, codec: Codec, wait: Wait) -> Result<(), (LaneSlot, PushError)> {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         if matches!(state.link, Link::Closed) || self.lacks_receiver(&mut state) {
             return Err((slot, PushError::Disconnected));
         }
         let Some(lane) = state.lane.as_mut().filter(|lane| lane.id() == slot.lane) else {
             drop(state);
             let message = Encoded { codec, header_block: slot.slot.header_block(), payload: slot.payload() };
-            return self.push(message, wait, Until::Written).map(drop).map_err(|error| (slot, error));
+            return self.push(&message, wait, Until::Written).map(drop).map_err(|error| (slot, error));
         };
         let stamp_ns = now_ns();
         lane.commit(slot.slot, codec, stamp_ns);
@@ -110,7 +110,7 @@ impl StreamSender {
 
     /// Sends nothing: the place is free again, for whoever waits for one.
     pub(crate) fn give_back(&self, slot: LaneSlot) {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         let Some(lane) = state.lane.as_mut().filter(|lane| lane.id() == slot.lane) else { return };
         lane.writer.release_slot(slot.slot);
         if lane.writer.waits() {
