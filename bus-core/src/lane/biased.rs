@@ -23,8 +23,8 @@ use std::marker::PhantomData;
 use std::mem::{self, MaybeUninit};
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, compiler_fence};
-use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
-use std::thread::{self, Thread};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::thread;
 use std::time::Duration;
 
 use rustix::thread::{MembarrierCommand, membarrier};
@@ -41,8 +41,8 @@ const STORED: Duration = Duration::from_millis(10);
 /// Whether the kernel offers the fence.
 static HAS_FENCE: AtomicBool = AtomicBool::new(false);
 
-/// Asks the kernel for the fence, once in a process. In one of several threads that takes some milliseconds, so it is
-/// for a thread that nobody waits for.
+/// Asks the kernel for the fence. The first time in a process of several threads that takes some milliseconds, so it is for
+/// a thread that nobody waits for.
 pub(crate) fn prepare() {
     HAS_FENCE.store(membarrier(MembarrierCommand::RegisterPrivateExpedited).is_ok(), Ordering::Relaxed);
 }
@@ -55,8 +55,8 @@ fn fence_everywhere() {
     }
     prepare();
     if !fence() {
-        // Forbidden since it was asked for. Nobody becomes an owner any more; and for this one time, what the last
-        // one has stored is where all can see it before long.
+        // Forbidden since it was asked for. Soon nobody becomes an owner any more; and what those that are left have
+        // stored is where all can see it before long.
         HAS_FENCE.store(false, Ordering::Relaxed);
         thread::sleep(STORED);
     }
@@ -109,10 +109,11 @@ trait Words {
 struct Bias<W>(W);
 
 impl<W: Words> Bias<W> {
-    /// Enters, if it is this thread's.
+    /// Enters, if it is this thread's, and it is not inside already.
     #[inline]
     fn enter(&self, me: ThreadNumber) -> Entered {
-        if self.0.owner() != me.0 {
+        // The place is the owner's alone.
+        if self.0.owner() != me.0 || self.0.is_inside(me.place(), Ordering::Relaxed) {
             return Entered::Not;
         }
         self.0.set_inside(me.place(), true, Ordering::Relaxed);
@@ -159,8 +160,8 @@ impl<W: Words> Bias<W> {
         self.0.set_awaited(false);
     }
 
-    /// From now on it belongs to the thread behind the gate, which sees all that was done before. Its place is its own, and
-    /// the last owner is outside.
+    /// From now on it belongs to the thread that is about to leave the gate, and sees all that was done before. Its place
+    /// is its own, and the last owner is outside.
     fn give(&self, me: ThreadNumber) {
         self.0.set_owner(me.0);
     }
@@ -233,21 +234,21 @@ struct Gate {
     times: u32,
     /// Who owns it, or did last.
     owner: ThreadNumber,
+    /// Who is behind the gate owns it from when it leaves.
+    gives: bool,
     /// Whose each place is.
     places: [ThreadNumber; PLACES],
 }
 
 impl Gate {
-    /// A thread passes. `true` when it is to own what is behind.
-    fn note(&mut self, me: ThreadNumber) -> bool {
+    /// A thread passes: it may have become the owner.
+    fn note(&mut self, me: ThreadNumber) {
         self.times = if self.regular == me { self.times.saturating_add(1) } else { 1 };
         self.regular = me;
         let place = &mut self.places[me.place()];
-        if self.times < REGULAR || ![me, ThreadNumber::NOBODY].contains(place) {
-            return false;
+        if self.times >= REGULAR && [me, ThreadNumber::NOBODY].contains(place) {
+            (*place, self.times, self.gives) = (me, 0, true);
         }
-        (*place, self.owner, self.times) = (me, me, 0);
-        true
     }
 }
 
@@ -258,13 +259,14 @@ pub(crate) struct BiasedMutex<T> {
     gate: Mutex<Gate>,
     /// The gate, while somebody has it who passed it.
     passed: UnsafeCell<MaybeUninit<MutexGuard<'static, Gate>>>,
-    /// Who sleeps behind the gate until the owner has left.
-    sleeper: Mutex<Option<Thread>>,
+    /// Where one sleeps behind the gate until the owner has left.
+    sleeping: Mutex<()>,
+    left: Condvar,
     value: UnsafeCell<T>,
 }
 
 // SAFETY: the value is reached by a guard alone, and of guards there is one at a time: so the mutex gives the value from
-// thread to thread as `Mutex` does, and asks the same of it.
+// thread to thread as `Mutex` does, and asks the same of it; as its guard does of those that share one.
 unsafe impl<T: Send> Sync for BiasedMutex<T> {}
 // SAFETY: nobody has it while it is sent, so of the gate that somebody had there is nothing left to use.
 unsafe impl<T: Send> Send for BiasedMutex<T> {}
@@ -272,9 +274,17 @@ unsafe impl<T: Send> Send for BiasedMutex<T> {}
 impl<T> BiasedMutex<T> {
     pub(crate) fn new(value: T) -> Self {
         let nobody = ThreadNumber::NOBODY;
-        let gate = Mutex::new(Gate { regular: nobody, times: 0, owner: nobody, places: [nobody; PLACES] });
+        let gate =
+            Mutex::new(Gate { regular: nobody, times: 0, owner: nobody, gives: false, places: [nobody; PLACES] });
         let passed = UnsafeCell::new(MaybeUninit::uninit());
-        Self { bias: Bias::default(), gate, passed, sleeper: Mutex::default(), value: UnsafeCell::new(value) }
+        Self {
+            bias: Bias::default(),
+            gate,
+            passed,
+            sleeping: Mutex::default(),
+            left: Condvar::new(),
+            value: UnsafeCell::new(value),
+        }
     }
 
     /// Waits until nobody else has it. Also after a panic of another holder, as what it guards is consistent between
@@ -337,6 +347,7 @@ impl<T> BiasedMutex<T> {
         let gate = lock(&self.gate);
         self.bias.take_away();
         if !self.bias.is_left_by(gate.owner) {
+            assert_ne!(gate.owner, me, "a thread locks what it has locked, and would wait for itself");
             self.sleep_until_left(gate.owner);
         }
         self.hold_gate(gate, me);
@@ -344,27 +355,26 @@ impl<T> BiasedMutex<T> {
 
     /// Behind the gate: the owner has lost it, and is still inside.
     fn sleep_until_left(&self, owner: ThreadNumber) {
-        *lock(&self.sleeper) = Some(thread::current());
+        let mut sleeping = lock(&self.sleeping);
         if self.bias.awaits(owner) {
             while !self.bias.is_left_by(owner) {
-                thread::park();
+                sleeping = self.left.wait(sleeping).unwrap_or_else(PoisonError::into_inner);
             }
         }
         self.bias.awaits_nobody();
-        *lock(&self.sleeper) = None;
     }
 
     #[cold]
     fn wake_sleeper(&self) {
-        if let Some(sleeper) = &*lock(&self.sleeper) {
-            sleeper.unpark();
-        }
+        // Who has seen it inside sleeps once this can be locked.
+        drop(lock(&self.sleeping));
+        self.left.notify_all();
     }
 
     /// Behind the gate, and nobody is inside.
     fn hold_gate<'a>(&'a self, mut gate: MutexGuard<'a, Gate>, me: ThreadNumber) {
-        if HAS_FENCE.load(Ordering::Relaxed) && gate.note(me) {
-            self.bias.give(me);
+        if HAS_FENCE.load(Ordering::Relaxed) {
+            gate.note(me);
         }
         // SAFETY: it is not used for longer than it lives: `leave_gate` takes it out, before this mutex can be moved,
         // for its guard borrows it. Where that is forgotten the gate stays shut, and nobody touches this any more.
@@ -376,7 +386,11 @@ impl<T> BiasedMutex<T> {
     /// For who has passed the gate, once.
     fn leave_gate(&self) {
         // SAFETY: only who has the gate comes here, and has put it there.
-        drop(unsafe { (*self.passed.get()).assume_init_read() });
+        let mut gate = unsafe { (*self.passed.get()).assume_init_read() };
+        if mem::take(&mut gate.gives) {
+            gate.owner = gate.regular;
+            self.bias.give(gate.owner);
+        }
     }
 }
 
@@ -392,8 +406,8 @@ pub(crate) struct BiasedGuard<'a, T> {
     mutex: &'a BiasedMutex<T>,
     /// Or has passed the gate.
     is_owner: bool,
-    /// The gate is to be left by the thread that passed it.
-    stays: PhantomData<MutexGuard<'a, Gate>>,
+    /// To be dropped by the thread that locked it, and shared as the value may be.
+    stays: PhantomData<MutexGuard<'a, T>>,
 }
 
 impl<T: fmt::Debug> fmt::Debug for BiasedGuard<'_, T> {
@@ -500,6 +514,21 @@ mod tests {
             let used = waits.join().unwrap();
             assert!(used < Duration::from_millis(50), "{used:?} of 200 ms");
         });
+    }
+
+    /// Not beside itself, either: neither as the owner, nor when it becomes one.
+    #[test]
+    fn a_thread_gets_no_second_guard() {
+        prepare();
+        let mutex = BiasedMutex::new(0);
+        for pass in 1..=REGULAR + 2 {
+            let guard = mutex.lock();
+            assert_eq!(guard.is_owner, pass > REGULAR);
+            assert!(mutex.try_lock().is_none(), "at pass {pass}");
+        }
+        let _guard = mutex.lock();
+        let again = std::panic::AssertUnwindSafe(|| drop(mutex.lock()));
+        assert!(std::panic::catch_unwind(again).is_err());
     }
 
     #[test]

@@ -446,6 +446,7 @@ impl<T: Send + 'static> Receiver<T> {
     }
 
     /// Waits for the next message, and decodes it: a large one from where its lane has it.
+    #[inline]
     fn decode_next<'a>(
         &self,
         stream: &'a StreamReceiver,
@@ -474,11 +475,13 @@ impl<T: Send + 'static> Receiver<T> {
         }
     }
 
+    #[inline]
     fn decode(&self, frame: &LentFrame<'_>) -> Decoded<T> {
         let value = (self.decode)(frame.codec(), frame.payload());
         self.decoded(frame, value, || frame.payload().to_vec())
     }
 
+    #[inline]
     fn decoded(
         &self,
         frame: &LentFrame<'_>,
@@ -491,12 +494,14 @@ impl<T: Send + 'static> Receiver<T> {
         };
         match value {
             Ok(value) => Ok((value, headers)),
-            Err(source) => {
-                let message = Message { info: frame.info(), headers, payload: payload() };
-                let (expected, channel) = (self.expected.clone(), self.channel.clone());
-                Err(Nothing::Undecodable(Box::new(Undecodable { message, expected, source, channel })))
-            }
+            Err(source) => Err(self.undecodable(Message { info: frame.info(), headers, payload: payload() }, source)),
         }
+    }
+
+    #[cold]
+    fn undecodable(&self, message: Message, source: DecodeError) -> Nothing {
+        let (expected, channel) = (self.expected.clone(), self.channel.clone());
+        Nothing::Undecodable(Box::new(Undecodable { message, expected, source, channel }))
     }
 }
 

@@ -44,8 +44,8 @@ impl<F: Flag> Deferral<F> {
         !self.deferred.swap(true)
     }
 
-    /// As [`defer`](Self::defer), by a thread that is awake, and defers once more before it sleeps: for each message that
-    /// it acknowledges, and of those nearly all find that the keeper looks anyway.
+    /// As [`defer`](Self::defer), by a thread that is awake, and before it sleeps defers once more what the keeper could
+    /// tell meanwhile. It does so for each message, and nearly always finds that the keeper looks anyway.
     #[inline]
     #[must_use]
     pub(super) fn defer_awake(&self) -> bool {

@@ -11,8 +11,8 @@ pub(crate) struct Loan<'a> {
     endpoint: &'a StreamReceiver,
     /// Empty once it is settled.
     state: Option<BiasedGuard<'a, State>>,
-    /// Of a message that came by the stream.
-    head: Option<Head>,
+    /// They came by the stream.
+    of_stream: bool,
     /// What the keeper sees to meanwhile.
     held: Held,
 }
@@ -31,12 +31,14 @@ enum Held {
 impl<'a> Loan<'a> {
     pub(super) fn new(endpoint: &'a StreamReceiver, mut state: BiasedGuard<'a, State>, head: Head) -> Self {
         state.receiving.lend(1);
-        Self { endpoint, state: Some(state), head: Some(head), held: Held::Nothing }
+        // There, and not here: what is handed from function to function is to be small.
+        state.lent_head = Some(head);
+        Self { endpoint, state: Some(state), of_stream: true, held: Held::Nothing }
     }
 
     /// What the endpoint has lent from its lanes.
     pub(super) fn of_lane(endpoint: &'a StreamReceiver, state: BiasedGuard<'a, State>) -> Self {
-        Self { endpoint, state: Some(state), head: None, held: Held::Nothing }
+        Self { endpoint, state: Some(state), of_stream: false, held: Held::Nothing }
     }
 
     pub(super) fn state(&self) -> &State {
@@ -84,8 +86,10 @@ impl<'a> Loan<'a> {
     /// Lends also those that follow the head and are here already: `most` in all at most.
     pub(crate) fn extend(&mut self, most: usize) {
         let Some(state) = &mut self.state else { return };
-        let Some(head) = &self.head else { return self.endpoint.lend_more_from_lanes(state, most) };
-        let count = state.receiving.lendable(head, self.endpoint.streamed_together(state, most));
+        let Some(head) = state.lent_head.filter(|_| self.of_stream) else {
+            return self.endpoint.lend_more_from_lanes(state, most);
+        };
+        let count = state.receiving.lendable(&head, self.endpoint.streamed_together(state, most));
         if count > 1 {
             state.receiving.claim_through(count);
             if !state.receiving.is_claimed_through(count) {
@@ -99,9 +103,8 @@ impl<'a> Loan<'a> {
 
     /// Its user may keep it for long: what is owed until now is told meanwhile.
     pub(crate) fn hold(mut self) -> Self {
-        let of_stream = self.head.is_some();
         match &self.state {
-            Some(state) if of_stream && state.receiving.may_be_told() => {
+            Some(state) if self.of_stream && state.receiving.may_be_told() => {
                 self.endpoint.put_off(state);
                 self.held = Held::Progress;
             }
@@ -117,7 +120,7 @@ impl<'a> Loan<'a> {
     /// Acknowledges the first before its user sees it: on return the daemon's socket has that whole.
     pub(crate) fn take(mut self, wait: Wait) -> Result<(), NoMessage> {
         let Some(mut state) = self.release() else { return Err(NoMessage::Forked) };
-        let Some(head) = self.head else {
+        let Some(head) = state.lent_head.filter(|_| self.of_stream) else {
             self.endpoint.settle_in(&mut state, 1);
             return Ok(());
         };
@@ -173,7 +176,7 @@ impl<'a> Loan<'a> {
     pub(crate) fn settle_first(mut self, count: usize) {
         let Some(mut state) = self.release() else { return };
         let unseen = state.lane_loan.lend_only(count);
-        if self.head.is_some() {
+        if self.of_stream {
             state.receiving.lend(count);
         }
         self.endpoint.settle_unshown(&mut state, count);

@@ -149,6 +149,8 @@ struct State {
     coming: Coming,
     /// It had lanes when its connection was lost, or has lost them since.
     lost_lanes: bool,
+    /// The first of the messages of the stream that were lent last.
+    lent_head: Option<Head>,
     /// Messages of lanes that are lent.
     lane_loan: LaneLoan,
     /// Who watches its socket while it sleeps on words of its lanes.
@@ -178,6 +180,7 @@ impl StreamReceiver {
             lanes: Lanes::default(),
             coming: Coming::default(),
             lost_lanes: false,
+            lent_head: None,
             lane_loan: LaneLoan::default(),
             post: None,
             woken_by_lanes: 0,

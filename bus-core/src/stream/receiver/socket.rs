@@ -125,7 +125,7 @@ impl StreamReceiver {
         }
     }
 
-    /// The keeper is to look in. For who does not sleep with the state locked before it has said so again.
+    /// The keeper is to look in, of a thread that goes on.
     #[inline]
     fn defer_awake(&self) {
         if self.deferral.defer_awake() {

@@ -2,8 +2,8 @@
 //!
 //! What the endpoint knows and owes is in [`sending`]; here are its threads and its socket. The lock
 //! of the state is never held while waiting. Of the threads that wait for an answer one reads the
-//! socket (`reading`), and wakes the others by the condition variable. The message that is being
-//! written belongs to one thread (`writing`), so that it can be taken back when its time is up.
+//! socket (`reading`), and tells the others what has changed. The message that is being written belongs
+//! to one thread (`writing`), so that it can be taken back when its time is up.
 
 mod feeding;
 mod fetching;

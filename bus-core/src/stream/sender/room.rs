@@ -2,8 +2,8 @@
 //! that may be late could be in the socket in part when it is. Half a message can be taken back only by
 //! giving up the connection.
 //!
-//! Whoever waits for what another thread is about does so on the condition variable alone: that
-//! thread minds the socket.
+//! Whoever waits for what another thread is about waits for that thread's word alone: it minds the
+//! socket.
 
 use std::time::Instant;
 
