@@ -1,4 +1,8 @@
 //! Lanes of one channel have equal shares of its receiver.
+//!
+//! It is the rounds that keep that: what the two looks have shown is handed out before there are others. A receiver that
+//! took the first lane with a message within each round passes; one that also looked anew before each message fails, with
+//! all of them of one sender.
 #![cfg(target_os = "linux")]
 // The functions are tests, whatever the lint sees of it: a failure is to point at its line.
 #![allow(clippy::unwrap_used)]

@@ -76,7 +76,8 @@ impl Outbox {
     }
 
     /// Appends the frame of a message. Lengths have been checked against the limits.
-    #[inline]
+    // What is handed over by memory, and read from there in other pieces than it was written, is waited for.
+    #[inline(always)]
     pub(super) fn push(&mut self, outgoing: Outgoing<'_>) {
         let Encoded { codec, header_block, payload } = *outgoing.message;
         let header = FrameHeader {

@@ -35,10 +35,19 @@ pub(super) const FOR_GOOD: u64 = 0;
 pub(super) struct Busy {
     since_ms: u64,
     messages: u64,
-    /// Of long messages.
-    bytes: u64,
+    /// Of long messages. The longest take longer, each.
+    long: Load,
+    /// It was so when its last message came.
+    is_flow: bool,
     /// It has asked for one, and gets it as soon as there can be one.
     pub(super) asked: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Load {
+    since_ms: u64,
+    messages: u64,
+    bytes: u64,
 }
 
 impl Busy {
@@ -46,9 +55,22 @@ impl Busy {
         Self { asked, ..Self::default() }
     }
 
-    /// However long it is: one message alone is none.
-    fn is_flow(&self) -> bool {
-        self.messages >= BUSY_MESSAGES || self.bytes >= BUSY_BYTES && self.messages > 1
+    fn add(&mut self, messages: u64, long_bytes: u64, now_ms: u64) {
+        if now_ms.saturating_sub(self.since_ms) > BUSY_MS {
+            (self.since_ms, self.messages) = (now_ms, 0);
+        }
+        self.messages += messages;
+        if long_bytes > 0 {
+            if now_ms.saturating_sub(self.long.since_ms) > LONG_BUSY_MS {
+                self.long = Load { since_ms: now_ms, ..Load::default() };
+            }
+            self.long.messages += messages;
+            self.long.bytes += long_bytes;
+        }
+        let strides = now_ms.saturating_sub(self.long.since_ms).div_ceil(BUSY_MS).max(1);
+        // However long it is: one message alone is none.
+        let of_long = self.long.messages > 1 && self.long.bytes >= BUSY_BYTES * strides;
+        self.is_flow = self.messages >= BUSY_MESSAGES || of_long;
     }
 }
 
@@ -60,6 +82,10 @@ const BUSY_BYTES: u64 = 4 * 1024 * 1024;
 
 /// See [`BUSY_MESSAGES`], in milliseconds.
 const BUSY_MS: u64 = 10;
+
+/// Over how long a time so many bytes in each [`BUSY_MS`] make it busy as well, in milliseconds: of the longest messages two
+/// do not come within those.
+const LONG_BUSY_MS: u64 = 100;
 
 #[derive(Debug)]
 pub(super) struct Account {
@@ -184,16 +210,13 @@ impl Account {
     #[inline]
     pub(super) fn becomes_busy(&mut self, messages: u64, bytes: u64, now_ms: u64) -> bool {
         let Some(busy) = &mut self.busy else { return false };
-        if now_ms - busy.since_ms.min(now_ms) > BUSY_MS {
-            *busy = Busy { since_ms: now_ms, messages: 0, bytes: 0, ..*busy };
-        }
-        let before = busy.is_flow();
-        (busy.messages, busy.bytes) = (busy.messages + messages, busy.bytes + bytes);
-        !before && busy.is_flow()
+        let before = busy.is_flow;
+        busy.add(messages, bytes, now_ms);
+        !before && busy.is_flow
     }
 
     pub(super) fn is_busy(&self) -> bool {
-        self.busy.is_some_and(|busy| busy.asked || busy.is_flow()) && self.peer.is_some()
+        self.busy.is_some_and(|busy| busy.asked || busy.is_flow) && self.peer.is_some()
     }
 
     fn fills(&self, window: Window) -> bool {

@@ -83,6 +83,25 @@ fn a_sender_of_long_messages_gets_a_lane_for_four_mebibytes_and_never_for_one_me
     assert_eq!(made(&mut story.raw), None, "1 MiB now and then");
 }
 
+/// The longest messages take longer than 10 ms, each, where memory is slow.
+#[test]
+fn a_sender_of_the_longest_messages_gets_a_lane_for_as_many_bytes_in_a_longer_time() {
+    let sent_every = |bytes, pause_ms, messages| {
+        let mut story = Story::new(Raw::new(5), LaneWish::WhenBusy);
+        for sequence in 1..=messages {
+            story.send_long_on_stream(sequence..=sequence, bytes);
+            if made(&mut story.raw).is_some() {
+                return Some(sequence);
+            }
+            story.raw.now_ms += pause_ms;
+        }
+        None
+    };
+    assert_eq!(sent_every(8 << 20, 15, 2), Some(2));
+    assert_eq!(sent_every(8 << 20, 50, 100), None, "less than 4 MiB in 10 ms");
+    assert_eq!(sent_every(8 << 20, 200, 100), None, "now and then");
+}
+
 #[test]
 fn where_the_system_has_no_such_memory_nobody_asks_again() {
     let mut story = Story::new(Raw::new(5), LaneWish::AtOnce);
