@@ -42,6 +42,7 @@ pub(crate) struct Flow {
 }
 
 /// What one measurement gives: one value, or the percentiles.
+#[derive(Clone, Copy)]
 pub(crate) struct Figure {
     pub(crate) label: &'static str,
     pub(crate) unit: &'static str,

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::measure;
+
 /// What a figure needs.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Need {
@@ -58,6 +60,13 @@ pub(crate) struct Row {
 }
 
 impl Row {
+    /// What a round has measured: the floor, and beside it the subject.
+    pub(crate) fn add(&mut self, [floor, subject]: [measure::Figure; 2]) {
+        self.unit = floor.unit;
+        self.floor.push(floor.value);
+        self.subject.push(subject.value);
+    }
+
     /// The ratio of each pair: what the machine did in one round falls on both.
     fn ratios(&self) -> Vec<f64> {
         self.floor.iter().zip(&self.subject).map(|(floor, subject)| subject / floor).collect()

@@ -18,14 +18,14 @@ pub(crate) mod wake;
 use std::thread::{available_parallelism, sleep};
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 
 use self::ends::{Kind, Temper};
 use self::files::{Files, Size};
 use self::flow::Pace;
 use crate::child::Player;
 use crate::ends::Waits;
-use crate::measure::{self, Flow, consume, rate};
+use crate::measure::{self, Figure, Flow, consume, rate};
 use crate::options::Options;
 use crate::processors::{self, Placement};
 use crate::role::Role;
@@ -42,8 +42,8 @@ struct Probe {
 
 const PROBES: &[Probe] = &[
     Probe { name: "processors, a line there and back", measure: distance },
-    Probe { name: "ring 64 B", measure: |name, options| beside_threads(name, flood(1, 64), options) },
-    Probe { name: "ring 64 B, four to one", measure: |name, options| beside_threads(name, flood(4, 64), options) },
+    Probe { name: "ring 64 B", measure: |name, options| beside_bare(name, flood(1, 64), options) },
+    Probe { name: "ring 64 B, four to one", measure: |name, options| beside_bare(name, flood(4, 64), options) },
     Probe { name: "ring 64 B, patient", measure: |name, options| beside_bare(name, flood(1, 64).patient(), options) },
     Probe {
         name: "ring 64 B, four to one, patient",
@@ -53,8 +53,8 @@ const PROBES: &[Probe] = &[
     Probe { name: "ring 1 KiB, four to one", measure: |name, options| beside_bare(name, flood(4, 1024), options) },
     Probe { name: "ring 64 KiB", measure: |name, options| beside_bare(name, flood(1, 64 * 1024), options) },
     Probe { name: "ring 1 MiB", measure: |name, options| beside_bare(name, flood(1, 1024 * 1024), options) },
-    Probe { name: "library 64 B", measure: |name, options| library(name, flood(1, 64), SMALL, options) },
-    Probe { name: "library 64 B, four to one", measure: |name, options| library(name, flood(4, 64), SMALL, options) },
+    Probe { name: "library 64 B", measure: |name, options| beside_threads(name, flood(1, 64), options) },
+    Probe { name: "library 64 B, four to one", measure: |name, options| beside_threads(name, flood(4, 64), options) },
     Probe { name: "library 1 KiB", measure: |name, options| library(name, flood(1, 1024), SMALL, options) },
     Probe {
         name: "library 1 KiB, four to one",
@@ -109,6 +109,14 @@ impl Traffic {
         Ok([self.run(Kind::Bare, options)?, self.run(Kind::Own, options)?])
     }
 
+    /// The simplest ring and the library's ends in turns.
+    fn bare_and_library(self, options: &Options) -> Result<[Figure; 2]> {
+        let bare = rate(&self.run(Kind::Bare, options)?, self.payload_bytes);
+        let flow = flow_between_ends(self.producers, self.payload_bytes, Form::Send);
+        let figures = flow.run(&Server::start(server::Kind::DaemonWithLanes(Waits::Usual))?, options)?;
+        Ok([bare, figures.into_iter().next().context("a flow has a rate")?])
+    }
+
     fn run(self, kind: Kind, options: &Options) -> Result<Consumed> {
         let Self { producers, payload_bytes, pace, temper } = self;
         let lasts = options.shortened(LASTS);
@@ -156,10 +164,7 @@ fn distance(name: &str, options: &Options) -> Result<Vec<Row>> {
 fn beside_bare(name: &str, traffic: Traffic, options: &Options) -> Result<Vec<Row>> {
     let mut row = row(name, "", Need::Nothing);
     for _ in 0..options.rounds {
-        let [floor, subject] = traffic.both(options)?.map(|consumed| rate(&consumed, traffic.payload_bytes));
-        row.unit = floor.unit;
-        row.floor.push(floor.value);
-        row.subject.push(subject.value);
+        row.add(traffic.both(options)?.map(|consumed| rate(&consumed, traffic.payload_bytes)));
     }
     Ok(vec![row])
 }
@@ -167,30 +172,22 @@ fn beside_bare(name: &str, traffic: Traffic, options: &Options) -> Result<Vec<Ro
 /// The ends as users have them, with a daemon, raw payloads and deliveries in batches.
 fn library(name: &str, traffic: Traffic, need: Need, options: &Options) -> Result<Vec<Row>> {
     let mut row = row(name, "", need);
-    let flow = flow_between_ends(traffic.producers, traffic.payload_bytes, Form::Send);
     for _ in 0..options.rounds {
-        let floor = rate(&traffic.run(Kind::Bare, options)?, traffic.payload_bytes);
-        let figures = flow.run(&Server::start(server::Kind::DaemonWithLanes(Waits::Usual))?, options)?;
-        row.unit = floor.unit;
-        row.floor.push(floor.value);
-        row.subject.extend(figures.first().map(|figure| figure.value));
+        row.add(traffic.bare_and_library(options)?);
     }
     Ok(vec![row])
 }
 
 /// The same with messages of 64 bytes, and then beside threads of one process as well.
 fn beside_threads(name: &str, traffic: Traffic, options: &Options) -> Result<Vec<Row>> {
-    let mut beside_bare = row(name, "M/s", Need::Nothing);
-    let mut beside_threads = row(&format!("{name}, floor threads"), "M/s", Need::RatioAtLeast(1.0));
+    let mut beside_bare = row(name, "", SMALL);
+    let mut beside_threads = row(&format!("{name}, floor threads"), "", Need::RatioAtLeast(1.0));
     for _ in 0..options.rounds {
-        let [bare, own] = traffic.both(options)?;
+        let [bare, library] = traffic.bare_and_library(options)?;
         let threads = threads::Threads { producers: traffic.producers, lasts: options.shortened(LASTS) };
         let threads: Consumed = Player::start(&Role::Threads(threads))?.report()?;
-        let [bare, own, threads] = [bare, own, threads].map(|consumed| rate(&consumed, threads::MESSAGE_BYTES).value);
-        beside_bare.floor.push(bare);
-        beside_bare.subject.push(own);
-        beside_threads.floor.push(threads);
-        beside_threads.subject.push(own);
+        beside_bare.add([bare, library]);
+        beside_threads.add([rate(&threads, threads::MESSAGE_BYTES), library]);
     }
     Ok(vec![beside_bare, beside_threads])
 }
