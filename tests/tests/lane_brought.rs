@@ -10,16 +10,16 @@ use std::net::Shutdown;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bus_core::limits::REPLY_MAX_BYTES;
 use bus_core::wire::{
     FrameHeader, FrameLimits, HEADER_BYTES, Hello, Kind, LaneEnd, LaneStart, Role, put_control, read_control,
 };
-use bus_core::{Address, Bus, Receiver, Sender, TryRecvError};
+use bus_core::{Address, Bus, Receiver, RecvTimeoutError, Sender, TryRecvError};
 use bus_tests::{Daemon, PATIENCE, watch};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
@@ -43,6 +43,48 @@ fn a_receiver_that_lies_of_where_it_stood_to_the_next_daemon_is_given_what_is_pr
     for (what, lie) in lies {
         watch(what, move || lied(what, lie), || ());
     }
+}
+
+/// It brought them by the thread that had called, or under a lock that this one needed: a try took one second or two.
+#[test]
+fn a_call_that_may_not_wait_does_not_wait_until_a_daemon_that_stops_has_the_lanes() {
+    watch("a daemon that stops", does_not_wait, || ());
+}
+
+fn does_not_wait() {
+    /// Far less than a daemon has to take a lane, and far more than anything else takes.
+    const AT_ONCE: Duration = Duration::from_millis(500);
+    let daemon = Daemon::start();
+    let folder = tempfile::tempdir().unwrap();
+    let address = Address::new(folder.path().join("bus.sock")).unwrap();
+    let desk = Desk::open(address.path(), daemon.address(), |_| ());
+    let (sender, receiver) = in_lane(&address);
+    daemon.kill();
+    // Its lane goes on.
+    sender.send(bytes(0)).unwrap();
+    assert_eq!(receiver.recv_timeout(PATIENCE).unwrap(), bytes(0));
+    desk.stops(true);
+    daemon.start_again();
+    let begin = Instant::now();
+    let mut asked_at = None;
+    while asked_at.is_none_or(|asked_at: Instant| asked_at.elapsed() < AT_ONCE) {
+        assert!(begin.elapsed() < PATIENCE, "no lane is brought");
+        for within in [Duration::ZERO, Duration::from_millis(10)] {
+            let called = Instant::now();
+            let nothing = match within {
+                Duration::ZERO => matches!(receiver.try_recv(), Err(TryRecvError::Empty | TryRecvError::Away)),
+                within => matches!(receiver.recv_timeout(within), Err(RecvTimeoutError::Timeout)),
+            };
+            let took = called.elapsed();
+            assert!(nothing && took < AT_ONCE, "{took:?} for what has {within:?}; asked {asked_at:?}");
+        }
+        if asked_at.is_none() && desk.asked() > 0 {
+            asked_at = Some(Instant::now());
+        }
+    }
+    desk.stops(false);
+    sender.send(bytes(1)).unwrap();
+    assert_eq!(receiver.recv_timeout(PATIENCE).unwrap(), bytes(1));
 }
 
 /// What it says is true is believed: that it came further than its sender has seen.
@@ -123,6 +165,9 @@ fn until(what: &str, mut condition: impl FnMut() -> bool) {
 /// it stood.
 struct Desk {
     brought: Arc<AtomicUsize>,
+    /// How many lanes receivers have asked it to take while it had stopped.
+    asked: Arc<AtomicUsize>,
+    stopped: Arc<AtomicBool>,
 }
 
 impl Desk {
@@ -132,15 +177,24 @@ impl Desk {
         let brought = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&brought);
         let came = Arc::new(Mutex::new(Vec::new()));
+        let (asked, stopped) = (Arc::<AtomicUsize>::default(), Arc::<AtomicBool>::default());
+        let desk = Self { brought, asked: Arc::clone(&asked), stopped: Arc::clone(&stopped) };
         thread::spawn(move || {
             for caller in listener.incoming() {
                 let (mut caller, daemon) = (caller.unwrap(), daemon.clone());
                 let (counted, came) = (Arc::clone(&counted), Arc::clone(&came));
+                let (asked, stopped) = (Arc::clone(&asked), Arc::clone(&stopped));
                 thread::spawn(move || {
                     let Ok(mut hello) = hello(&mut caller) else { return };
                     let mut of_receiver = None;
                     if let Role::LaneBrought(brought) = &mut hello.role {
                         let is_receiver = brought.by == LaneEnd::Receiver;
+                        if is_receiver && stopped.load(Ordering::SeqCst) {
+                            asked.fetch_add(1, Ordering::SeqCst);
+                            // Until the caller has had enough.
+                            let _ = caller.read(&mut [0]);
+                            return;
+                        }
                         if !is_receiver && !came.lock().unwrap().contains(&brought.channel) {
                             // It comes again. The first that brings a lane says where its receiver stands.
                             return;
@@ -166,7 +220,16 @@ impl Desk {
                 });
             }
         });
-        Self { brought }
+        desk
+    }
+
+    /// From now on it answers nobody who brings a lane as its receiver; or does.
+    fn stops(&self, stops: bool) {
+        self.stopped.store(stops, Ordering::SeqCst);
+    }
+
+    fn asked(&self) -> usize {
+        self.asked.load(Ordering::SeqCst)
     }
 
     /// How many lanes were brought by their receivers.

@@ -249,19 +249,24 @@ impl StreamReceiver {
         drop(state);
         let until = Instant::now() + DAEMON_LOOK;
         bell.wait(wait.deadline().map_or(until, |deadline| deadline.min(until)));
-        let mut state = self.state.lock();
+        // Where that is too late its lanes are on their way to the next daemon, and what is left of the wait with them.
+        let mut state = self.lock_within(wait)?;
         state.lanes.end_wait(true);
         if is_late(wait) && !state.has_news() { Err(NoMessage::Timeout) } else { Ok(state) }
     }
 
     /// Lets the keeper in, once for each tick, while there is no daemon: lanes may keep this thread at work.
-    pub(super) fn let_the_keeper_in<'a>(&'a self, mut state: BiasedGuard<'a, State>) -> BiasedGuard<'a, State> {
+    pub(super) fn let_the_keeper_in<'a>(
+        &'a self,
+        mut state: BiasedGuard<'a, State>,
+        wait: Wait,
+    ) -> Result<BiasedGuard<'a, State>, NoMessage> {
         let now = CoarseTime::now();
         if std::mem::replace(&mut state.read_at, now) == now {
-            return state;
+            return Ok(state);
         }
         drop(state);
         std::thread::sleep(KEEPER_TURN);
-        self.state.lock()
+        self.lock_within(wait)
     }
 }

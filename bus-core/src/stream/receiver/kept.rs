@@ -111,8 +111,8 @@ impl Kept for StreamReceiver {
                 Err(DialError::Unreachable(_) | DialError::Protocol(_)) => return Reattached::NobodyThere,
             }
         }
-        // Whoever has the state locked takes the connection into use with the next call.
-        let Some(mut state) = self.state.try_lock() else { return Reattached::NotNow };
+        // Whoever has the state locked takes the connection into use with the next call, unless that may not wait.
+        let Some(mut state) = self.lock_for_a_moment() else { return Reattached::NotNow };
         let adopted = state.connection.is_some() || self.adopt(&mut state);
         self.show_state(&mut state);
         self.changed.tell();
@@ -125,6 +125,17 @@ impl Kept for StreamReceiver {
 }
 
 impl StreamReceiver {
+    /// Locks the state of a receiver that is in use all the time, but for moments.
+    fn lock_for_a_moment(&self) -> Option<BiasedGuard<'_, State>> {
+        let until = Instant::now() + MOMENT;
+        loop {
+            match self.state.try_lock() {
+                None if Instant::now() < until && !self.deferral.is_asleep() => std::thread::sleep(MOMENT / 100),
+                locked => return locked,
+            }
+        }
+    }
+
     /// What it tells the next daemon. While its user holds a message that is what was left for the keeper before.
     fn returning(&self) -> Option<Returning> {
         let Some(mut state) = self.state.try_lock() else {
@@ -187,6 +198,9 @@ pub(super) enum Left {
     Wanted,
     Returning(Returning),
 }
+
+/// How long the keeper tries to be let in by a receiver that asks again and again.
+const MOMENT: Duration = Duration::from_millis(10);
 
 /// How long lanes are waited for that were handed in to a new daemon.
 const LANES_BACK: Duration = Duration::from_millis(20);

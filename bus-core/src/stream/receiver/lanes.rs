@@ -224,6 +224,11 @@ impl Lanes {
         all
     }
 
+    /// Whether there are any that are to be [brought](Self::take_all).
+    pub(super) fn are_any_held(&self) -> bool {
+        !(self.lanes.is_empty() && self.handed_in.is_empty())
+    }
+
     /// A lane that the daemon has taken, and gives to this receiver again.
     pub(super) fn keep_handed_in(&mut self, lane: Lane) {
         self.handed_in.push(lane);

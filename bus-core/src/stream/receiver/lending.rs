@@ -1,6 +1,7 @@
 //! A receiver beside its lanes: taking them up, choosing, lending, and waiting for lanes and stream together.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::lanes::{Content, Lent, Next, Stream};
@@ -202,6 +203,22 @@ impl State {
     }
 }
 
+/// Says that lanes are brought, for as long as that lasts.
+struct Bringing<'a>(&'a AtomicBool);
+
+impl<'a> Bringing<'a> {
+    fn begin(bringing: &'a AtomicBool) -> Self {
+        bringing.store(true, Ordering::Relaxed);
+        Self(bringing)
+    }
+}
+
+impl Drop for Bringing<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
+
 impl StreamReceiver {
     /// Looks into the lanes for the message that comes next, and waits for it.
     // Not inlined: whoever has no lanes has a short way past it, all of which has to be fetched for a message.
@@ -213,7 +230,7 @@ impl StreamReceiver {
         copied: Copied,
     ) -> Result<Beside<'a>, NoMessage> {
         if state.connection.is_none() {
-            state = self.let_the_keeper_in(state);
+            state = self.let_the_keeper_in(state, wait)?;
         }
         Ok(match self.choose(&mut state) {
             Next::Lane(index) if self.lend_from_lane(&mut state, index, copied) => {
@@ -241,8 +258,10 @@ impl StreamReceiver {
 
     /// Brings the lanes of an earlier daemon to the present one, which gives them to whoever has the seat.
     pub(super) fn bring_lanes(&self, state: &mut State, seated: bool) {
+        let lanes = state.lanes.take_all();
+        let _bringing = (!lanes.is_empty()).then(|| Bringing::begin(&self.bringing));
         let mut answers = true;
-        for lane in state.lanes.take_all() {
+        for lane in lanes {
             let Some(brought) = lane.brought(&self.options.channel) else { continue };
             let taken = if answers { self.options.dialer.bring(brought, &lane.descriptors()) } else { Err(gone()) };
             match taken {

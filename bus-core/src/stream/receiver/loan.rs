@@ -1,5 +1,7 @@
 //! [`Loan`]: messages that are lent, and what becomes of them.
 
+use std::sync::atomic::Ordering;
+
 use super::receiving::Head;
 use super::{CoarseTime, LentFrame, NoMessage, State, StreamReceiver, Wait};
 use crate::lane::biased::BiasedGuard;
@@ -213,12 +215,13 @@ impl StreamReceiver {
 
     /// Nothing is lent any more: others may go on.
     fn settled(&self, state: &mut State) {
-        self.wake_waiting(state);
+        self.wake_waiting();
         self.show_state(state);
     }
 
-    fn wake_waiting(&self, state: &State) {
-        if state.waiting > 0 {
+    fn wake_waiting(&self) {
+        // Who is about to wait has counted itself with the state locked.
+        if self.waiting.load(Ordering::Relaxed) > 0 {
             self.changed.tell();
         }
     }
@@ -235,6 +238,6 @@ impl StreamReceiver {
                 self.defer();
             }
         }
-        self.wake_waiting(state);
+        self.wake_waiting();
     }
 }

@@ -26,8 +26,9 @@ pub(crate) mod receiving;
 mod skips;
 mod socket;
 
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 
@@ -48,7 +49,7 @@ use super::sentry::Post;
 use super::session::{DialError, Dialer, Session, lock};
 use crate::channel::Peers;
 use crate::error::{Ended, OpenError, PeersError};
-use crate::lane::biased::BiasedMutex;
+use crate::lane::biased::{BiasedGuard, BiasedMutex};
 use crate::lane::forked::Origin;
 use crate::name::ChannelName;
 use crate::transport::{Connection, Interest};
@@ -124,6 +125,10 @@ pub(crate) struct StreamReceiver {
     /// What a waiting thread has put off.
     put_off: Mutex<PutOff>,
     changed: Changes,
+    /// Threads that wait until what is lent is settled, the daemon is back, or a lane is here.
+    waiting: AtomicUsize,
+    /// Whoever has the state locked brings lanes to the next daemon: for 2 s at most, beside one that stops.
+    bringing: AtomicBool,
     /// For those who poll; made when somebody asks.
     readiness: OnceLock<Readiness>,
 }
@@ -142,8 +147,6 @@ struct State {
     told_at: CoarseTime,
     /// When its socket was read last.
     read_at: CoarseTime,
-    /// Threads that wait until what is lent is settled, the daemon is back, or a lane is here.
-    waiting: usize,
     lanes: Lanes,
     /// Lanes that are not here yet.
     coming: Coming,
@@ -176,7 +179,6 @@ impl StreamReceiver {
             receiving: Receiving::default(),
             told_at: CoarseTime::default(),
             read_at: CoarseTime::default(),
-            waiting: 0,
             lanes: Lanes::default(),
             coming: Coming::default(),
             lost_lanes: false,
@@ -201,6 +203,8 @@ impl StreamReceiver {
             deferral: Deferral::default(),
             put_off: Mutex::default(),
             changed: Changes::default(),
+            waiting: AtomicUsize::new(0),
+            bringing: AtomicBool::new(false),
             readiness: OnceLock::new(),
         });
         if !receiver.adopt(&mut receiver.state.lock()) {
@@ -233,18 +237,61 @@ impl StreamReceiver {
         true
     }
 
+    /// The same in a call, which leaves it to the keeper where it may take longer than the call may.
+    fn adopt_within(&self, state: &mut State, wait: Wait) -> bool {
+        if wait != Wait::Forever && state.lanes.are_any_held() {
+            let of_another = |session: &Session| session.welcome.daemon != state.daemon;
+            if lock(&self.arrived).as_ref().is_some_and(of_another) {
+                keeper::wake();
+                return false;
+            }
+        }
+        self.adopt(state)
+    }
+
+    /// Locks the state, for a call that may be let in too late: whoever has it may bring lanes to a daemon that does not
+    /// answer.
+    fn lock_within(&self, wait: Wait) -> Result<BiasedGuard<'_, State>, NoMessage> {
+        if wait == Wait::Forever {
+            return Ok(self.state.lock());
+        }
+        match self.state.try_lock() {
+            Some(state) => Ok(state),
+            None => self.lock_in_time(wait),
+        }
+    }
+
+    #[cold]
+    fn lock_in_time(&self, wait: Wait) -> Result<BiasedGuard<'_, State>, NoMessage> {
+        let mut pause = Duration::from_micros(10);
+        loop {
+            match wait {
+                // Nothing is handed out meanwhile.
+                Wait::Never if self.bringing.load(Ordering::Relaxed) => return Err(NoMessage::Away),
+                // By another thread, which waits for what comes, or whose user has what is lent.
+                Wait::Never if self.deferral.is_asleep() => return Err(NoMessage::Empty),
+                Wait::Until(deadline) if Instant::now() >= deadline => return Err(NoMessage::Timeout),
+                Wait::Never | Wait::Until(_) | Wait::Forever => std::thread::sleep(pause),
+            }
+            if let Some(state) = self.state.try_lock() {
+                return Ok(state);
+            }
+            pause = (pause * 2).min(Duration::from_millis(1));
+        }
+    }
+
     /// Waits for the next message, and lends it: it stays at the head until it is settled.
     ///
     /// A message that is acknowledged before its user sees it need not be claimed first.
     pub(crate) fn next(&self, wait: Wait, claim: bool, copied: Copied) -> Result<Loan<'_>, NoMessage> {
-        let mut state = self.state.lock();
+        let mut state = self.lock_within(wait)?;
         state.receiving.will_lend(claim);
         // Its socket was read, or waited for, in the round before: what is here was looked at then.
         let mut has_read = false;
         loop {
             if state.connection.is_none() {
                 self.leave_returning(&mut state);
-                if self.adopt(&mut state) {
+                if self.adopt_within(&mut state, wait) {
                     keeper::wake();
                 }
             }

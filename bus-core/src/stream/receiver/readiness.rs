@@ -142,9 +142,7 @@ impl StreamReceiver {
     /// As [`next`](Self::next), and shows what there is when nothing came.
     pub(crate) fn lend_next(&self, wait: Wait, claim: bool, copied: Copied) -> Result<Loan<'_>, NoMessage> {
         let Some(readiness) = self.readiness.get() else { return self.next(wait, claim, copied) };
-        if std::mem::take(&mut lock(&readiness.watched).waits_in_lanes) {
-            self.state.lock().lanes.end_wait(true);
-        }
+        self.end_wait_in_lanes(readiness, wait)?;
         self.next(wait, claim, copied).inspect_err(|_| self.show())
     }
 
@@ -152,9 +150,7 @@ impl StreamReceiver {
     /// first, as who waits in a call does, where it pays.
     pub(crate) fn lend_soon(&self) -> Result<Loan<'_>, NoMessage> {
         if let Some(readiness) = self.readiness.get() {
-            if std::mem::take(&mut lock(&readiness.watched).waits_in_lanes) {
-                self.state.lock().lanes.end_wait(true);
-            }
+            self.end_wait_in_lanes(readiness, Wait::Never)?;
             match self.next(Wait::Never, true, Copied::All) {
                 Err(NoMessage::Empty) if self.gives_way() => {}
                 outcome => return outcome.inspect_err(|_| self.show()),
@@ -163,11 +159,26 @@ impl StreamReceiver {
         self.lend_next(Wait::Never, true, Copied::All)
     }
 
-    /// Shows whether something is here.
-    pub(crate) fn show(&self) {
-        if self.readiness.get().is_some() {
-            self.show_state(&mut self.state.lock());
+    /// Whoever polled has called: it does not wait in its lanes any more.
+    fn end_wait_in_lanes(&self, readiness: &Readiness, wait: Wait) -> Result<(), NoMessage> {
+        if lock(&readiness.watched).waits_in_lanes {
+            self.lock_within(wait)?.lanes.end_wait(true);
+            lock(&readiness.watched).waits_in_lanes = false;
         }
+        Ok(())
+    }
+
+    /// Shows whether something is here. Whoever brings its lanes meanwhile does so once that is done.
+    pub(crate) fn show(&self) {
+        if self.readiness.get().is_none() {
+            return;
+        }
+        let mut state = match self.lock_within(Wait::Never) {
+            Ok(state) => state,
+            Err(NoMessage::Away) => return,
+            Err(_) => self.state.lock(),
+        };
+        self.show_state(&mut state);
     }
 
     /// Shows what the endpoint has, unless something is lent: there is nothing more until that is settled.

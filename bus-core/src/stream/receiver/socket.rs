@@ -1,6 +1,7 @@
 //! The socket of a receiver: writing what is owed, reading what comes, and waiting for either.
 
 use std::io::{self, IoSlice};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::error::Ended;
@@ -152,22 +153,22 @@ impl StreamReceiver {
     /// The same, and looks again after a while. It is the call's own deadline that ends the call.
     pub(super) fn wait_for_change_within<'a>(
         &'a self,
-        mut state: BiasedGuard<'a, State>,
+        state: BiasedGuard<'a, State>,
         wait: Wait,
         look_after: Option<Duration>,
     ) -> Result<BiasedGuard<'a, State>, NoMessage> {
         if wait == Wait::Never {
             return Err(NoMessage::Empty);
         }
-        state.waiting += 1;
+        self.waiting.fetch_add(1, Ordering::Relaxed);
         let now = Instant::now();
         let late = wait.deadline().is_some_and(|deadline| deadline <= now);
         let until = wait.deadline().into_iter().chain(look_after.map(|after| now + after)).min();
         let seen = self.changed.seen();
         drop(state);
         self.changed.wait(seen, until);
-        let mut state = self.state.lock();
-        state.waiting -= 1;
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        let state = self.lock_within(wait)?;
         if late { Err(NoMessage::Timeout) } else { Ok(state) }
     }
 
