@@ -77,7 +77,7 @@ pub(super) struct Channel {
     pub(super) uid: u32,
 }
 
-/// A sender of an earlier daemon that may come back.
+/// A sender that may come back: of an earlier daemon, or one that hung up in the middle of a message.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Awaited {
     /// It counts as present until then, in milliseconds.

@@ -5,13 +5,29 @@ use std::collections::{HashSet, VecDeque};
 use bus_core::wire::{ClosingCode, Kind};
 
 use super::account::{AccountId, FOR_GOOD};
-use super::channel::ChannelId;
+use super::channel::{Awaited, ChannelId};
 use super::peer::{PeerId, PeerRole};
 use super::tick::HOUSEKEEPING_MS;
 use super::{Action, Broker};
 
 /// How long a receiver that was told to leave may take to say how far it is, in milliseconds.
 pub(super) const LEAVE_PATIENCE_MS: u64 = 250;
+
+/// How a sender has left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Left {
+    /// With a goodbye: it does not come back.
+    ForGood,
+    /// It has hung up.
+    HungUp,
+    /// It has hung up in the middle of a message, as one does whose call has no more time for it: it comes back at
+    /// once, if its process lives.
+    InAMessage,
+}
+
+/// How long a sender that has hung up in the middle of a message counts as present, in milliseconds: it needs a few to
+/// connect again.
+const BACK_AT_ONCE_MS: u64 = 2_000;
 
 /// The senders that were here and have left: no receiver of an earlier daemon waits for those, which
 /// it may still name. The last so many, of all channels: if others have pushed one out, its receiver
@@ -40,7 +56,7 @@ impl Departures {
 
 impl Broker {
     /// A sender goes. After a goodbye it does not come back; else it is remembered for a while.
-    pub(super) fn sender_leaves(&mut self, id: PeerId, channel_id: ChannelId, account_id: AccountId, goodbye: bool) {
+    pub(super) fn sender_leaves(&mut self, id: PeerId, channel_id: ChannelId, account_id: AccountId, left: Left) {
         let now_ms = self.now_ms;
         self.due(now_ms + HOUSEKEEPING_MS);
         self.detach_sender(id, channel_id, account_id);
@@ -49,16 +65,32 @@ impl Broker {
         }
         let sender = self.channel(channel_id).account(account_id).sender;
         self.departures.note(sender, self.rules.departed_senders_max);
-        let departed_at_ms = if goodbye { FOR_GOOD } else { now_ms.max(FOR_GOOD + 1) };
+        let departed_at_ms = if left == Left::ForGood { FOR_GOOD } else { now_ms.max(FOR_GOOD + 1) };
         if self.channel(channel_id).account(account_id).former_peers == 0 {
             self.sender_leaves_lane(channel_id, account_id);
         }
         self.channel_mut(channel_id).depart(account_id, departed_at_ms);
+        if left == Left::InAMessage {
+            self.await_sender(id, channel_id, sender);
+        }
         self.prune_accounts(channel_id);
         self.give_room(channel_id);
         self.tell_peers(channel_id);
         self.end_if_deserted(channel_id);
         self.vanish_if_idle(channel_id);
+    }
+
+    /// It counts as present until it is back, its process is gone, or its time is over.
+    fn await_sender(&mut self, id: PeerId, channel_id: ChannelId, sender: u64) {
+        let until_ms = self.now_ms + BACK_AT_ONCE_MS;
+        let pid = self.peer(id).map(|peer| peer.credentials.pid).filter(|pid| *pid != 0);
+        let awaited_max = self.rules.departed_senders_max;
+        let awaited = &mut self.channel_mut(channel_id).awaited;
+        if awaited.len() < awaited_max {
+            awaited.insert(sender, Awaited { until_ms, pid });
+        }
+        // Its process is looked at first.
+        self.due(self.now_ms);
     }
 
     /// Takes a sender's connection out of its channel. The account stays.

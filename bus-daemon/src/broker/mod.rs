@@ -57,7 +57,7 @@ pub use self::users::MESSAGE_COST_BYTES;
 use self::account::AccountId;
 use self::channel::{Channel, ChannelId};
 use self::lanes::Ticket;
-use self::leave::Departures;
+use self::leave::{Departures, Left};
 use self::peer::{Peer, PeerRole};
 use self::records::Records;
 use self::users::User;
@@ -294,9 +294,9 @@ impl Broker {
         self.now_ms = millis(now);
         let Some(peer) = self.peer(id) else { return };
         let (role, uid) = (peer.role, peer.credentials.uid);
-        self.end_reading(id);
+        let left = if self.end_reading(id).is_some() { Left::InAMessage } else { Left::HungUp };
         match role {
-            PeerRole::Sender { channel, account, .. } => self.sender_leaves(id, channel, account, false),
+            PeerRole::Sender { channel, account, .. } => self.sender_leaves(id, channel, account, left),
             PeerRole::FormerSender { channel, account } => self.former_sender_leaves(id, channel, account),
             PeerRole::Receiver { channel, .. } => self.receiver_leaves(id, channel, true),
             PeerRole::Bringing => {

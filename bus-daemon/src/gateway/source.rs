@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use bus_core::framing::{FrameReader, Framing, ReadError, jsonl};
-use bus_core::{Codec, FlushError, Headers, Pipe, SendTimeoutError, Sender, Ticket, limits};
+use bus_core::{Codec, FlushError, Headers, Obstacle, Pipe, SendTimeoutError, Sender, Ticket, limits};
 use rustix::event::PollFlags;
 
 use super::child::{Command, Ended, Run};
@@ -313,13 +313,21 @@ impl Outlet<'_> {
 
     /// It may stay in the buffer.
     fn feed_with(&mut self, payload: &[u8], headers: &Headers, codec: Option<Codec>) -> Result<bool, Over> {
+        let mut unread = 0;
         loop {
             let outgoing = self.sender.outgoing();
             let outgoing = if let Some(codec) = codec { outgoing.codec(codec) } else { outgoing };
             let outgoing = if headers.is_empty() { outgoing } else { outgoing.headers(headers) };
             match outgoing.feed_bytes(payload, Some(self.look_at)) {
                 Ok(()) => return Ok(true),
-                Err(SendTimeoutError::Timeout(())) => self.look()?,
+                Err(SendTimeoutError::Timeout(())) => {
+                    self.look()?;
+                    if matches!(self.sender.obstacle(), Some(Obstacle::Unread { .. })) {
+                        // A part of it was in the socket, perhaps, and it begins anew: with more time, or it would for ever.
+                        unread += 1;
+                        self.look_at += (LOOK_EVERY * unread).min(LOOK_EVERY_MAX);
+                    }
+                }
                 Err(error @ SendTimeoutError::Disconnected(())) => {
                     let why = self.sender.obstacle().map_or_else(|| error.to_string(), |why| why.to_string());
                     return Err(Over::Because(why));
@@ -374,3 +382,6 @@ const PATIENCE: Duration = Duration::from_millis(500);
 
 /// How soon a gateway that waits for room sees that it is to end, or that its command has ended.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// The same, where a message does not come into the socket in less.
+const LOOK_EVERY_MAX: Duration = Duration::from_secs(2);

@@ -3,6 +3,8 @@
 
 use bus_core::wire::{KnownSender, ReceiverHello, Resume, Role, SenderHello};
 
+use bus_daemon::broker::Announced;
+
 use crate::bench::{
     Bench, Heard, Outgoing, PID, Receiver, Sender, known, receiver_hello, returning, rules, sender_hello,
 };
@@ -33,6 +35,52 @@ fn back_and_gone(bench: &Bench, act: impl FnOnce(&Sender)) -> KnownSender {
     act(&resumed);
     resumed.goodbye();
     known(sender.id(), 1)
+}
+
+/// A call that has no more time for a long message hangs up in the middle of it, and comes back at once: meanwhile the
+/// receiver was told that all had left.
+#[test]
+fn a_sender_that_hangs_up_in_the_middle_of_a_message_counts_as_present_until_it_is_back() {
+    const LARGE: usize = 20_000;
+    let bench = Bench::new();
+    let sender = bench.sender("jobs");
+    let hello = ReceiverHello { until_disconnected: true, ..receiver_hello("jobs") };
+    let receiver = bench.receiver_hello(hello);
+    assert_eq!(sender.announce(1, LARGE), Announced::Keep);
+    sender.peer.cut();
+    assert!(!has_ended(&receiver));
+    let back = bench.resume("jobs", &sender, 1);
+    back.send_with(message(1));
+    assert_eq!(receiver.values(), [1]);
+    receiver.ack(1);
+    assert!(!has_ended(&receiver));
+    back.goodbye();
+    assert!(has_ended(&receiver));
+}
+
+#[test]
+fn a_sender_that_died_in_the_middle_of_a_message_is_not_awaited() {
+    const LARGE: usize = 20_000;
+    for process_is_gone in [true, false] {
+        let bench = Bench::new();
+        let sender = bench.sender("jobs");
+        let hello = ReceiverHello { until_disconnected: true, ..receiver_hello("jobs") };
+        let receiver = bench.receiver_hello(hello);
+        assert_eq!(sender.announce(1, LARGE), Announced::Keep);
+        sender.peer.cut();
+        match process_is_gone {
+            true => {
+                bench.end_process(PID);
+                bench.wait_ms(0);
+            }
+            false => {
+                bench.wait_ms(1_999);
+                assert!(!has_ended(&receiver));
+                bench.wait_ms(1);
+            }
+        }
+        assert!(has_ended(&receiver), "{process_is_gone}");
+    }
 }
 
 /// It was awaited for ten seconds, because its receiver had named it.
