@@ -351,7 +351,9 @@ pub struct ChannelInfo {
     pub sender_count: u32,
     /// Senders of an earlier daemon that may still bring messages: a receiver named them and they are not back, or
     /// they are back and have not sent again all that they hold. At least 1 for the first moments of a daemon that
-    /// follows one that died, because nobody may have named a sender yet. None is counted for longer than 10 s.
+    /// follows one that died, because nobody may have named a sender yet. None is counted for longer than 10 s. And
+    /// senders that have hung up in the middle of a long message, as a call does whose time is over, and connect again:
+    /// for 2 s at most.
     pub awaited: u32,
     /// What passes through it; `None` until it has been looked at twice.
     pub rates: Option<Rates>,

@@ -39,7 +39,8 @@ fn a_stopped_receiver_is_replaced_beside_a_stopped_sender() {
     watch("stopped", || replace(Beside::Stopped), || ());
 }
 
-/// It came back, and stood in line.
+/// It came back, and stood in line; now and then still, where it found what its sender had written over before it found its
+/// daemon gone.
 #[test]
 fn a_receiver_that_was_stopped_while_the_daemon_was_restarted_is_replaced() {
     let body = || {

@@ -305,7 +305,7 @@ impl<T: Send + 'static> Receiver<T> {
     }
 
     /// Whether nothing is left to receive: this receiver holds the channel, no message is queued or in delivery, in
-    /// a lane or in the daemon, and no sender of an earlier daemon is to bring any. A sender that is connected may
+    /// a lane or in the daemon, and no sender is awaited ([`ChannelInfo::awaited`]). A sender that is connected may
     /// send more at any time. Asks the daemon; with a daemon that has not heard of this receiver yet, the answer
     /// is no.
     ///

@@ -35,7 +35,9 @@ pub(super) const FOR_GOOD: u64 = 0;
 pub(super) struct Busy {
     since_ms: u64,
     messages: u64,
-    /// Of long messages. The longest take longer, each.
+    /// Of long messages, as far as they are counted.
+    bytes: u64,
+    /// The longest take longer, each.
     long: Load,
     /// It was so when its last message came.
     is_flow: bool,
@@ -57,9 +59,9 @@ impl Busy {
 
     fn add(&mut self, messages: u64, long_bytes: u64, now_ms: u64) {
         if now_ms.saturating_sub(self.since_ms) > BUSY_MS {
-            (self.since_ms, self.messages) = (now_ms, 0);
+            (self.since_ms, self.messages, self.bytes) = (now_ms, 0, 0);
         }
-        self.messages += messages;
+        (self.messages, self.bytes) = (self.messages + messages, self.bytes + long_bytes);
         if long_bytes > 0 {
             if now_ms.saturating_sub(self.long.since_ms) > LONG_BUSY_MS {
                 self.long = Load { since_ms: now_ms, ..Load::default() };
@@ -69,8 +71,9 @@ impl Busy {
         }
         let strides = now_ms.saturating_sub(self.long.since_ms).div_ceil(BUSY_MS).max(1);
         // However long it is: one message alone is none.
-        let of_long = self.long.messages > 1 && self.long.bytes >= BUSY_BYTES * strides;
-        self.is_flow = self.messages >= BUSY_MESSAGES || of_long;
+        let of_long = self.messages > 1 && self.bytes >= BUSY_BYTES;
+        let of_longest = self.long.messages > 1 && self.long.bytes >= BUSY_BYTES * strides;
+        self.is_flow = self.messages >= BUSY_MESSAGES || of_long || of_longest;
     }
 }
 

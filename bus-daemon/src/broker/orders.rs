@@ -115,7 +115,7 @@ impl Broker {
         info
     }
 
-    /// How many senders of an earlier daemon may still bring messages.
+    /// How many senders that are not here may still bring messages.
     fn awaited(&self, channel: &Channel) -> u32 {
         let back = channel.accounts.iter().filter(|(_, account)| account.still_brings(self.now_ms)).count();
         // Receivers know the senders of what has come to them, and no others. Those have tried to come back by the

@@ -40,6 +40,8 @@ struct Outlet<'a> {
     command: Option<Command<'a>>,
     /// When to look again whether to stop, while there is no room.
     look_at: Instant,
+    /// How long a long message is left to come into the socket: what the last ones took.
+    long_takes: Duration,
     /// When what is left is given up, once the order to stop was seen.
     give_up_at: Option<Instant>,
 }
@@ -79,7 +81,8 @@ pub(super) fn serve(links: &Links, link: &Link) -> Result<Over, NotUp> {
 impl<'a> Source<'a> {
     fn open(link: &'a Link, sender: Sender<Vec<u8>>, limit: u32, input: File, command: Option<Command<'a>>) -> Self {
         let reader = FrameReader::new(input, &link.spec.framing, limit as usize);
-        let outlet = Outlet { link, sender, command, look_at: Instant::now(), give_up_at: None };
+        let outlet =
+            Outlet { link, sender, command, look_at: Instant::now(), long_takes: LOOK_EVERY, give_up_at: None };
         Self { reader, outlet, on_its_way: None, since_bytes: 0, unsent: 0, rest_bytes: None }
     }
 
@@ -313,7 +316,9 @@ impl Outlet<'_> {
 
     /// It may stay in the buffer.
     fn feed_with(&mut self, payload: &[u8], headers: &Headers, codec: Option<Codec>) -> Result<bool, Over> {
-        let mut unread = 0;
+        if payload.len() > LONG_BYTES {
+            self.look_later();
+        }
         loop {
             let outgoing = self.sender.outgoing();
             let outgoing = if let Some(codec) = codec { outgoing.codec(codec) } else { outgoing };
@@ -324,8 +329,8 @@ impl Outlet<'_> {
                     self.look()?;
                     if matches!(self.sender.obstacle(), Some(Obstacle::Unread { .. })) {
                         // A part of it was in the socket, perhaps, and it begins anew: with more time, or it would for ever.
-                        unread += 1;
-                        self.look_at += (LOOK_EVERY * unread).min(LOOK_EVERY_MAX);
+                        self.long_takes = (self.long_takes * 2).min(LONG_TAKES_MAX);
+                        self.look_later();
                     }
                 }
                 Err(error @ SendTimeoutError::Disconnected(())) => {
@@ -364,6 +369,13 @@ impl Outlet<'_> {
         Ok(())
     }
 
+    /// A long message has the time that it takes before there is another look.
+    fn look_later(&mut self) {
+        if self.give_up_at.is_none() {
+            self.look_at = self.look_at.max(Instant::now() + self.long_takes);
+        }
+    }
+
     /// How far the command has come, if it is one.
     fn look_at_command(&mut self) -> Option<Run> {
         self.command.as_mut().map(Command::look)
@@ -383,5 +395,8 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// How soon a gateway that waits for room sees that it is to end, or that its command has ended.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// The same, where a message does not come into the socket in less.
-const LOOK_EVERY_MAX: Duration = Duration::from_secs(2);
+/// From which length on a message may be in the socket in part, in bytes.
+const LONG_BYTES: usize = 32 * 1024;
+
+/// How long a message may take at most to come into the socket, before it begins anew.
+const LONG_TAKES_MAX: Duration = Duration::from_secs(2);

@@ -249,7 +249,7 @@ impl StreamReceiver {
         drop(state);
         let until = Instant::now() + DAEMON_LOOK;
         bell.wait(wait.deadline().map_or(until, |deadline| deadline.min(until)));
-        // Where that is too late its lanes are on their way to the next daemon, and what is left of the wait with them.
+        // Where that is too late the next call ends the wait in those lanes that it still has.
         let mut state = self.lock_within(wait)?;
         state.lanes.end_wait(true);
         if is_late(wait) && !state.has_news() { Err(NoMessage::Timeout) } else { Ok(state) }

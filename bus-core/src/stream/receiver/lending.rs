@@ -428,6 +428,9 @@ impl StreamReceiver {
     fn give_up_lane(&self, state: &mut State, id: LaneId, broken: Broken) {
         let Some(lane) = state.lanes.remove(id) else { return };
         state.receiving.note(lane.origin(), lane.last_sequence());
+        // Or this receiver was stopped, and its sender has turned to another since and written over what was here: that
+        // it had the lane is what the next daemon knows by that its place is another's.
+        state.lost_lanes = true;
         let fault = Some(format!("{broken} (pid {})", lane.origin().pid));
         let done = LaneDone { lane: id, messages: lane.messages(), fault };
         if !lane.is_orphaned() {

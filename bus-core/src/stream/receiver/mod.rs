@@ -218,7 +218,11 @@ impl StreamReceiver {
 
     /// Takes a new connection into use, if there is one.
     fn adopt(&self, state: &mut State) -> bool {
-        let Some(Session { connection, inbox, welcome }) = lock(&self.arrived).take() else { return false };
+        self.adopt_within(state, Wait::Forever)
+    }
+
+    fn adopt_session(&self, state: &mut State, session: Session) -> bool {
+        let Session { connection, inbox, welcome } = session;
         // What was left for this connection is too old for the next.
         *lock(&self.left) = Left::Nothing;
         if matches!(*lock(&self.link), Link::Over) {
@@ -239,14 +243,10 @@ impl StreamReceiver {
 
     /// The same in a call, which leaves it to the keeper where it may take longer than the call may.
     fn adopt_within(&self, state: &mut State, wait: Wait) -> bool {
-        if wait != Wait::Forever && state.lanes.are_any_held() {
-            let of_another = |session: &Session| session.welcome.daemon != state.daemon;
-            if lock(&self.arrived).as_ref().is_some_and(of_another) {
-                keeper::wake();
-                return false;
-            }
-        }
-        self.adopt(state)
+        let may_bring = wait == Wait::Forever || !state.lanes.are_any_held();
+        let daemon = state.daemon;
+        let session = lock(&self.arrived).take_if(|session| may_bring || session.welcome.daemon == daemon);
+        session.is_some_and(|session| self.adopt_session(state, session))
     }
 
     /// Locks the state, for a call that may be let in too late: whoever has it may bring lanes to a daemon that does not
@@ -263,13 +263,15 @@ impl StreamReceiver {
 
     #[cold]
     fn lock_in_time(&self, wait: Wait) -> Result<BiasedGuard<'_, State>, NoMessage> {
-        let mut pause = Duration::from_micros(10);
+        let (begun, mut pause) = (Instant::now(), Duration::from_micros(10));
         loop {
             match wait {
                 // Nothing is handed out meanwhile.
                 Wait::Never if self.bringing.load(Ordering::Relaxed) => return Err(NoMessage::Away),
                 // By another thread, which waits for what comes, or whose user has what is lent.
-                Wait::Never if self.deferral.is_asleep() => return Err(NoMessage::Empty),
+                Wait::Never if self.deferral.is_asleep() || begun.elapsed() > LOCK_PATIENCE => {
+                    return Err(NoMessage::Empty);
+                }
                 Wait::Until(deadline) if Instant::now() >= deadline => return Err(NoMessage::Timeout),
                 Wait::Never | Wait::Until(_) | Wait::Forever => std::thread::sleep(pause),
             }
@@ -422,9 +424,11 @@ impl StreamReceiver {
     /// The peers of the channel; with `from`, once they differ from it. Messages that arrive
     /// meanwhile stay in the inbox.
     pub(crate) fn peers(&self, from: Option<Peers>, deadline: Option<Instant>) -> Result<Peers, PeersError> {
-        let mut state = self.state.lock();
+        let wait = deadline.map_or(Wait::Forever, Wait::Until);
+        let lock = || self.lock_within(wait).map_err(|_| PeersError::Timeout);
+        let mut state = lock()?;
         loop {
-            if state.connection.is_none() && self.adopt(&mut state) {
+            if state.connection.is_none() && self.adopt_within(&mut state, wait) {
                 keeper::wake();
             }
             if let Some(connection) = state.connection.clone() {
@@ -448,7 +452,7 @@ impl StreamReceiver {
                 return Err(PeersError::Timeout);
             }
             state = match state.connection.clone() {
-                None => match self.wait_for_change(state, deadline.map_or(Wait::Forever, Wait::Until)) {
+                None => match self.wait_for_change(state, wait) {
                     Ok(state) => state,
                     Err(_) => return Err(PeersError::Timeout),
                 },
@@ -458,7 +462,7 @@ impl StreamReceiver {
                     drop(state);
                     // A failure shows in the next reading.
                     let _ = connection.wait(if writes { Interest::Either } else { Interest::Readable }, deadline);
-                    self.state.lock()
+                    lock()?
                 }
             };
         }
@@ -499,6 +503,10 @@ impl Drop for StreamReceiver {
         self.say_farewell(&mut self.state.lock());
     }
 }
+
+/// How long a try waits for whoever has the state locked, and is neither asleep nor brings lanes: far longer than anything
+/// else takes.
+const LOCK_PATIENCE: Duration = Duration::from_millis(100);
 
 /// Milliseconds by a clock that ticks with the kernel and costs a quarter of the precise one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

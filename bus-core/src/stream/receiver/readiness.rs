@@ -162,23 +162,22 @@ impl StreamReceiver {
     /// Whoever polled has called: it does not wait in its lanes any more.
     fn end_wait_in_lanes(&self, readiness: &Readiness, wait: Wait) -> Result<(), NoMessage> {
         if lock(&readiness.watched).waits_in_lanes {
-            self.lock_within(wait)?.lanes.end_wait(true);
+            let mut state = self.lock_within(wait)?;
+            state.lanes.end_wait(true);
+            // While it is locked: who looks after it may begin another wait.
             lock(&readiness.watched).waits_in_lanes = false;
         }
         Ok(())
     }
 
-    /// Shows whether something is here. Whoever brings its lanes meanwhile does so once that is done.
+    /// Shows whether something is here. Whoever has it locked for longer does so once that is over.
     pub(crate) fn show(&self) {
         if self.readiness.get().is_none() {
             return;
         }
-        let mut state = match self.lock_within(Wait::Never) {
-            Ok(state) => state,
-            Err(NoMessage::Away) => return,
-            Err(_) => self.state.lock(),
-        };
-        self.show_state(&mut state);
+        if let Ok(mut state) = self.lock_within(Wait::Never) {
+            self.show_state(&mut state);
+        }
     }
 
     /// Shows what the endpoint has, unless something is lent: there is nothing more until that is settled.
