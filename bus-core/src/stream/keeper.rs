@@ -13,7 +13,6 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 
 use super::session::{Backoff, lock};
 use crate::address::Address;
-use crate::lane::biased;
 use crate::lane::forked::Origin;
 use crate::transport::{Connection, timespec};
 
@@ -139,7 +138,6 @@ pub(super) fn wake() {
 }
 
 fn run(keeper: &'static Keeper) {
-    biased::prepare();
     loop {
         let (watched, pause) = keeper.look_after();
         keeper.wait_for_hang_up(&watched, pause);
