@@ -33,11 +33,8 @@ pub(super) const FOR_GOOD: u64 = 0;
 /// How busy a sender is that wishes a lane when it is.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Busy {
-    since_ms: u64,
-    messages: u64,
-    /// Of long messages, as far as they are counted.
-    bytes: u64,
-    /// The longest take longer, each.
+    short: Load,
+    /// Of long messages alone: the longest take longer, each.
     long: Load,
     /// It was so when its last message came.
     is_flow: bool,
@@ -52,28 +49,34 @@ struct Load {
     bytes: u64,
 }
 
+impl Load {
+    /// Begins anew where it is older than `within_ms`.
+    fn add(&mut self, messages: u64, bytes: u64, now_ms: u64, within_ms: u64) {
+        if now_ms.saturating_sub(self.since_ms) > within_ms {
+            *self = Self { since_ms: now_ms, ..Self::default() };
+        }
+        (self.messages, self.bytes) = (self.messages + messages, self.bytes + bytes);
+    }
+
+    /// However long it is: one message alone is none.
+    fn has(&self, bytes: u64) -> bool {
+        self.messages > 1 && self.bytes >= bytes
+    }
+}
+
 impl Busy {
     pub(super) fn wishing(asked: bool) -> Self {
         Self { asked, ..Self::default() }
     }
 
     fn add(&mut self, messages: u64, long_bytes: u64, now_ms: u64) {
-        if now_ms.saturating_sub(self.since_ms) > BUSY_MS {
-            (self.since_ms, self.messages, self.bytes) = (now_ms, 0, 0);
-        }
-        (self.messages, self.bytes) = (self.messages + messages, self.bytes + long_bytes);
+        self.short.add(messages, long_bytes, now_ms, BUSY_MS);
+        self.is_flow = self.short.messages >= BUSY_MESSAGES || self.short.has(BUSY_BYTES);
         if long_bytes > 0 {
-            if now_ms.saturating_sub(self.long.since_ms) > LONG_BUSY_MS {
-                self.long = Load { since_ms: now_ms, ..Load::default() };
-            }
-            self.long.messages += messages;
-            self.long.bytes += long_bytes;
+            self.long.add(messages, long_bytes, now_ms, LONG_BUSY_MS);
+            let strides = now_ms.saturating_sub(self.long.since_ms).div_ceil(BUSY_MS);
+            self.is_flow |= self.long.has(BUSY_BYTES * strides.max(1));
         }
-        let strides = now_ms.saturating_sub(self.long.since_ms).div_ceil(BUSY_MS).max(1);
-        // However long it is: one message alone is none.
-        let of_long = self.messages > 1 && self.bytes >= BUSY_BYTES;
-        let of_longest = self.long.messages > 1 && self.long.bytes >= BUSY_BYTES * strides;
-        self.is_flow = self.messages >= BUSY_MESSAGES || of_long || of_longest;
     }
 }
 

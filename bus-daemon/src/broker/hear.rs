@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bus_core::wire::{FrameHeader, Kind, LaneNamed, Progress, Request, Want, read_control};
 
-use super::leave::Left;
+use super::leave::Parting;
 use super::log::Content;
 use super::peer::{PeerId, PeerRole};
 use super::{Broker, Fault, Handled, Note, millis};
@@ -71,7 +71,7 @@ impl Broker {
                 }),
             (PeerRole::Sender { channel, account, .. }, Kind::Goodbye) => {
                 self.note(Note::Left(self.who(id)));
-                self.sender_leaves(id, channel, account, Left::ForGood);
+                self.sender_leaves(id, channel, account, Parting::ForGood);
                 Ok(())
             }
             (PeerRole::Sender { channel, .. } | PeerRole::Receiver { channel, .. }, Kind::Watch) => {

@@ -13,9 +13,9 @@ use super::{Action, Broker};
 /// How long a receiver that was told to leave may take to say how far it is, in milliseconds.
 pub(super) const LEAVE_PATIENCE_MS: u64 = 250;
 
-/// How a sender has left.
+/// How a sender leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Left {
+pub(super) enum Parting {
     /// With a goodbye: it does not come back.
     ForGood,
     /// It has hung up.
@@ -56,7 +56,7 @@ impl Departures {
 
 impl Broker {
     /// A sender goes. After a goodbye it does not come back; else it is remembered for a while.
-    pub(super) fn sender_leaves(&mut self, id: PeerId, channel_id: ChannelId, account_id: AccountId, left: Left) {
+    pub(super) fn sender_leaves(&mut self, id: PeerId, channel_id: ChannelId, account_id: AccountId, parting: Parting) {
         let now_ms = self.now_ms;
         self.due(now_ms + HOUSEKEEPING_MS);
         self.detach_sender(id, channel_id, account_id);
@@ -65,12 +65,12 @@ impl Broker {
         }
         let sender = self.channel(channel_id).account(account_id).sender;
         self.departures.note(sender, self.rules.departed_senders_max);
-        let departed_at_ms = if left == Left::ForGood { FOR_GOOD } else { now_ms.max(FOR_GOOD + 1) };
+        let departed_at_ms = if parting == Parting::ForGood { FOR_GOOD } else { now_ms.max(FOR_GOOD + 1) };
         if self.channel(channel_id).account(account_id).former_peers == 0 {
             self.sender_leaves_lane(channel_id, account_id);
         }
         self.channel_mut(channel_id).depart(account_id, departed_at_ms);
-        if left == Left::InAMessage {
+        if parting == Parting::InAMessage {
             self.await_sender(id, channel_id, sender);
         }
         self.prune_accounts(channel_id);

@@ -57,7 +57,7 @@ pub use self::users::MESSAGE_COST_BYTES;
 use self::account::AccountId;
 use self::channel::{Channel, ChannelId};
 use self::lanes::Ticket;
-use self::leave::{Departures, Left};
+use self::leave::{Departures, Parting};
 use self::peer::{Peer, PeerRole};
 use self::records::Records;
 use self::users::User;
@@ -294,9 +294,12 @@ impl Broker {
         self.now_ms = millis(now);
         let Some(peer) = self.peer(id) else { return };
         let (role, uid) = (peer.role, peer.credentials.uid);
-        let left = if self.end_reading(id).is_some() { Left::InAMessage } else { Left::HungUp };
+        // One that was sent away for its fault does not come back at once.
+        let may_be_back = !peer.closing;
+        let was_in_a_message = self.end_reading(id).is_some();
+        let parting = if was_in_a_message && may_be_back { Parting::InAMessage } else { Parting::HungUp };
         match role {
-            PeerRole::Sender { channel, account, .. } => self.sender_leaves(id, channel, account, left),
+            PeerRole::Sender { channel, account, .. } => self.sender_leaves(id, channel, account, parting),
             PeerRole::FormerSender { channel, account } => self.former_sender_leaves(id, channel, account),
             PeerRole::Receiver { channel, .. } => self.receiver_leaves(id, channel, true),
             PeerRole::Bringing => {

@@ -37,17 +37,21 @@ fn back_and_gone(bench: &Bench, act: impl FnOnce(&Sender)) -> KnownSender {
     known(sender.id(), 1)
 }
 
+/// A sender that has hung up in the middle of a large message, and a receiver that ends when nobody is left.
+fn hung_up_in_a_message(bench: &Bench) -> (Sender, Receiver) {
+    let sender = bench.sender("jobs");
+    let receiver = bench.receiver_hello(ReceiverHello { until_disconnected: true, ..receiver_hello("jobs") });
+    assert_eq!(sender.announce(1, 20_000), Announced::Keep);
+    sender.peer.cut();
+    (sender, receiver)
+}
+
 /// A call that has no more time for a long message hangs up in the middle of it, and comes back at once: meanwhile the
 /// receiver was told that all had left.
 #[test]
 fn a_sender_that_hangs_up_in_the_middle_of_a_message_counts_as_present_until_it_is_back() {
-    const LARGE: usize = 20_000;
     let bench = Bench::new();
-    let sender = bench.sender("jobs");
-    let hello = ReceiverHello { until_disconnected: true, ..receiver_hello("jobs") };
-    let receiver = bench.receiver_hello(hello);
-    assert_eq!(sender.announce(1, LARGE), Announced::Keep);
-    sender.peer.cut();
+    let (sender, receiver) = hung_up_in_a_message(&bench);
     assert!(!has_ended(&receiver));
     let back = bench.resume("jobs", &sender, 1);
     back.send_with(message(1));
@@ -60,14 +64,9 @@ fn a_sender_that_hangs_up_in_the_middle_of_a_message_counts_as_present_until_it_
 
 #[test]
 fn a_sender_that_died_in_the_middle_of_a_message_is_not_awaited() {
-    const LARGE: usize = 20_000;
     for process_is_gone in [true, false] {
         let bench = Bench::new();
-        let sender = bench.sender("jobs");
-        let hello = ReceiverHello { until_disconnected: true, ..receiver_hello("jobs") };
-        let receiver = bench.receiver_hello(hello);
-        assert_eq!(sender.announce(1, LARGE), Announced::Keep);
-        sender.peer.cut();
+        let (_, receiver) = hung_up_in_a_message(&bench);
         match process_is_gone {
             true => {
                 bench.end_process(PID);
