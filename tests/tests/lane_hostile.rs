@@ -247,19 +247,25 @@ struct Page {
 }
 
 impl Page {
-    /// Where this process may write to memory files of a name.
-    fn all(name: &str) -> BTreeSet<u64> {
+    /// Memory files of a name to which this process may write, by their number, and where. A new one may lie where another
+    /// was a moment before: a thread that works for an end lets its memory go after its user has.
+    fn all(name: &str) -> BTreeSet<(u64, u64)> {
         let maps = fs::read_to_string("/proc/self/maps").unwrap();
         let ours = maps.lines().filter(|map| map.contains("rw-s") && map.contains(&format!("memfd:{name}")));
-        ours.map(|map| u64::from_str_radix(map.split('-').next().unwrap(), 16).unwrap()).collect()
+        ours.map(|map| {
+            let (address, rest) = map.split_once('-').unwrap();
+            let inode = rest.split_whitespace().nth(4).unwrap();
+            (inode.parse().unwrap(), u64::from_str_radix(address, 16).unwrap())
+        })
+        .collect()
     }
 
-    fn new_since(name: &str, before: &BTreeSet<u64>) -> Self {
+    fn new_since(name: &str, before: &BTreeSet<(u64, u64)>) -> Self {
         let all = Self::all(name);
-        let new: Vec<&u64> = all.difference(before).collect();
+        let new: Vec<&(u64, u64)> = all.difference(before).collect();
         let memory = File::options().read(true).write(true).open("/proc/self/mem").unwrap();
         assert_eq!(new.len(), 1, "one lane was made");
-        Self { memory, address: *new[0] }
+        Self { memory, address: new[0].1 }
     }
 
     fn load(&self, word: usize) -> u64 {
