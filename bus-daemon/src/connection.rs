@@ -119,6 +119,9 @@ pub(crate) trait Sink {
     /// Takes one frame.
     fn frame<'a>(&mut self, header: &FrameHeader, content: Content<'a>) -> Handled<'a>;
 
+    /// So much was read from the socket.
+    fn brought(&mut self, bytes: usize);
+
     /// Nothing more can be read.
     fn malformed(&mut self, error: FrameError);
 }
@@ -225,6 +228,7 @@ impl Connection {
                 return Read::Closed;
             }
             read_bytes += bytes;
+            sink.brought(bytes);
             if let Some(outcome) = outcome {
                 return outcome;
             }

@@ -52,6 +52,7 @@ pub use self::log::{Content, LARGE_BYTES, PREFIX_BYTES};
 pub use self::notes::{Ending, InFlight, Note, Who};
 pub use self::peer::PeerId;
 pub use self::rules::Rules;
+pub use self::run::Run;
 pub use self::users::MESSAGE_COST_BYTES;
 
 use self::account::AccountId;

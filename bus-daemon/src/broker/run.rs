@@ -12,26 +12,39 @@ use super::peer::{Charge, Peer, PeerId, PeerRole};
 use super::users::cost;
 use super::{Broker, millis};
 
+/// What was taken in at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Run {
+    /// How long that was, headers included.
+    pub bytes: usize,
+    /// How many messages it were.
+    pub messages: u64,
+    /// Their sender wants to be told.
+    pub asked: bool,
+}
+
 impl Broker {
     /// Takes in those messages at the start of `bytes` that follow in sequence, keep every limit and
-    /// have room, or a turn where others wait for that. Returns how many bytes they are. What comes next is handed
-    /// in by [`Self::frame`], which decides.
-    pub fn run(&mut self, now: Duration, id: PeerId, bytes: &[u8]) -> usize {
+    /// have room, or a turn where others wait for that. What comes next is handed in by [`Self::frame`], which
+    /// decides.
+    pub fn run(&mut self, now: Duration, id: PeerId, bytes: &[u8]) -> Run {
         let Some(peer) = self.peers.get(id.slot as usize).filter(|peer| peer.generation == id.generation) else {
-            return 0;
+            return Run::default();
         };
-        let PeerRole::Sender { channel: channel_id, account: account_id, .. } = peer.role else { return 0 };
+        let PeerRole::Sender { channel: channel_id, account: account_id, .. } = peer.role else {
+            return Run::default();
+        };
         let channel = &mut self.channels[channel_id.0 as usize];
-        let Some(user) = self.users.get_mut(&channel.uid) else { return 0 };
+        let Some(user) = self.users.get_mut(&channel.uid) else { return Run::default() };
         // While others wait, no more than its turn.
         let turn_messages = if channel.has_line() { peer.turn_messages.into() } else { u64::MAX };
         if self.shutting_down || !sends_freely(peer) || turn_messages == 0 {
-            return 0;
+            return Run::default();
         }
         let (window, before, held) = (channel.bounds.window(), channel.cost(), channel.held());
         let account = &mut channel.accounts[account_id.0 as usize];
         if account.peer != Some(id) || account.granted.is_some() {
-            return 0;
+            return Run::default();
         }
         let now_ms = millis(now);
         // Encoded once: a processor that reads at once, and in other pieces, what it has just written waits until
@@ -58,6 +71,7 @@ impl Broker {
             taken += header.frame_bytes();
             messages += 1;
         }
+        let asked = account.confirm > 0;
         if messages > 0 {
             self.now_ms = now_ms;
             if account.becomes_busy(messages, 0, now_ms) {
@@ -76,7 +90,7 @@ impl Broker {
                 self.write(receiver);
             }
         }
-        taken
+        Run { bytes: taken, messages, asked }
     }
 }
 

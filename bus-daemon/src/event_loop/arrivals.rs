@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use rustix::time::Timespec;
 
+use super::pace::Pace;
 use super::telling::tells_frames;
 use super::traffic::Readiness;
 use super::{EventLoop, FIRST_CONNECTION, Outside, Slot};
@@ -110,6 +111,7 @@ impl<O: Outside> EventLoop<O> {
             watched_for_room: false,
             number,
             closing: None,
+            pace: Pace::default(),
             frames_out: tells_frames().then(Box::default),
         });
         if self.keys.len() <= peer.place() {

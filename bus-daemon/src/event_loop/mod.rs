@@ -8,6 +8,7 @@
 mod arrivals;
 mod lanes;
 mod links;
+mod pace;
 mod telling;
 #[cfg(test)]
 mod tests;
@@ -25,6 +26,7 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 use slab::Slab;
 
+use self::pace::{Pace, Paced};
 use self::telling::FramesOut;
 use self::traffic::Readiness;
 use crate::broker::{Broker, PeerId};
@@ -82,6 +84,8 @@ pub(crate) struct EventLoop<O> {
     unread: VecDeque<usize>,
     /// Senders that are not read until their receiver has caught up, or not for long.
     held_back: Vec<HeldBack>,
+    /// Connections that are read by the clock.
+    paced: Paced,
     options: LoopOptions,
     started: Instant,
     busy_until: Instant,
@@ -135,6 +139,7 @@ struct Slot {
     held_back: bool,
     /// The kernel is asked to tell when its socket takes more.
     watched_for_room: bool,
+    pace: Pace,
     /// Its number, when it is by memory.
     number: Option<u64>,
     /// Closed as soon as what is to be said has been written.
@@ -160,6 +165,8 @@ impl<O: Outside> EventLoop<O> {
         reserve.fill();
         let sealer = Sealer::new()?;
         registry.register(&mut SourceFd(&sealer.as_fd().as_raw_fd()), SEALER, Interest::READABLE)?;
+        let paced = Paced::new()?;
+        registry.register(&mut SourceFd(&paced.as_fd().as_raw_fd()), PACE, Interest::READABLE)?;
         let memory = MemoryHub::new(Waker::new(registry, MEMORY)?);
         let lanes = LaneStore::default();
         broker.set_lane_books(Box::new(lanes.books()));
@@ -172,6 +179,7 @@ impl<O: Outside> EventLoop<O> {
             connections: Slab::new(),
             unread: VecDeque::new(),
             held_back: Vec::new(),
+            paced,
             options,
             started: now,
             busy_until: now,
@@ -206,36 +214,46 @@ impl<O: Outside> EventLoop<O> {
         let mut events = Events::with_capacity(1024);
         let mut now = Instant::now();
         loop {
-            self.wait(&mut events, now)?;
-            let worked = !events.is_empty() || !self.unread.is_empty();
-            for event in &events {
-                match event.token() {
-                    LISTENER => self.accept(),
-                    MEMORY => self.look_into_memory(),
-                    LINKS => self.look_at_links(),
-                    SEALER => self.look_at_sealed(),
-                    OUTSIDE => {
-                        if self.outside.wants_end() {
-                            self.begin_end();
-                        }
-                    }
-                    Token(token) => self.ready(token - FIRST_CONNECTION, Readiness::of(event)),
-                }
-            }
-            self.read_unread();
-            self.carry_out();
-            self.read_held_back();
-            self.refill_reserve();
-            // Once for all that follows: reading the clock costs as much as taking in a message.
-            now = Instant::now();
-            self.tick(now);
-            if worked {
-                self.busy_until = now + self.options.poll;
-            }
+            now = self.turn(&mut events, now)?;
             if self.is_over(now) {
                 return self.end();
             }
         }
+    }
+
+    /// Waits for events, and does what they ask for. Takes the time of the end of the turn before, and returns its own.
+    fn turn(&mut self, events: &mut Events, now: Instant) -> io::Result<Instant> {
+        self.wait(events, now)?;
+        // Who comes may have left before, by a connection that is read by the clock.
+        let comes = events.iter().any(|event| event.token() == LISTENER);
+        let paced = self.read_paced(comes);
+        let worked = paced || !events.is_empty() || !self.unread.is_empty();
+        for event in events.iter() {
+            match event.token() {
+                LISTENER => self.accept(),
+                MEMORY => self.look_into_memory(),
+                LINKS => self.look_at_links(),
+                SEALER => self.look_at_sealed(),
+                PACE => {}
+                OUTSIDE => {
+                    if self.outside.wants_end() {
+                        self.begin_end();
+                    }
+                }
+                Token(token) => self.ready(token - FIRST_CONNECTION, Readiness::of(event)),
+            }
+        }
+        self.read_unread();
+        self.carry_out();
+        self.read_held_back();
+        self.refill_reserve();
+        // Once for all that follows: reading the clock costs as much as taking in a message.
+        let now = Instant::now();
+        self.tick(now);
+        if worked {
+            self.busy_until = now + self.options.poll;
+        }
+        Ok(now)
     }
 
     /// Waits for events: not at all while there is more to read, by polling shortly after traffic,
@@ -243,6 +261,9 @@ impl<O: Outside> EventLoop<O> {
     fn wait(&mut self, events: &mut Events, mut now: Instant) -> io::Result<()> {
         if !self.unread.is_empty() {
             return self.poll_once(events, Some(Duration::ZERO));
+        }
+        if self.paced.set_timer(now)? {
+            return self.poll_once(events, None);
         }
         let mut looks = 0_u32;
         while now < self.busy_until {
@@ -363,7 +384,8 @@ const OUTSIDE: Token = Token(1);
 const MEMORY: Token = Token(2);
 const LINKS: Token = Token(3);
 const SEALER: Token = Token(4);
-const FIRST_CONNECTION: usize = 5;
+const PACE: Token = Token(5);
+const FIRST_CONNECTION: usize = 6;
 
 /// How often to look while polling before others are let onto the processor: that costs as much as a look, and whoever
 /// was woken has mostly taken the processor by itself.

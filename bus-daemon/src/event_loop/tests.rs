@@ -27,8 +27,9 @@ impl Outside for Silence {
         false
     }
 
+    /// So that a test which waits in vain fails.
     fn alive_interval(&self) -> Option<Duration> {
-        None
+        Some(Duration::from_secs(1))
     }
 
     fn alive(&self) {}
@@ -146,6 +147,73 @@ fn nothing_is_made_for_a_receiver_that_was_closed_after_it_had_asked() {
     event_loop.do_lane(LaneAction::HandOver(fetch_id, lane, LanePart::ForReceiver(receiver_id)));
     assert!(event_loop.connections[fetch_key].closing.is_some());
     assert!(!event_loop.lanes.has_receiver(receiver_id));
+}
+
+/// Turns until a thread has done its work beside the loop. Returns what the thread does.
+fn serve<T: Send + 'static>(
+    event_loop: &mut EventLoop<Silence>,
+    work: impl FnOnce() -> T + Send + 'static,
+    mut look: impl FnMut(&EventLoop<Silence>),
+) -> T {
+    let (result, results) = std::sync::mpsc::channel();
+    // Wakes the loop when there is a result.
+    let (done, end) = UnixStream::pair().unwrap();
+    let work = std::thread::spawn(move || (result.send(work()).unwrap(), drop(done)));
+    event_loop.poll.registry().register(&mut SourceFd(&end.as_raw_fd()), OUTSIDE, Interest::READABLE).unwrap();
+    let mut events = Events::with_capacity(64);
+    let mut now = Instant::now();
+    let until = now + Duration::from_secs(60);
+    loop {
+        if let Ok(result) = results.try_recv() {
+            work.join().unwrap();
+            event_loop.poll.registry().deregister(&mut SourceFd(&end.as_raw_fd())).unwrap();
+            return result;
+        }
+        now = event_loop.turn(&mut events, now).unwrap();
+        look(event_loop);
+        assert!(now < until, "the work beside the loop hangs");
+    }
+}
+
+/// Not told of it any more, the loop heard nothing of what came after, or of the end.
+#[test]
+fn a_sender_of_many_small_messages_is_read_by_the_clock_and_told_of_again_when_it_pauses() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut event_loop = event_loop(folder.path());
+    let address = Address::new(folder.path().join("bus.sock")).unwrap();
+    let open = move || {
+        let bus = Bus::connect_to(&address).unwrap();
+        (bus.raw_sender("jobs").no_lane().open().unwrap(), bus.raw_receiver("jobs").open().unwrap())
+    };
+    let (sender, mut receiver) = serve(&mut event_loop, open, |_| ());
+    let mut paced = 0_u32;
+    // Until the clock has decided, which depends on when each of the two threads runs.
+    for round in 0..1_000_u32 {
+        let flow = sender.clone();
+        let flood = move || {
+            let numbers = || (0..20_000_u32).map(|number| [round, number].map(u32::to_le_bytes).concat());
+            numbers().for_each(|payload| flow.send(payload).unwrap());
+            flow.flush_deadline(Instant::now() + Duration::from_secs(30)).unwrap();
+            numbers().for_each(|payload| assert_eq!(receiver.recv().unwrap(), payload));
+            receiver
+        };
+        receiver = serve(&mut event_loop, flood, |event_loop| paced += u32::from(!event_loop.paced.keys.is_empty()));
+        let by_clock = event_loop.connections.iter().filter(|(_, slot)| slot.pace.is_by_clock()).count();
+        assert_eq!(by_clock, 0, "its question was heard, and answered");
+        if paced > 100 {
+            break;
+        }
+    }
+    assert!(paced > 100, "the clock never decides");
+    drop(receiver);
+    serve(&mut event_loop, move || drop(sender), |_| ());
+    let (mut events, mut now, until) =
+        (Events::with_capacity(64), Instant::now(), Instant::now() + Duration::from_secs(20));
+    while !event_loop.connections.is_empty() {
+        // The keeper of this process may be the last to let go.
+        now = event_loop.turn(&mut events, now).unwrap();
+        assert!(now < until, "its end is not heard of");
+    }
 }
 
 fn turn(event_loop: &mut EventLoop<Silence>) {

@@ -8,6 +8,7 @@ use bus_core::wire::{FrameError, FrameHeader};
 use mio::unix::SourceFd;
 use mio::{Interest, Token};
 
+use super::pace::{Heard, Pace};
 use super::telling::{tell_frame_in, tell_frame_out, tell_frames_in, tells_frames};
 use super::{EventLoop, FIRST_CONNECTION, HOLD_BACK, HeldBack, LINGER, Outside, Slot};
 use crate::broker::{Action, Announced, Broker, Content, Handled, PeerId};
@@ -42,24 +43,28 @@ struct Intake<'b> {
     broker: &'b mut Broker,
     started_at_ns: u64,
     peer: PeerId,
+    heard: Heard,
 }
 
 impl Intake<'_> {
     /// The time at which something is taken in: after it was sent, and before anybody is told of it. So of two
     /// messages of which one was confirmed before the other was sent the first has the earlier time.
-    fn now(&self) -> Duration {
-        Duration::from_nanos(now_ns().saturating_sub(self.started_at_ns))
+    fn now(&mut self) -> Duration {
+        self.heard.at_ns = now_ns();
+        Duration::from_nanos(self.heard.at_ns.saturating_sub(self.started_at_ns))
     }
 }
 
 impl Sink for Intake<'_> {
     fn run(&mut self, bytes: &[u8]) -> usize {
         let now = self.now();
-        let taken = self.broker.run(now, self.peer, bytes);
-        if taken > 0 && tells_frames() {
-            tell_frames_in(self.broker, self.peer, &bytes[..taken]);
+        let run = self.broker.run(now, self.peer, bytes);
+        if run.bytes > 0 && tells_frames() {
+            tell_frames_in(self.broker, self.peer, &bytes[..run.bytes]);
         }
-        taken
+        self.heard.messages += run.messages;
+        self.heard.asked |= run.asked;
+        run.bytes
     }
 
     fn announced(&mut self, header: &FrameHeader) -> Announced {
@@ -72,12 +77,17 @@ impl Sink for Intake<'_> {
     }
 
     fn frame<'a>(&mut self, header: &FrameHeader, content: Content<'a>) -> Handled<'a> {
+        self.heard.asked = true;
         let now = self.now();
         let handled = self.broker.frame(now, self.peer, header, content);
         if matches!(handled, Handled::Taken) {
             tell_frame_in(self.broker, self.peer, header);
         }
         handled
+    }
+
+    fn brought(&mut self, bytes: usize) {
+        self.heard.bytes += bytes;
     }
 
     fn malformed(&mut self, error: FrameError) {
@@ -125,7 +135,7 @@ impl<O: Outside> EventLoop<O> {
     }
 
     /// Reads what a peer has sent, and hands it to the broker frame by frame.
-    fn read(&mut self, key: usize) {
+    pub(super) fn read(&mut self, key: usize) {
         let limits = self.broker.frame_limits();
         let started_at_ns = self.options.started_at_ns;
         let slot = &mut self.connections[key];
@@ -133,17 +143,22 @@ impl<O: Outside> EventLoop<O> {
             return self.hang_up_if_deserted(key);
         }
         if slot.queued || slot.held_back || self.holds_back(key) {
-            return;
+            return self.end_pace(key);
         }
         let slot = &mut self.connections[key];
         let peer = slot.peer;
-        let mut intake = Intake { broker: &mut self.broker, started_at_ns, peer };
+        let mut intake = Intake { broker: &mut self.broker, started_at_ns, peer, heard: Heard::default() };
         let outcome = slot.connection.read(&mut self.buffer, limits, &mut intake);
+        let heard = intake.heard;
         match outcome {
-            Read::Drained => {}
-            Read::More => self.queue(key),
+            Read::Drained => self.pace(key, heard),
+            Read::More => {
+                self.queue(key);
+                self.end_pace(key);
+            }
             Read::Paused => {
                 self.connections[key].paused = true;
+                self.end_pace(key);
                 self.hang_up_if_deserted(key);
             }
             Read::Closed => self.drop_connection(key, None),
@@ -214,7 +229,9 @@ impl<O: Outside> EventLoop<O> {
     }
 
     fn leave_poll(&mut self, key: usize) {
-        if let Some(fd) = self.connections[key].connection.fd() {
+        let slot = &mut self.connections[key];
+        if let Some(fd) = slot.connection.fd() {
+            slot.pace = Pace::default();
             // It leaves the poll by being closed; deregistering first keeps late events away.
             let _ = self.poll.registry().deregister(&mut SourceFd(&fd));
             self.open_sockets -= 1;
@@ -286,16 +303,19 @@ impl<O: Outside> EventLoop<O> {
     }
 
     /// Asks to be told when a socket is ready. Room to write is asked for only while it is missing:
-    /// else each message that a peer reads would wake the loop. `false` when the connection is gone.
-    fn watch(&mut self, key: usize, interest: Interest) -> bool {
-        let Some(fd) = self.connections[key].connection.fd() else { return true };
+    /// else each message that a peer reads would wake the loop.
+    pub(super) fn watch(&mut self, key: usize, interest: Interest) {
+        let slot = &mut self.connections[key];
+        let Some(fd) = slot.connection.fd() else { return };
         let token = Token(key + FIRST_CONNECTION);
-        let watched = self.poll.registry().reregister(&mut SourceFd(&fd), token, interest);
+        let watched = match slot.pace.end() {
+            true => self.poll.registry().register(&mut SourceFd(&fd), token, interest),
+            false => self.poll.registry().reregister(&mut SourceFd(&fd), token, interest),
+        };
         if let Err(error) = &watched {
             tracing::warn!(%error, "a connection could not be watched and is closed");
             self.drop_connection(key, None);
         }
-        watched.is_ok()
     }
 
     /// Writes what there is for a peer, until its socket is full.

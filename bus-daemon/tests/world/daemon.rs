@@ -143,7 +143,7 @@ impl Daemon {
         while done < rest.len() {
             // What was announced is handed in as one frame.
             if runs && self.connections[index].announced.is_none() {
-                let run = self.broker.run(now, peer, &rest[done..]);
+                let run = self.broker.run(now, peer, &rest[done..]).bytes;
                 self.note_run(&rest[done..done + run]);
                 done += run;
             }

@@ -437,7 +437,7 @@ impl State {
             }
         };
         // As the event loop does: what needs no decision goes in at once.
-        let run = self.broker.run(now, id, &frame);
+        let run = self.broker.run(now, id, &frame).bytes;
         if run == frame.len() {
             return self.check();
         }
