@@ -7,6 +7,7 @@ use bus_daemon::broker::{Announced, MESSAGE_COST_BYTES};
 use crate::bench::{Bench, Heard, Outgoing, capacity, name};
 
 const LARGE: usize = 20_000;
+const LONG: usize = 70_000;
 /// What one of them costs its user.
 const COST: u64 = LARGE as u64 + MESSAGE_COST_BYTES;
 
@@ -23,6 +24,27 @@ fn a_message_without_room_stays_with_its_sender_and_comes_when_there_is() {
     assert_eq!(receiver.values(), [1]);
     receiver.ack(1);
     assert_eq!(receiver.values(), [2]);
+}
+
+/// Together they come to their receiver in other pages than they were sent in, and that costs a third of the speed.
+#[test]
+fn a_long_message_is_written_by_itself_and_shorter_ones_are_written_together() {
+    let bench = Bench::new();
+    let receiver = bench.receiver("jobs");
+    let sender = bench.sender("jobs");
+    receiver.peer.give_room(0);
+    (0..3).for_each(|value| sender.send_sized(value, LARGE));
+    assert!(receiver.peer.unwritten_bytes() > 3 * LARGE);
+    receiver.peer.give_all_room();
+    assert_eq!(receiver.values(), [0, 1, 2]);
+    receiver.peer.give_room(0);
+    (3..6).for_each(|value| sender.send_sized(value, LONG));
+    let one = LONG..2 * LONG;
+    assert!(one.contains(&receiver.peer.unwritten_bytes()), "{}", receiver.peer.unwritten_bytes());
+    receiver.peer.give_room(10_000);
+    assert!(receiver.peer.unwritten_bytes() < LONG, "the rest of the one that has begun");
+    receiver.peer.give_all_room();
+    assert_eq!(receiver.values(), [3, 4, 5]);
 }
 
 #[test]
