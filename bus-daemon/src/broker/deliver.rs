@@ -15,7 +15,7 @@ const SLICES_MAX: usize = 64;
 /// bytes: what has just been written is still in the processor's cache when it is sent.
 const WARM_BYTES: u64 = 192 * 1024;
 
-/// From which length on a message is written by itself, in bytes: then the kernel cuts it into pages as it did when it
+/// From which length on a message is written by itself where it is the next, in bytes: then the kernel cuts it into pages as it did when it
 /// was sent, and those that its receiver gives back are of the kind that the sender beside it takes next, while they
 /// are warm. Several together come in other cuts, and the sender copies into cold memory (64 KiB, one to one, two
 /// processors of Zen 4: 2.4 to 2.8 GiB/s together, 3.4 to 3.6 one by one).

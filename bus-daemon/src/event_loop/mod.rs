@@ -166,7 +166,7 @@ impl<O: Outside> EventLoop<O> {
         let sealer = Sealer::new()?;
         registry.register(&mut SourceFd(&sealer.as_fd().as_raw_fd()), SEALER, Interest::READABLE)?;
         let paced = Paced::new()?;
-        registry.register(&mut SourceFd(&paced.as_fd().as_raw_fd()), PACE, Interest::READABLE)?;
+        registry.register(&mut SourceFd(&paced.as_fd().as_raw_fd()), PACED, Interest::READABLE)?;
         let memory = MemoryHub::new(Waker::new(registry, MEMORY)?);
         let lanes = LaneStore::default();
         broker.set_lane_books(Box::new(lanes.books()));
@@ -234,7 +234,7 @@ impl<O: Outside> EventLoop<O> {
                 MEMORY => self.look_into_memory(),
                 LINKS => self.look_at_links(),
                 SEALER => self.look_at_sealed(),
-                PACE => {}
+                PACED => {}
                 OUTSIDE => {
                     if self.outside.wants_end() {
                         self.begin_end();
@@ -256,14 +256,15 @@ impl<O: Outside> EventLoop<O> {
         Ok(now)
     }
 
-    /// Waits for events: not at all while there is more to read, by polling shortly after traffic,
-    /// else asleep.
+    /// Waits for events: not at all while there is more to read, asleep while the clock decides when that is, by polling
+    /// shortly after traffic, else asleep.
     fn wait(&mut self, events: &mut Events, mut now: Instant) -> io::Result<()> {
+        let paced = self.paced.set_timer(now)?;
         if !self.unread.is_empty() {
             return self.poll_once(events, Some(Duration::ZERO));
         }
-        if self.paced.set_timer(now)? {
-            return self.poll_once(events, None);
+        if paced {
+            self.busy_until = now;
         }
         let mut looks = 0_u32;
         while now < self.busy_until {
@@ -384,7 +385,7 @@ const OUTSIDE: Token = Token(1);
 const MEMORY: Token = Token(2);
 const LINKS: Token = Token(3);
 const SEALER: Token = Token(4);
-const PACE: Token = Token(5);
+const PACED: Token = Token(5);
 const FIRST_CONNECTION: usize = 6;
 
 /// How often to look while polling before others are let onto the processor: that costs as much as a look, and whoever

@@ -6,13 +6,15 @@
 //! 1,100 ns and reading 890 where each is told of and read at once, 985 and 670 where it is told of and
 //! read by the clock, and 865 and 615 where nobody is told.
 //!
-//! Only where that costs nobody anything: not while somebody waits for what the daemon says of the
-//! messages, and not where so few come that each could be read alone.
+//! Only while nobody waits for what the daemon says of the messages, and not where so few come that each
+//! could be read alone. A message of such a flow waits for the clock, and what its sender asks behind it as
+//! well. The loop sleeps meanwhile, and does not poll: whoever else has something to say wakes it.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use bus_core::lane::stamp::now_ns;
 use mio::Interest;
 use mio::unix::SourceFd;
 use rustix::time::{
@@ -51,7 +53,7 @@ pub(super) struct Heard {
     pub(super) bytes: usize,
     /// Something else came, which somebody may wait for an answer to.
     pub(super) asked: bool,
-    /// What `CLOCK_MONOTONIC` said, in nanoseconds.
+    /// What `CLOCK_MONOTONIC` said, in nanoseconds; 0 where nothing came.
     pub(super) at_ns: u64,
 }
 
@@ -79,11 +81,14 @@ impl Pace {
 
     /// Whether it is to be read by the clock, after a reading that brought this.
     fn suits(&mut self, heard: Heard) -> bool {
-        let follows = heard.at_ns.saturating_sub(self.heard_at_ns) < APART_NS;
-        self.heard_at_ns = heard.at_ns;
+        let since_ns = heard.at_ns.saturating_sub(self.heard_at_ns);
+        let follows = since_ns < APART_NS;
+        self.heard_at_ns = self.heard_at_ns.max(heard.at_ns);
         let may = !heard.asked && heard.bytes <= BYTES_MAX;
         if self.by_clock {
-            return self.stays(may && heard.messages >= MESSAGES_MIN);
+            // Read before its time, with others or because somebody came: that says nothing.
+            let early = since_ns < PACE.as_nanos() as u64;
+            return if early { may } else { self.stays(may && heard.messages >= MESSAGES_MIN) };
         }
         self.readings = match heard.messages {
             _ if !may || !follows => 0,
@@ -122,15 +127,17 @@ impl Pace {
 pub(super) struct Paced {
     timer: OwnedFd,
     pub(super) keys: Vec<(usize, PeerId)>,
-    /// When they are to be read; not known during the turn that has read them.
+    /// When they are to be read, where the timer is set for that.
     due_at: Option<Instant>,
+    /// Somebody has come in this turn, and nobody leaves the poll.
+    comes: bool,
 }
 
 impl Paced {
     pub(super) fn new() -> io::Result<Self> {
         let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
         let timer = timerfd_create(TimerfdClockId::Monotonic, flags)?;
-        Ok(Self { timer, keys: Vec::new(), due_at: None })
+        Ok(Self { timer, keys: Vec::new(), due_at: None, comes: false })
     }
 
     /// Sees to it that the next poll ends when they are due. `false` when there are none.
@@ -156,12 +163,16 @@ impl AsFd for Paced {
 
 impl<O: Outside> EventLoop<O> {
     /// Decides how a connection is read from now on, after a reading that drained it.
-    pub(super) fn pace(&mut self, key: usize, heard: Heard) {
+    pub(super) fn pace(&mut self, key: usize, mut heard: Heard) {
         let slot = &mut self.connections[key];
-        let (was, suits) = (slot.pace.by_clock, slot.pace.suits(heard));
+        let was = slot.pace.by_clock;
+        if was && heard.at_ns == 0 {
+            heard.at_ns = now_ns();
+        }
+        let suits = slot.pace.suits(heard);
         if was && !suits {
             self.end_pace(key);
-        } else if suits && !was && !slot.watched_for_room {
+        } else if suits && !was && !slot.watched_for_room && !self.paced.comes {
             self.begin_pace(key);
         }
     }
@@ -184,12 +195,13 @@ impl<O: Outside> EventLoop<O> {
 
     /// Reads those that are read by the clock when it is time, or when somebody `comes`: who leaves and comes again at
     /// once has left first. The end of a connection shows behind what it brings, so then the kernel tells of it again.
-    /// Whether it was time.
+    /// Whether any was read.
     pub(super) fn read_paced(&mut self, comes: bool) -> bool {
+        self.paced.comes = comes;
         if self.paced.keys.is_empty() {
             return false;
         }
-        if !comes && self.paced.due_at.is_some_and(|at| Instant::now() < at) {
+        if !comes && self.paced.due_at.is_none_or(|at| Instant::now() < at) {
             return false;
         }
         let mut keys = std::mem::take(&mut self.paced.keys);
@@ -233,14 +245,14 @@ mod tests {
         Heard { messages, bytes: 96 * messages as usize, ..Heard::default() }
     }
 
-    const SOON_NS: u64 = 5_000;
+    const SOON_NS: u64 = PACE.as_nanos() as u64;
 
     #[test]
     fn who_is_read_of_several_messages_again_and_again_is_read_by_the_clock() {
         let mut pace = Pace::default();
         assert!(!hear(&mut pace, READINGS - 1, several(3), SOON_NS));
         assert!(hear(&mut pace, 1, several(3), SOON_NS));
-        assert!(hear(&mut pace, 1_000, several(60), 4 * SOON_NS), "as long as enough come");
+        assert!(hear(&mut pace, 1_000, several(60), SOON_NS), "as long as enough come");
     }
 
     #[test]
@@ -272,5 +284,14 @@ mod tests {
         assert!(hear(&mut pace, PROVED, several(MESSAGES_MIN), SOON_NS));
         assert!(!hear(&mut pace, 1, several(0), SOON_NS));
         assert_eq!(pace.needed, READINGS, "it was right for long enough");
+    }
+
+    #[test]
+    fn a_reading_before_its_time_says_nothing() {
+        let mut pace = Pace::default();
+        assert!(hear(&mut pace, READINGS, several(3), SOON_NS));
+        assert!(hear(&mut pace, 100, several(0), SOON_NS - 1));
+        assert!(!hear(&mut pace, 1, Heard { asked: true, ..several(3) }, SOON_NS - 1), "but what is asked is heard");
+        assert_eq!(pace.needed, READINGS);
     }
 }

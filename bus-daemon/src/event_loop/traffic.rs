@@ -153,13 +153,15 @@ impl<O: Outside> EventLoop<O> {
         match outcome {
             Read::Drained => self.pace(key, heard),
             Read::More => {
-                self.queue(key);
                 self.end_pace(key);
+                if self.connections.contains(key) {
+                    self.queue(key);
+                }
             }
             Read::Paused => {
                 self.connections[key].paused = true;
-                self.end_pace(key);
                 self.hang_up_if_deserted(key);
+                self.end_pace(key);
             }
             Read::Closed => self.drop_connection(key, None),
         }

@@ -15,7 +15,8 @@ use crate::limits::TOLD_BYTES;
 /// From which length on a message is long, in bytes: what is waited for costs less than it is copied in.
 const LONG_BYTES: u64 = 64 * 1024;
 
-/// How much of them is on its way, where a receiver works, in bytes; one message at least. With all of the window 1.9 GiB/s
+/// How much of those is on its way that are longer than [`MANY_BYTES`], where a receiver works, in bytes; one message at
+/// least. With all of the window 1.9 GiB/s
 /// of 1 MiB came through, and with this 2.6 (Zen 3, two processors).
 const FLIGHT_BYTES: u64 = 1024 * 1024;
 
