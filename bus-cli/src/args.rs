@@ -201,7 +201,7 @@ pub(crate) struct UntilArgs {
     /// End when the channel is empty, and no sender of an earlier daemon is to bring more
     #[arg(long, conflicts_with_all = ["idle", "until_disconnected"])]
     pub(crate) until_empty: bool,
-    /// End when all senders have left and the channel is empty, once one has been there
+    /// End when all senders have left and the channel is empty, once one has been there; so does who stands in line then
     #[arg(long)]
     pub(crate) until_disconnected: bool,
     /// Wait in line when the channel has a receiver

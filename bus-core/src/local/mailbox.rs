@@ -85,6 +85,8 @@ pub(super) struct Seated {
     pub(super) id: ReceiverId,
     /// The thread that opened it.
     pub(super) thread: String,
+    /// It stood in line when another ended: the senders of before were its own as well.
+    pub(super) outlives: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -335,7 +337,14 @@ impl<T> Control<T> {
 
     /// Senders were here, and all have left.
     pub(super) fn is_deserted(&self) -> bool {
-        self.sender_seen && self.accounts.is_empty()
+        let seen = self.sender_seen || self.holder().is_some_and(|holder| holder.outlives);
+        seen && self.accounts.is_empty()
+    }
+
+    /// The one that has the seat ends with its senders.
+    pub(super) fn end_with_senders(&mut self) {
+        self.sender_seen = false;
+        self.line.iter_mut().for_each(|receiver| receiver.outlives = true);
     }
 
     fn peers(&self) -> Peers {

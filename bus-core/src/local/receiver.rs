@@ -161,7 +161,7 @@ impl<T> Endpoint<T> {
                 return Ok((control, envelope));
             }
             if deserted {
-                control.sender_seen = false;
+                control.end_with_senders();
                 drop(control);
                 self.end(Ended::Disconnected);
                 continue;

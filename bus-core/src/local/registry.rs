@@ -110,7 +110,7 @@ impl LocalBus {
                 );
                 return Err(OpenError::ReceiverTaken { channel: name.clone(), text });
             }
-            let receiver = Seated { id, thread: thread_name() };
+            let receiver = Seated { id, thread: thread_name(), outlives: false };
             Ok(LocalReceiver::attach(Arc::clone(registry), Arc::clone(mailbox), receiver, until_disconnected))
         })
     }

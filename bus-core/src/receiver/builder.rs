@@ -119,7 +119,8 @@ impl<T> ReceiverBuilder<T> {
         self
     }
 
-    /// Ends with `Disconnected` once a sender was there, all have left and the channel is drained.
+    /// Ends with `Disconnected` once a sender was there, all have left and the channel is drained. Receivers that stand in
+    /// line then end one after the other.
     ///
     /// ```
     /// # let bus = bus_core::Bus::in_process();

@@ -41,6 +41,8 @@ pub(super) struct Channel {
     pub(super) former_senders: u32,
     /// A sender was here since a receiver last ended.
     pub(super) sender_seen: bool,
+    /// Who stood in line when a receiver ended last: the senders of before were theirs as well.
+    pub(super) outlives: Vec<PeerId>,
     /// Senders that a receiver of an earlier daemon named, and that count as present.
     pub(super) awaited: HashMap<u64, Awaited>,
     pub(super) seat: Option<Seat>,
@@ -195,6 +197,7 @@ impl Channel {
             senders: 0,
             former_senders: 0,
             sender_seen: false,
+            outlives: Vec::new(),
             awaited: HashMap::new(),
             seat: None,
             ever_seated: false,

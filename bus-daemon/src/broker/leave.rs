@@ -157,6 +157,7 @@ impl Broker {
         }
         let channel = self.channel_mut(channel_id);
         channel.line.retain(|other| *other != id);
+        channel.outlives.retain(|other| *other != id);
         channel.watchers.retain(|other| *other != id);
         if channel.seat.as_ref().is_some_and(|seat| seat.peer == id) {
             if channel.seat.as_ref().is_some_and(|seat| seat.ended) {
@@ -211,12 +212,16 @@ impl Broker {
         let drained = channel.log.is_empty() && !seat.recalling && channel.lanes.is_empty();
         let deserted =
             channel.sender_seen && channel.senders + channel.former_senders == 0 && channel.awaited.is_empty();
-        let wishes =
-            self.peer(id).is_some_and(|peer| matches!(peer.role, PeerRole::Receiver { until_disconnected: true, .. }));
+        // Who is closed was told what for: the connections of its senders end with a daemon as well.
+        let wishes = self.peer(id).is_some_and(|peer| {
+            !peer.closing && matches!(peer.role, PeerRole::Receiver { until_disconnected: true, .. })
+        });
         if !(wishes && drained && deserted) || seat.ended || seat.leaving_until_ms.is_some() {
             return;
         }
-        if let Some(seat) = &mut self.channel_mut(channel_id).seat {
+        let channel = self.channel_mut(channel_id);
+        channel.outlives = channel.line.iter().copied().collect();
+        if let Some(seat) = &mut channel.seat {
             seat.ended = true;
         }
         self.put(id, Kind::Ended, &());

@@ -281,6 +281,23 @@ fn a_closing_daemon_lets_nobody_in_takes_nothing_and_drains() {
     assert!(sender.peer.closed().is_some() && receiver.peer.closed().is_some());
 }
 
+/// Its senders' connections end with it. That was told to the receiver as if they had left: `bus consume
+/// --until-disconnected` ended with 0 in the middle of a flow, and what came by the next daemon nobody read.
+#[test]
+fn a_daemon_that_ends_ends_no_receiver() {
+    let bench = Bench::new();
+    // The first to be closed.
+    let sender = bench.sender("jobs");
+    let receiver = bench.receiver_hello(until_disconnected("jobs"));
+    sender.send(1);
+    receiver.ack(1);
+    bench.begin_shutdown();
+    bench.close_all();
+    let heard = receiver.peer.all_heard();
+    assert!(heard.iter().any(|heard| closing_code(heard) == Some(ClosingCode::ShuttingDown)));
+    assert!(!heard.contains(&Heard::Ended), "{heard:?}");
+}
+
 #[test]
 fn what_a_closed_peer_says_does_not_count() {
     let bench = Bench::new();

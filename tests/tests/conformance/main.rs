@@ -129,6 +129,7 @@ over_every_route! {
         a_receiver_that_only_tries_learns_of_the_end
         until_disconnected_ends_when_the_last_sender_has_left_and_all_is_received
         until_disconnected_counts_senders_that_left_before_it_came
+        those_in_line_end_after_the_one_that_ended
         the_last_sender_to_leave_wakes_a_receiver_that_waits
         a_receiver_that_ended_gives_up_the_seat
         a_sender_that_requires_a_receiver_fails_while_there_is_none

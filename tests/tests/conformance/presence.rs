@@ -8,7 +8,7 @@ use bus_core::{
     AdminError, ConfirmError, OpenError, Peers, PeersError, Receiver, RecvError, RecvTimeoutError, SendError,
     SendTimeoutError, Sender, TryRecvError, TrySendError, WhenFull,
 };
-use bus_tests::{MOMENT, World, eventually};
+use bus_tests::{MOMENT, PATIENCE, World, eventually};
 
 use crate::ends::{JOBS, assert_silent, create, in_time, next, receiver, sender, standby, until_disconnected};
 
@@ -119,6 +119,20 @@ pub(crate) fn until_disconnected_counts_senders_that_left_before_it_came(world: 
     drop(sender);
     let receiver = until_disconnected::<u32>(world);
     assert!(receiver.iter().eq([1]));
+}
+
+/// The senders of before were theirs as well. The second took the seat and waited for others, for ever.
+pub(crate) fn those_in_line_end_after_the_one_that_ended(world: &World) {
+    let first = until_disconnected::<u32>(world);
+    let in_line = || world.bus().receiver::<u32>(JOBS).until_disconnected().standby().open().unwrap();
+    let (second, third) = (in_line(), in_line());
+    let sender = sender::<u32>(world);
+    sender.send(1).unwrap();
+    drop(sender);
+    assert!(first.iter().eq([1]));
+    for next in [second, third] {
+        assert!(matches!(next.recv_timeout(PATIENCE), Err(RecvTimeoutError::Disconnected)));
+    }
 }
 
 pub(crate) fn the_last_sender_to_leave_wakes_a_receiver_that_waits(world: &World) {

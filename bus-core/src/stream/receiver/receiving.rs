@@ -49,6 +49,8 @@ pub struct Receiving {
     sender_seen: bool,
     peers: Option<Peers>,
     watching: bool,
+    /// The daemon has said that it goes: what its peers do because of that means nothing.
+    forsaken: bool,
     ended: Option<Ended>,
 }
 
@@ -91,6 +93,7 @@ impl Default for Receiving {
             sender_seen: false,
             peers: None,
             watching: false,
+            forsaken: false,
             ended: None,
         }
     }
@@ -111,6 +114,7 @@ impl Receiving {
         (self.lag_messages, self.lag_bytes) = (u64::from(welcome.lag_messages), u64::from(welcome.lag_bytes));
         self.seated = welcome.place_in_line == 0;
         self.watching = false;
+        self.forsaken = false;
         self.peers = None;
     }
 
@@ -228,6 +232,7 @@ impl Receiving {
     fn notice(&mut self, kind: Kind, body: &[u8]) -> Result<(), Broken> {
         match kind {
             Kind::Seated => self.seated = true,
+            Kind::Ended if self.forsaken => {}
             Kind::Ended => self.ended = Some(Ended::Disconnected),
             Kind::Peers => self.peers = Some(read_control(kind, body).map_err(|_| Broken)?),
             Kind::Recall => self.answer_recall(),
@@ -236,7 +241,10 @@ impl Receiving {
             Kind::Closing => {
                 let closing: Closing = read_control(kind, body).map_err(|_| Broken)?;
                 match closing.code {
-                    ClosingCode::ShuttingDown => return Err(Broken),
+                    ClosingCode::ShuttingDown => {
+                        self.forsaken = true;
+                        return Err(Broken);
+                    }
                     ClosingCode::Deleted => self.ended = Some(Ended::Deleted),
                     ClosingCode::Kicked => self.ended = Some(Ended::Kicked),
                     ClosingCode::Fault => self.ended = Some(Ended::Refused(closing.text)),
@@ -655,4 +663,27 @@ fn sequence(frame: &[u8]) -> u64 {
         .first_chunk()
         .map(|bytes| u64::from_le_bytes(*bytes))
         .expect("a frame holds its header")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::put_control;
+
+    /// The connections of all senders end with it, and one that ran before this was known told so.
+    #[test]
+    fn that_all_senders_have_left_means_nothing_behind_that_the_daemon_goes() {
+        let closing = Closing { code: ClosingCode::ShuttingDown, text: "the daemon is ending".to_owned() };
+        for is_read in [true, false] {
+            let mut receiving = Receiving::default();
+            let mut frames = Vec::new();
+            put_control(Kind::Closing, &closing, &mut frames);
+            put_control(Kind::Ended, &(), &mut frames);
+            receiving.inbox = Inbox::new(limits(1024));
+            receiving.inbox.take_in(&frames);
+            assert!(!is_read || receiving.head().is_err());
+            receiving.disconnected();
+            assert_eq!(receiving.ended(), None);
+        }
+    }
 }
