@@ -1,6 +1,8 @@
-//! What is said to the processor itself: which lines are needed soon, and to copy words in larger steps than one word.
+//! What is said to the processor itself: which lines are needed soon, to copy words in larger steps than one word, and to
+//! order a store before a load.
 //!
-//! Where no such instruction is known nothing is fetched ahead, and words are copied one by one.
+//! Where no such instruction is known nothing is fetched ahead, words are copied one by one, and the language's own fence
+//! orders.
 
 #![expect(unsafe_code, reason = "instructions that the language does not have")]
 
@@ -35,6 +37,28 @@ pub(super) fn will_load(address: *const AtomicU64) {
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = address;
+}
+
+/// A fence between what was stored before it and what is loaded behind it, as `fence(Ordering::SeqCst)` is.
+///
+/// The compiler makes that one an `mfence`, which also waits for all loads before it. An instruction with a lock orders the
+/// same of ordinary memory ("Memory Ordering" in the manuals of both makers), and took 2 ns where `mfence` took 17 (Zen 4).
+#[cfg(target_arch = "x86_64")]
+#[inline]
+pub(super) fn full_fence() {
+    let mut word = 0_u32;
+    // SAFETY: sets no bit of a word of this function's own. To the language it may write anything that others can see, so no
+    // load or store is moved across.
+    unsafe {
+        std::arch::asm!("lock or dword ptr [{}], 0", in(reg) &raw mut word, options(nostack));
+    }
+}
+
+/// A fence between what was stored before it and what is loaded behind it.
+#[cfg(not(target_arch = "x86_64"))]
+#[inline]
+pub(super) fn full_fence() {
+    std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
 }
 
 /// Copies blocks that another process may write meanwhile: each byte is loaded once, and what is torn is the reader's to

@@ -375,7 +375,7 @@ impl Memory for Map {
         match which {
             Fence::Acquire => fence(Ordering::Acquire),
             Fence::Release => fence(Ordering::Release),
-            Fence::Sequential => fence(Ordering::SeqCst),
+            Fence::Sequential => processor::full_fence(),
         }
     }
 

@@ -92,9 +92,6 @@ impl<T> Drop for Route<T> {
     }
 }
 
-/// A value with its headers, or why there is none.
-type Decoded<T> = Result<(T, Headers), Nothing>;
-
 /// Why there is no value: the union of what the three forms can say.
 enum Nothing {
     NoMessage(NoMessage),
@@ -415,10 +412,15 @@ impl<T: Send + 'static> Receiver<T> {
         match &self.route {
             Route::Local(local) => Ok(local.take(wait)?.value),
             Route::Stream(stream) => {
+                let decode = |frame: &LentFrame<'_>| (self.decode)(frame.codec(), frame.payload());
+                let failed = |frame: &LentFrame<'_>, source| self.undecodable(frame, frame.payload().to_vec(), source);
+                if let Some(value) = stream.take_alone(decode, failed) {
+                    return value;
+                }
                 // A value that does not survive its decoding comes again marked: it is claimed first.
-                let (loan, decoded) = self.decode_next(stream, wait, self.decodes)?;
+                let (loan, value) = self.decode_next(stream, wait, self.decodes)?;
                 loan.take(wait)?;
-                decoded.map(|(value, _)| value)
+                value
             }
         }
     }
@@ -428,15 +430,16 @@ impl<T: Send + 'static> Receiver<T> {
         let (lender, envelope) = match &self.route {
             Route::Local(local) => (Lender::Local(local.clone()), local.lend(wait)?),
             Route::Stream(stream) => {
-                let (loan, decoded) = self.decode_next(stream, wait, true)?;
-                let (value, headers) = match decoded {
-                    Ok(decoded) => decoded,
+                let (loan, value) = self.decode_next(stream, wait, true)?;
+                let value = match value {
+                    Ok(value) => value,
                     Err(undecodable) => {
                         // The error owns the message now.
                         loan.settle(1);
                         return Err(undecodable);
                     }
                 };
+                let headers = headers_of(&loan.frame());
                 let envelope = Envelope { value, headers, info: loan.frame().info() };
                 loan.keep();
                 (Lender::Stream(stream.clone()), envelope)
@@ -452,56 +455,52 @@ impl<T: Send + 'static> Receiver<T> {
         stream: &'a StreamReceiver,
         wait: Wait,
         claim: bool,
-    ) -> Result<(Loan<'a>, Decoded<T>), NoMessage> {
+    ) -> Result<(Loan<'a>, Result<T, Nothing>), NoMessage> {
         loop {
             let loan = stream.lend_next(wait, claim, Copied::Small)?;
-            let Some((reader, record)) = loan.in_ring() else {
-                let decoded = self.decode(&loan.frame());
-                return Ok((loan, decoded));
-            };
-            let codec = record.header.codec;
-            let bytes = record.header.payload_bytes as usize;
-            let payload = || {
-                let mut payload = vec![0; bytes];
-                reader.copy_payload(record, &mut payload);
-                payload
-            };
-            let value = (self.decode_from)(codec, reader.payload(record), bytes);
-            let decoded = self.decoded(&loan.frame(), value, payload);
-            if reader.is_still_honoured() {
-                return Ok((loan, decoded));
+            if loan.in_ring().is_none() {
+                let value = self.decode(&loan.frame());
+                return Ok((loan, value));
             }
-            // What was read may be another message by now: it is another receiver's, or comes by another way.
+            if let Some(value) = self.decode_in_ring(&loan) {
+                return Ok((loan, value));
+            }
         }
     }
 
     #[inline]
-    fn decode(&self, frame: &LentFrame<'_>) -> Decoded<T> {
+    fn decode(&self, frame: &LentFrame<'_>) -> Result<T, Nothing> {
         let value = (self.decode)(frame.codec(), frame.payload());
-        self.decoded(frame, value, || frame.payload().to_vec())
+        value.map_err(|source| self.undecodable(frame, frame.payload().to_vec(), source))
     }
 
-    #[inline]
-    fn decoded(
-        &self,
-        frame: &LentFrame<'_>,
-        value: Result<T, DecodeError>,
-        payload: impl FnOnce() -> Vec<u8>,
-    ) -> Decoded<T> {
-        let headers = match frame.header_block() {
-            [] => Headers::new(),
-            block => decode_headers(block).unwrap_or_default(),
-        };
-        match value {
-            Ok(value) => Ok((value, headers)),
-            Err(source) => Err(self.undecodable(Message { info: frame.info(), headers, payload: payload() }, source)),
-        }
+    /// Decodes the first message of those that are lent from where its lane has it. `None` when what was read may be another
+    /// message by now: it is another receiver's, or comes by another way.
+    #[inline(never)]
+    fn decode_in_ring(&self, loan: &Loan<'_>) -> Option<Result<T, Nothing>> {
+        let (reader, record) = loan.in_ring()?;
+        let codec = record.header.codec;
+        let bytes = record.header.payload_bytes as usize;
+        let value = (self.decode_from)(codec, reader.payload(record), bytes).map_err(|source| {
+            let mut payload = vec![0; bytes];
+            reader.copy_payload(record, &mut payload);
+            self.undecodable(&loan.frame(), payload, source)
+        });
+        reader.is_still_honoured().then_some(value)
     }
 
     #[cold]
-    fn undecodable(&self, message: Message, source: DecodeError) -> Nothing {
+    fn undecodable(&self, frame: &LentFrame<'_>, payload: Vec<u8>, source: DecodeError) -> Nothing {
+        let message = Message { info: frame.info(), headers: headers_of(frame), payload };
         let (expected, channel) = (self.expected.clone(), self.channel.clone());
         Nothing::Undecodable(Box::new(Undecodable { message, expected, source, channel }))
+    }
+}
+
+fn headers_of(frame: &LentFrame<'_>) -> Headers {
+    match frame.header_block() {
+        [] => Headers::new(),
+        block => decode_headers(block).unwrap_or_default(),
     }
 }
 

@@ -38,7 +38,7 @@ impl<T: Send + 'static> Receiver<T> {
         };
         let mut loan = stream.lend_soon()?;
         let value = match self.decode(&loan.frame()) {
-            Ok((value, _)) => value,
+            Ok(value) => value,
             Err(undecodable) => {
                 // The error owns the message now.
                 loan.settle(1);

@@ -6,7 +6,9 @@
 //! board shows how far it goes. What the second look shows is handed out by stamp for as long as something of
 //! the first look is left: whatever was sent before that, the second look cannot have missed.
 
+mod alone;
 mod lane;
+mod patience;
 mod runs;
 #[cfg(test)]
 mod tests;
@@ -14,6 +16,8 @@ mod waiting;
 
 use std::sync::Arc;
 
+use self::alone::Alike;
+use self::patience::Patience;
 use self::runs::Merge;
 use super::Copied;
 use super::lending::LaneLoan;
@@ -35,6 +39,7 @@ pub(super) struct Lanes {
     /// Where it waits, and what the daemon shows it; the same for all its lanes.
     ends: Option<(Arc<Doorbell>, Option<Board<Map>>)>,
     round: Round,
+    patience: Patience,
     merge: Merge,
     /// The wall clock less the clock of the stamps, in nanoseconds.
     wall_clock_offset_ns: u64,
@@ -72,6 +77,8 @@ pub(super) struct Lane {
     next: Position,
     /// That message, once it is looked at.
     head: Option<Record>,
+    /// How the message began that was handed out last.
+    alike: Option<Alike>,
     /// How far it went at the first look.
     first_tail: u64,
     /// How far it went at the second: what is behind that is for the next round.
@@ -336,6 +343,16 @@ impl Lanes {
         Ok(self.next_of_round(stream)?.unwrap_or(Next::Nothing))
     }
 
+    /// Which lane has the next message of those that the looks have shown. `None` when something else is next, or that
+    /// takes another look.
+    pub(super) fn next_shown(&mut self, stream: Stream) -> Option<usize> {
+        match self.next_of_round(stream) {
+            Ok(Some(Next::Lane(index))) if !self.stream_is_behind(&stream) => Some(index),
+            // What is broken shows at the next choice.
+            _ => None,
+        }
+    }
+
     /// Acknowledges what was passed over, where nothing of the stream is left that may have been sent before.
     pub(super) fn pass_over(&mut self, stream: Stream) {
         // A lane is open once all is accepted that its sender sent before, so the board shows it; but what the sender of
@@ -358,6 +375,8 @@ impl Lanes {
     }
 
     fn begin_round(&mut self, stream: Stream) -> Result<(), (LaneId, Broken)> {
+        let handed_out = self.lanes.iter().map(|lane| lane.next.messages).fold(0, u64::wrapping_add);
+        self.patience.before_looks(self.lanes.len(), handed_out);
         let first_due = self.due();
         let alone = self.lanes.len() == 1 && stream.head_ns.is_none() && first_due <= stream.received;
         for lane in &mut self.lanes {
@@ -430,10 +449,11 @@ impl Lanes {
     pub(super) fn claim(&mut self, index: usize) -> Option<Lent> {
         let lane = &mut self.lanes[index];
         let record = lane.head?;
-        let claimed = if lane.is_claimed(&record) { lane.reader.is_honoured() } else { lane.claim(&record) };
-        let place = (record.next.messages - 1 - lane.messages()) as usize;
+        let through = record.next.messages;
+        let claimed = if lane.is_claimed(through) { lane.reader.is_honoured() } else { lane.claim(through) };
+        let place = (through - 1 - lane.messages()) as usize;
         let given_back = lane.given_back.get(place).copied().unwrap_or(0);
-        let lent = Lent { attempt: lane.attempt(record.next.messages), given_back, ..lane.lends(record) };
+        let lent = Lent { attempt: lane.attempt(through), given_back, ..lane.lends(record) };
         (claimed && !self.are_revoked()).then_some(lent)
     }
 
@@ -474,6 +494,7 @@ impl Lanes {
         let lane = &mut self.lanes[index];
         if let Some(record) = lane.head.take() {
             lane.next = record.next;
+            lane.alike = Some(Alike::of(&record.header));
         }
     }
 

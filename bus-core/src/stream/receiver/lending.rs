@@ -62,7 +62,7 @@ impl LaneLoan {
     }
 
     /// Begins with the first message.
-    fn begin(&mut self, wall_clock_offset_ns: u64) {
+    pub(super) fn begin(&mut self, wall_clock_offset_ns: u64) {
         (self.used, self.wall_clock_offset_ns) = (0, wall_clock_offset_ns);
     }
 
@@ -474,10 +474,13 @@ impl StreamReceiver {
         state.connection.is_some()
     }
 
-    /// Lends more, as long as the next message comes by a lane.
+    /// Lends more, as long as the next message comes by a lane and was there when the lanes were looked at: whoever looks
+    /// again for each few that have come meanwhile is in the way of who sends them.
     pub(super) fn lend_more_from_lanes(&self, state: &mut State, most: usize) {
-        while state.lane_loan.has_room(most) {
-            let Next::Lane(index) = self.choose(state) else { return };
+        state.lend_in_passing(most);
+        while state.lane_loan.has_room(most)
+            && let Some(index) = self.next_in_lanes(state)
+        {
             if !self.begin_lane(state, index) {
                 return;
             }
@@ -486,6 +489,19 @@ impl StreamReceiver {
                 return;
             }
             state.lend_in_passing(most);
+        }
+    }
+
+    /// Which lane has the next message of those that were looked at.
+    fn next_in_lanes(&self, state: &mut State) -> Option<usize> {
+        if !state.lanes.have_skips() {
+            let stream = state.stream()?;
+            return state.lanes.next_shown(stream);
+        }
+        // What is to be passed over may have come since, and there may be no further call for long.
+        match self.choose(state) {
+            Next::Lane(index) => Some(index),
+            Next::Stream | Next::ReadStream | Next::Unknown | Next::Nothing => None,
         }
     }
 

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use super::receiving::Head;
-use super::{CoarseTime, LentFrame, NoMessage, State, StreamReceiver, Wait};
+use super::{CoarseTime, Copied, LentFrame, NoMessage, State, StreamReceiver, Wait};
 use crate::lane::biased::BiasedGuard;
 
 /// Messages lent from the head, with the endpoint locked. Dropped without being settled, also by a
@@ -169,6 +169,11 @@ impl<'a> Loan<'a> {
 
     /// Acknowledges the first `count`, and gives the others back.
     pub(crate) fn settle(mut self, count: usize) {
+        self.settle_now(count);
+    }
+
+    #[inline]
+    fn settle_now(&mut self, count: usize) {
         if let Some(mut state) = self.release() {
             self.endpoint.settle_in(&mut state, count);
         }
@@ -194,13 +199,43 @@ impl<'a> Loan<'a> {
 
 impl Drop for Loan<'_> {
     fn drop(&mut self) {
-        if let Some(mut state) = self.release() {
-            self.endpoint.settle_in(&mut state, 0);
-        }
+        self.settle_now(0);
     }
 }
 
 impl StreamReceiver {
+    /// Takes the next message of a lane, where there is nothing to choose, to wait for, or to claim of the stream, and
+    /// decodes it. `None` where that is not so.
+    ///
+    /// What becomes of nearly all messages that are taken one by one, without a loan or a value that is handed from function
+    /// to function (`receiver/lanes/alone.rs` says what that costs).
+    #[inline]
+    pub(crate) fn take_alone<T, D, E>(
+        &self,
+        decode: impl FnOnce(&LentFrame<'_>) -> Result<T, D>,
+        failed: impl FnOnce(&LentFrame<'_>, D) -> E,
+    ) -> Option<Result<T, E>> {
+        if self.readiness.get().is_some() {
+            return None;
+        }
+        let mut state = self.state.try_lock()?;
+        if state.lent() > 0 || !state.lend_alone(Copied::Small) {
+            return None;
+        }
+        let mut loan = Loan::of_lane(self, state);
+        match decode(&loan.frame()) {
+            Err(error) => {
+                let error = failed(&loan.frame(), error);
+                loan.settle_now(1);
+                Some(Err(error))
+            }
+            Ok(value) => {
+                loan.settle_now(1);
+                Some(Ok(value))
+            }
+        }
+    }
+
     /// Settles a message that was [kept](Loan::keep): acknowledges it, or gives it back.
     pub(crate) fn settle(&self, acknowledge: bool) {
         if self.origin.is_here() {

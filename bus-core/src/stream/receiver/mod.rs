@@ -306,6 +306,9 @@ impl StreamReceiver {
                 self.lose_link(&mut state);
             }
             if state.has_lanes() || state.receiving.inbox.has_lane_news() {
+                if state.lend_alone(copied) {
+                    return Ok(Loan::of_lane(self, state));
+                }
                 match self.next_beside_lanes(state, wait, copied)? {
                     Beside::Lent(loan) => return Ok(loan),
                     Beside::Again(again) => {

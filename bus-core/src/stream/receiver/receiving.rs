@@ -305,6 +305,13 @@ impl Receiving {
         self.seated
     }
 
+    /// Whether nothing is here, of whatever kind, nor anything of the stream to be said.
+    #[inline]
+    pub(super) fn has_nothing(&self) -> bool {
+        let (_, frames) = self.inbox.received();
+        frames == 0 && self.orphans.is_empty() && self.ended.is_none() && !self.inbox.is_broken()
+    }
+
     pub(crate) fn ended(&self) -> Option<&Ended> {
         self.ended.as_ref()
     }

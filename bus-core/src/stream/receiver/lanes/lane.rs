@@ -56,6 +56,7 @@ impl Lane {
             orphaned: false,
             brought: given.brought,
             head: None,
+            alike: None,
             begun: false,
             skips: Skips::default(),
             stream_is_read: false,
@@ -235,14 +236,14 @@ impl Lane {
     }
 
     #[inline]
-    pub(super) fn is_claimed(&self, record: &Record) -> bool {
-        record.next.messages <= self.reader.taken()
+    pub(super) fn is_claimed(&self, messages: u64) -> bool {
+        messages <= self.reader.taken()
     }
 
-    /// Claims a message, and some of what follows. `false` when its sender honours another receiver.
-    pub(super) fn claim(&mut self, record: &Record) -> bool {
-        let ahead = (record.next.messages - 1 + CLAIM_MESSAGES).min(self.reader.published());
-        self.reader.claim(record.next.messages.max(ahead))
+    /// Claims so many messages, and some of what follows. `false` when its sender honours another receiver.
+    pub(super) fn claim(&mut self, messages: u64) -> bool {
+        let ahead = (messages - 1 + CLAIM_MESSAGES).min(self.reader.published());
+        self.reader.claim(messages.max(ahead))
     }
 
     /// Its receiver hands out nothing more, and nothing is lent: the claim ends behind what was given back.

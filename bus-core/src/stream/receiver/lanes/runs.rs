@@ -3,9 +3,10 @@
 //! Which message is next is decided by the looks of a round. As long as those stand, nothing but the stamps of the lanes'
 //! next messages has to be compared; and as long as no other lane has an earlier one, not even those.
 
+use super::alone::Alike;
 use super::{Lane, Lanes, Lent, Stream};
 use crate::lane::layout::MessageHeader;
-use crate::lane::ring::{Plain, Record};
+use crate::lane::ring::Record;
 use crate::stream::receiver::lending::LaneLoan;
 use crate::stream::receiver::{Copied, State};
 
@@ -60,7 +61,7 @@ impl Merge {
 
 impl Lane {
     /// Whether nothing has to be decided on any of its messages by itself.
-    fn is_plain(&self) -> bool {
+    pub(super) fn is_plain(&self) -> bool {
         self.begun && self.attempts.is_empty() && self.given_back.is_empty() && self.skips.is_idle()
     }
 
@@ -96,23 +97,19 @@ impl Lane {
     /// Lends what follows, as long as it is claimed and differs from a message only in its sequence, its stamp and its
     /// payload: as nearly all do of one sender.
     fn lend_alike(&mut self, header: &MessageHeader, within: Within, loan: &mut LaneLoan) {
-        let MessageHeader { flags, codec, .. } = *header;
-        let first_word = header.first_word();
+        let alike = Alike::of(header);
         let taken = self.reader.taken();
         let mut at = self.next;
         while at.logical < within.logical
             && at.messages < taken
             && loan.has_room(within.most)
-            && let Some(plain) = self.reader.plain(at, first_word)
+            && let Some(plain) = self.reader.plain(at, alike.first_word)
             && plain.stamp_ns.max(self.not_before_ns).min(within.clock_ns) < within.before_ns
             && plain.sequence > self.known_through
         {
             self.reader.fetch_ahead(plain.next, plain.next.logical - at.logical);
-            let content = loan.copy_plain(&self.reader, &plain);
-            let Plain { sequence, stamp_ns, payload_bytes, next } = plain;
-            let header = MessageHeader { flags, codec, sequence, stamp_ns, payload_bytes, header_block_bytes: 0 };
-            loan.lent.push(Lent { content, ..self.lends(Record { header, next }) });
-            at = next;
+            self.lend_plain(loan, plain, alike);
+            at = plain.next;
         }
         self.next = at;
     }
@@ -182,7 +179,7 @@ impl Lanes {
             && loan.has_room(most)
             && let Some(record) = head
         {
-            if !lane.is_claimed(&record) && !lane.claim(&record) {
+            if !lane.is_claimed(record.next.messages) && !lane.claim(record.next.messages) {
                 // Its sender honours another receiver, which shows at the next choice.
                 return merge.end();
             }
