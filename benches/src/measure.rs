@@ -54,7 +54,9 @@ impl Traffic {
     pub(crate) fn run(self, server: &Server, options: &Options) -> Result<Vec<Figure>> {
         match self {
             Self::Flow(flow) => flow.run(server, options),
-            Self::PingPong(placement) => ping_pong(server, placement, options.shortened(Duration::from_secs(1))),
+            Self::PingPong(placement) => {
+                Ok(percentiles(ping_pong_latency(server, placement, options.shortened(Duration::from_secs(1)))?))
+            }
             Self::Lines => {
                 let lines = if options.quick { 500_000 } else { 2_000_000 };
                 let consumed = lines_from_pipe(server, lines)?;
@@ -140,7 +142,8 @@ pub(crate) fn rate(consumed: &Consumed, payload_bytes: usize) -> Figure {
 /// Length of the messages that go there and back, in bytes.
 const PING_BYTES: usize = 64;
 
-fn ping_pong(server: &Server, placement: Placement, lasts: Duration) -> Result<Vec<Figure>> {
+/// Half a round trip between fresh ends at `server`.
+pub(crate) fn ping_pong_latency(server: &Server, placement: Placement, lasts: Duration) -> Result<Latency> {
     let place = server.place();
     let mut pong = Player::start(&Role::Pong(Pong { place: place.clone(), payload_bytes: PING_BYTES }))?;
     let mut ping = Player::start(&Role::Ping(Ping { place, payload_bytes: PING_BYTES, lasts }))?;
@@ -148,7 +151,7 @@ fn ping_pong(server: &Server, placement: Placement, lasts: Duration) -> Result<V
     ping.go()?;
     let latency = ping.report()?;
     pong.report::<u64>()?;
-    Ok(percentiles(latency))
+    Ok(latency)
 }
 
 fn lines_from_pipe(server: &Server, lines: u64) -> Result<Consumed> {

@@ -9,6 +9,7 @@ use crate::bridged::{ConsumeValues, ProduceValues};
 use crate::idle::{BlockedSender, IdleReceiver, IdleSenders, StoppedReceiver};
 use crate::lane::flow;
 use crate::lane::instructions::Instructions;
+use crate::lane::pingpong::Pong as RingPong;
 use crate::lane::threads::Threads;
 use crate::lane::wake::Pong as WakePong;
 use crate::traffic::{Consume, ConsumeLines, Ping, Pong, Produce, ProduceLines};
@@ -37,6 +38,7 @@ pub(crate) enum Role {
     BlockedSender(BlockedSender),
     RingProduce(flow::Produce),
     RingConsume(flow::Consume),
+    RingPong(RingPong),
     Threads(Threads),
     WakePong(WakePong),
     Instructions(Instructions),
@@ -61,6 +63,7 @@ impl Role {
             Self::BlockedSender(_) => "the blocked sender",
             Self::RingProduce(_) => "a producer at a ring",
             Self::RingConsume(_) => "the consumer of the rings",
+            Self::RingPong(_) => "the process that answers by a ring",
             Self::Threads(_) => "the process of threads",
             Self::WakePong(_) => "the process that is woken",
             Self::Instructions(_) => "the process whose instructions are counted",
@@ -86,6 +89,7 @@ impl Role {
             Self::BlockedSender(role) => role.play(),
             Self::RingProduce(role) => role.play(),
             Self::RingConsume(role) => role.play(),
+            Self::RingPong(role) => role.play(),
             Self::Threads(role) => role.play(),
             Self::WakePong(role) => role.play(),
             Self::Instructions(role) => role.play(),

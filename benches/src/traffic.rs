@@ -38,7 +38,7 @@ pub(crate) const FORTH: Channel = 0;
 /// The channel of the pongs.
 const BACK: Channel = 1;
 
-/// How long an end that stays awake sends before a latency is taken, in nanoseconds: until then processes start, and what
+/// How long an end that stays awake, or is answered, sends before a latency is taken, in nanoseconds: until then processes start, and what
 /// they fetch and map takes the processors from each other.
 pub(crate) const WARMING_NS: u64 = 100_000_000;
 
@@ -230,13 +230,16 @@ impl Ping {
         let mut checker = Checker::new(1, self.payload_bytes);
         let mut histogram = latencies()?;
         await_go()?;
-        let until_ns = now_ns() + self.lasts.as_nanos() as u64;
+        let warm_ns = now_ns() + WARMING_NS;
+        let until_ns = warm_ns + self.lasts.as_nanos() as u64;
         loop {
             let sent_ns = now_ns();
             let last = sent_ns >= until_ns;
             outlet.send(if last { maker.last() } else { maker.next(sent_ns) })?;
             inlet.take(|payload| checker.check(payload))?;
-            histogram.saturating_record((now_ns() - sent_ns) / 2);
+            if sent_ns >= warm_ns {
+                histogram.saturating_record((now_ns() - sent_ns) / 2);
+            }
             if last {
                 return tell(&Latency::of(&histogram));
             }

@@ -12,6 +12,8 @@ pub(crate) mod flow;
 pub(crate) mod instructions;
 mod merge;
 mod own;
+pub(crate) mod pingpong;
+mod taken;
 pub(crate) mod threads;
 pub(crate) mod wake;
 
@@ -42,6 +44,7 @@ struct Probe {
 
 const PROBES: &[Probe] = &[
     Probe { name: "processors, a line there and back", measure: distance },
+    Probe { name: "processors, taken away for 3 us and more", measure: taken },
     Probe { name: "ring 64 B", measure: |name, options| beside_bare(name, flood(1, 64), options) },
     Probe { name: "ring 64 B, four to one", measure: |name, options| beside_bare(name, flood(4, 64), options) },
     Probe { name: "ring 64 B, patient", measure: |name, options| beside_bare(name, flood(1, 64).patient(), options) },
@@ -64,6 +67,7 @@ const PROBES: &[Probe] = &[
     Probe { name: "library 1 MiB", measure: |name, options| library(name, flood(1, 1024 * 1024), LARGE, options) },
     Probe { name: "latency hot", measure: hot_latency },
     Probe { name: "library latency hot", measure: library_hot },
+    Probe { name: "library latency hot, there and back", measure: library_hot_answered },
     Probe {
         name: "library latency sleeping, floor futex, two processors",
         measure: |name, options| library_sleeping(name, Placement::Apart, options),
@@ -160,6 +164,12 @@ fn distance(name: &str, options: &Options) -> Result<Vec<Row>> {
     Ok(vec![Row { floor, ..row(name, "ns", Need::Nothing) }])
 }
 
+/// Of the machine alone, as well.
+fn taken(name: &str, options: &Options) -> Result<Vec<Row>> {
+    let floor = (0..options.rounds).map(|_| taken::per_mille(options.shortened(LASTS))).collect::<Result<_>>()?;
+    Ok(vec![Row { floor, ..row(name, "/1000", Need::Nothing) }])
+}
+
 /// Beside the simplest ring.
 fn beside_bare(name: &str, traffic: Traffic, options: &Options) -> Result<Vec<Row>> {
     let mut row = row(name, "", Need::Nothing);
@@ -207,8 +217,6 @@ fn hot_latency(name: &str, options: &Options) -> Result<Vec<Row>> {
 
 /// The same between ends as users have them, both awake; the receiver takes each message as a value of its own.
 fn library_hot(name: &str, options: &Options) -> Result<Vec<Row>> {
-    let needs = [("p50", Need::RatioAtMost(2.0)), ("p99", Need::Nothing), ("p99.9", Need::AtMost(3_000.0))];
-    let mut rows = needs.map(|(label, need)| row(&format!("{name} {label}"), "ns", need));
     let flow = Flow {
         producers: 1,
         payload_bytes: 64,
@@ -216,12 +224,32 @@ fn library_hot(name: &str, options: &Options) -> Result<Vec<Row>> {
         taking: Taking::Value,
         placement: Placement::Anywhere,
     };
+    let floor = || Ok(HOT_RING.run(Kind::Bare, options)?.latency);
+    let subject = |server: &Server| Ok(flow.consume(server, options.shortened(LASTS))?.latency);
+    hot_percentiles(name, options, floor, subject)
+}
+
+/// Half a round trip between such ends.
+fn library_hot_answered(name: &str, options: &Options) -> Result<Vec<Row>> {
+    let floor = || pingpong::by_bare_rings(options.shortened(LASTS));
+    let subject = |server: &Server| measure::ping_pong_latency(server, Placement::Anywhere, options.shortened(LASTS));
+    hot_percentiles(name, options, floor, subject)
+}
+
+/// Floor and subject in turns, the subject's ends awake.
+fn hot_percentiles(
+    name: &str,
+    options: &Options,
+    floor: impl Fn() -> Result<Latency>,
+    subject: impl Fn(&Server) -> Result<Latency>,
+) -> Result<Vec<Row>> {
+    let needs = [("p50", Need::RatioAtMost(2.0)), ("p99", Need::Nothing), ("p99.9", Need::AtMost(3_000.0))];
+    let mut rows = needs.map(|(label, need)| row(&format!("{name} {label}"), "ns", need));
+    let percentiles = |latency: Latency| [latency.p50_ns, latency.p99_ns, latency.p999_ns];
     for _ in 0..options.rounds {
-        let floor = HOT_RING.run(Kind::Bare, options)?.latency;
-        let server = Server::start(server::Kind::DaemonWithLanes(Waits::Spinning))?;
-        let subject = flow.consume(&server, options.shortened(LASTS))?.latency;
-        let percentiles = |latency: Latency| [latency.p50_ns, latency.p99_ns, latency.p999_ns];
-        for (row, (floor, subject)) in rows.iter_mut().zip(percentiles(floor).into_iter().zip(percentiles(subject))) {
+        let floor = percentiles(floor()?);
+        let subject = percentiles(subject(&Server::start(server::Kind::DaemonWithLanes(Waits::Spinning))?)?);
+        for (row, (floor, subject)) in rows.iter_mut().zip(floor.into_iter().zip(subject)) {
             row.floor.push(floor as f64);
             row.subject.push(subject as f64);
         }
