@@ -79,8 +79,7 @@ impl RingWriter for Writer {
         self.written += 1;
         // Whoever sees the tail sees the slot.
         data.fence(Fence::Release);
-        data.store(TAIL, self.written);
-        data.fence(Fence::Sequential);
+        data.store_in_sight(TAIL, self.written);
         Ok(true)
     }
 }

@@ -35,6 +35,13 @@ pub trait Memory {
     /// Orders loads and stores around it.
     fn fence(&self, fence: Fence);
 
+    /// Sets one word, with a [sequential](Fence::Sequential) fence behind it.
+    #[inline]
+    fn store_in_sight(&self, word: usize, value: u64) {
+        self.store(word, value);
+        self.fence(Fence::Sequential);
+    }
+
     /// Says that a word will be stored to soon: its line is fetched from the other side's cache meanwhile. Any word, also
     /// none of this memory.
     fn will_store(&self, _word: usize) {}

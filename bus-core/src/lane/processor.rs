@@ -61,6 +61,25 @@ pub(super) fn full_fence() {
     std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
 }
 
+/// Stores a word, with a [full fence](full_fence) behind it.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+pub(super) fn store_in_sight(word: &AtomicU64, value: u64) {
+    // SAFETY: the word lives, and may be written by whoever shares it. One instruction, which has the lock by itself. To the
+    // language it may write anything that others can see, so no load or store is moved across.
+    unsafe {
+        std::arch::asm!("xchg qword ptr [{}], {}", in(reg) word.as_ptr(), inout(reg) value => _, options(nostack, preserves_flags));
+    }
+}
+
+/// Stores a word, with a full fence behind it.
+#[cfg(not(target_arch = "x86_64"))]
+#[inline]
+pub(super) fn store_in_sight(word: &AtomicU64, value: u64) {
+    word.store(value, std::sync::atomic::Ordering::Relaxed);
+    full_fence();
+}
+
 /// Copies blocks that another process may write meanwhile: each byte is loaded once, and what is torn is the reader's to
 /// find out.
 ///

@@ -361,6 +361,11 @@ impl Memory for Map {
     }
 
     #[inline]
+    fn store_in_sight(&self, word: usize, value: u64) {
+        processor::store_in_sight(self.word(word), value);
+    }
+
+    #[inline]
     fn will_store(&self, word: usize) {
         processor::will_store(self.base.as_ptr().wrapping_add(word));
     }

@@ -248,9 +248,8 @@ impl<D: Memory, C: Memory> Reader<D, C> {
     pub fn claim(&mut self, messages: u64) -> bool {
         if messages > self.taken {
             self.taken = messages;
-            self.cursor.store(cursor::TAKEN, messages);
             // Pairs with (G) in the writer: the sender sees this, or it is seen to have turned.
-            self.cursor.fence(Fence::Sequential);
+            self.cursor.store_in_sight(cursor::TAKEN, messages);
         }
         self.is_honoured()
     }

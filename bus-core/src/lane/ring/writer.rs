@@ -334,10 +334,9 @@ impl<D: Memory, C: Memory> Writer<D, C> {
         self.data.store(data::MESSAGES, self.messages);
         // (T) Whoever sees the tail sees the records before it.
         self.data.fence(Fence::Release);
-        self.data.store(data::TAIL, self.places.tail());
         // (S) The receiver sees this, or it is seen to wait; and whoever publishes later in another lane is
         // seen by nobody who does not see this.
-        self.data.fence(Fence::Sequential);
+        self.data.store_in_sight(data::TAIL, self.places.tail());
     }
 
     /// Where the receiver sleeps, if nobody has woken it yet. To be asked after something was published.
