@@ -13,7 +13,7 @@ use bus_core::Codec;
 use bus_core::lane::layout::{Fixed, MessageHeader, PAGE_BYTES, WORD_BYTES, cursor, data};
 use bus_core::lane::memory::{Fence, Memory};
 use bus_core::lane::ring::{
-    Bounds, Limits, NotWritten, Position, Reader, Record, Start, Writer, at_rest, counts, walk, write_cursor,
+    Bounds, Limits, NotWritten, Position, Reader, Record, SleepsAt, Start, Writer, at_rest, counts, walk, write_cursor,
 };
 use bus_core::wire::Flags;
 use libfuzzer_sys::fuzz_target;
@@ -111,7 +111,7 @@ impl Sender<'_> {
             }
             Err(NotWritten::Full) => {}
             Err(NotWritten::Broken(_)) => assert!(script.is_scribbled()),
-            Err(NotWritten::TooLarge) => panic!("it fits into an empty ring"),
+            Err(NotWritten::TooLarge | NotWritten::Short) => panic!("it fits into an empty ring, which may grow"),
         }
     }
 }
@@ -160,7 +160,7 @@ impl<'a> Receiver<'a> {
             self.reader.give_back(3);
             (self.next, self.taken) = (self.reader.head(), Vec::new());
         }
-        self.reader.begin_wait();
+        self.reader.begin_wait(if script.size() % 2 == 0 { SleepsAt::Bell } else { SleepsAt::Word });
         self.reader.settle_looks();
         self.reader.must_ring();
         self.reader.end_wait();
@@ -256,7 +256,8 @@ struct Page<'a> {
 
 impl<'a> Page<'a> {
     fn data(script: &'a Script) -> Self {
-        const OWNED: [usize; 8] = [
+        const B: usize = data::BELIEVED;
+        const OWNED: [usize; 13] = [
             data::TAIL,
             data::MESSAGES,
             data::GENERATION,
@@ -265,14 +266,28 @@ impl<'a> Page<'a> {
             data::WAITING,
             data::WAITS_SINCE,
             data::WOKEN,
+            B,
+            B + 1,
+            B + 2,
+            B + 3,
+            B + 4,
         ];
         Self::new(script, PAGE_BYTES + RING_BYTES as usize, &OWNED)
     }
 
     fn cursor(script: &'a Script) -> Self {
         const S: usize = cursor::SLOTS;
-        const OWNED: [usize; 8] =
-            [cursor::HEAD, S, S + 1, S + 2, S + 3, cursor::TAKEN, cursor::GIVEN_BACK, cursor::WAITING];
+        const OWNED: [usize; 9] = [
+            cursor::HEAD,
+            S,
+            S + 1,
+            S + 2,
+            S + 3,
+            cursor::TAKEN,
+            cursor::GIVEN_BACK,
+            cursor::ACKNOWLEDGES,
+            cursor::WAITING,
+        ];
         Self::new(script, PAGE_BYTES, &OWNED)
     }
 
