@@ -215,7 +215,7 @@ impl StreamReceiver {
         decode: impl FnOnce(&LentFrame<'_>) -> Result<T, D>,
         failed: impl FnOnce(&LentFrame<'_>, D) -> E,
     ) -> Option<Result<T, E>> {
-        if self.readiness.get().is_some() {
+        if !self.had_lanes.load(Ordering::Relaxed) || self.readiness.get().is_some() {
             return None;
         }
         let mut state = self.state.try_lock()?;

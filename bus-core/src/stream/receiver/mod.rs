@@ -129,6 +129,8 @@ pub(crate) struct StreamReceiver {
     waiting: AtomicUsize,
     /// Whoever has the state locked brings lanes to the next daemon: for 2 s at most, beside one that stops.
     bringing: AtomicBool,
+    /// It had lanes when it looked for a message last: a hint, for who takes one alone.
+    had_lanes: AtomicBool,
     /// For those who poll; made when somebody asks.
     readiness: OnceLock<Readiness>,
 }
@@ -205,6 +207,7 @@ impl StreamReceiver {
             changed: Changes::default(),
             waiting: AtomicUsize::new(0),
             bringing: AtomicBool::new(false),
+            had_lanes: AtomicBool::new(false),
             readiness: OnceLock::new(),
         });
         if !receiver.adopt(&mut receiver.state.lock()) {
@@ -305,7 +308,9 @@ impl StreamReceiver {
             if self.look_for_orders(&mut state, std::mem::take(&mut has_read)).is_err() {
                 self.lose_link(&mut state);
             }
-            if state.has_lanes() || state.receiving.inbox.has_lane_news() {
+            let has_lanes = state.has_lanes() || state.receiving.inbox.has_lane_news();
+            self.had_lanes.store(has_lanes, Ordering::Relaxed);
+            if has_lanes {
                 if state.lend_alone(copied) {
                     return Ok(Loan::of_lane(self, state));
                 }
