@@ -51,7 +51,8 @@ impl Receiver<Vec<u8>> {
     }
 
     /// Waits for the next message, until `at` at most, and lends it with those that are here behind
-    /// it: `messages` in all at most. They are acknowledged together.
+    /// it: `messages` in all at most, and of lanes only what was there when it looked at them. They are
+    /// acknowledged together.
     ///
     /// ```
     /// # let bus = bus_core::Bus::in_process();

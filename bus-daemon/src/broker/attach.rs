@@ -315,7 +315,7 @@ impl Broker {
             due_shown: 0,
             read_lanes: Vec::new(),
         });
-        if !channel.log.is_empty() || channel.outlives.contains(&id) {
+        if !channel.log.is_empty() {
             channel.sender_seen = true;
         }
         if !knows {

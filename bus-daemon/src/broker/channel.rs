@@ -41,7 +41,7 @@ pub(super) struct Channel {
     pub(super) former_senders: u32,
     /// A sender was here since a receiver last ended.
     pub(super) sender_seen: bool,
-    /// Who stood in line when a receiver ended last: the senders of before were theirs as well.
+    /// Who stood in line when a receiver was told last that it ends: the senders of before were theirs as well.
     pub(super) outlives: Vec<PeerId>,
     /// Senders that a receiver of an earlier daemon named, and that count as present.
     pub(super) awaited: HashMap<u64, Awaited>,

@@ -210,8 +210,8 @@ impl Broker {
         let Some(seat) = &channel.seat else { return };
         let id = seat.peer;
         let drained = channel.log.is_empty() && !seat.recalling && channel.lanes.is_empty();
-        let deserted =
-            channel.sender_seen && channel.senders + channel.former_senders == 0 && channel.awaited.is_empty();
+        let seen = channel.sender_seen || channel.outlives.contains(&id);
+        let deserted = seen && channel.senders + channel.former_senders == 0 && channel.awaited.is_empty();
         // Who is closed was told what for: the connections of its senders end with a daemon as well.
         let wishes = self.peer(id).is_some_and(|peer| {
             !peer.closing && matches!(peer.role, PeerRole::Receiver { until_disconnected: true, .. })

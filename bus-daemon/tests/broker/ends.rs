@@ -281,6 +281,22 @@ fn a_closing_daemon_lets_nobody_in_takes_nothing_and_drains() {
     assert!(sender.peer.closed().is_some() && receiver.peer.closed().is_some());
 }
 
+/// They were those of one that stood in line before it, and that does not end with its senders.
+#[test]
+fn who_comes_into_line_after_an_end_waits_for_other_senders() {
+    let bench = Bench::new();
+    let first = bench.receiver_hello(until_disconnected("jobs"));
+    let second = bench.receiver_hello(ReceiverHello { standby: true, ..receiver_hello("jobs") });
+    bench.sender("jobs").goodbye();
+    assert!(first.peer.all_heard().contains(&Heard::Ended));
+    first.goodbye();
+    let third = bench.receiver_hello(ReceiverHello { standby: true, ..until_disconnected("jobs") });
+    second.goodbye();
+    assert!(!third.peer.all_heard().contains(&Heard::Ended));
+    bench.sender("jobs").goodbye();
+    assert!(third.peer.all_heard().contains(&Heard::Ended));
+}
+
 /// Its senders' connections end with it. That was told to the receiver as if they had left: `bus consume
 /// --until-disconnected` ended with 0 in the middle of a flow, and what came by the next daemon nobody read.
 #[test]

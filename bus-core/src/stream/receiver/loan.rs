@@ -172,11 +172,12 @@ impl<'a> Loan<'a> {
         self.settle_now(count);
     }
 
+    /// `false` where it is not to be settled here: in a forked child, or once it is.
     #[inline]
-    fn settle_now(&mut self, count: usize) {
-        if let Some(mut state) = self.release() {
-            self.endpoint.settle_in(&mut state, count);
-        }
+    fn settle_now(&mut self, count: usize) -> bool {
+        let Some(mut state) = self.release() else { return false };
+        self.endpoint.settle_in(&mut state, count);
+        true
     }
 
     /// Acknowledges the first `count`. Nobody has seen the others: they are not lent any more.
@@ -210,7 +211,7 @@ impl StreamReceiver {
     /// What becomes of nearly all messages that are taken one by one, without a loan or a value that is handed from function
     /// to function (`receiver/lanes/alone.rs` says what that costs).
     #[inline]
-    pub(crate) fn take_alone<T, D, E>(
+    pub(crate) fn take_alone<T, D, E: From<NoMessage>>(
         &self,
         decode: impl FnOnce(&LentFrame<'_>) -> Result<T, D>,
         failed: impl FnOnce(&LentFrame<'_>, D) -> E,
@@ -223,17 +224,12 @@ impl StreamReceiver {
             return None;
         }
         let mut loan = Loan::of_lane(self, state);
-        match decode(&loan.frame()) {
-            Err(error) => {
-                let error = failed(&loan.frame(), error);
-                loan.settle_now(1);
-                Some(Err(error))
-            }
-            Ok(value) => {
-                loan.settle_now(1);
-                Some(Ok(value))
-            }
-        }
+        let value = match decode(&loan.frame()) {
+            Ok(value) => Ok(value),
+            Err(error) => Err(failed(&loan.frame(), error)),
+        };
+        // Its user's code decodes, and may have forked.
+        Some(if loan.settle_now(1) { value } else { Err(NoMessage::Forked.into()) })
     }
 
     /// Settles a message that was [kept](Loan::keep): acknowledges it, or gives it back.

@@ -305,7 +305,7 @@ impl Receiving {
         self.seated
     }
 
-    /// Whether nothing is here, of whatever kind, nor anything of the stream to be said.
+    /// Whether nothing is here, of whatever kind, and it has not ended.
     #[inline]
     pub(super) fn has_nothing(&self) -> bool {
         let (_, frames) = self.inbox.received();

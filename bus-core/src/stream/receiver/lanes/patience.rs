@@ -72,7 +72,7 @@ impl Patience {
     }
 }
 
-/// How many this process may run on.
+/// How many the first thread of this process may run on that receives.
 fn processors() -> usize {
     static PROCESSORS: OnceLock<usize> = OnceLock::new();
     *PROCESSORS.get_or_init(|| available_parallelism().map_or(1, usize::from))
