@@ -41,8 +41,7 @@ pub(super) fn will_load(address: *const AtomicU64) {
 
 /// A fence between what was stored before it and what is loaded behind it, as `fence(Ordering::SeqCst)` is.
 ///
-/// The compiler makes that one an `mfence`, which also waits for all loads before it. An instruction with a lock orders the
-/// same of ordinary memory ("Memory Ordering" in the manuals of both makers), and took 2 ns where `mfence` took 17 (Zen 4).
+/// The compiler makes that one an `mfence`. An instruction with a lock orders the same of ordinary memory ("Memory Ordering" in the manuals of both makers), and took 2 ns where `mfence` took 17 (Zen 4).
 #[cfg(target_arch = "x86_64")]
 #[inline]
 pub(super) fn full_fence() {
